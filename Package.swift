@@ -1,0 +1,115 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// `scripts/setup` leaves libtorch here: an unpacked wheel, or a link to the install that FLEDGE_TORCH names.
+let torch = Context.packageDirectory + "/.deps/torch"
+
+let strict: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+]
+
+let linkTorch: [LinkerSetting] = [
+    .unsafeFlags([
+        "-L\(torch)/lib", "-Xlinker", "-rpath", "-Xlinker", "\(torch)/lib",
+        // Only what every host has: libtorch_cuda is opened at run time, when a CUDA device is asked for.
+        "-Xlinker", "--as-needed",
+    ]),
+    .linkedLibrary("torch_cpu"),
+    .linkedLibrary("c10"),
+]
+
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let orderedCollections = Target.Dependency.product(name: "OrderedCollections", package: "swift-collections")
+let subprocess = Target.Dependency.product(name: "Subprocess", package: "swift-subprocess")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+
+func layer(_ name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource] = []) -> Target {
+    .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+    .testTarget(
+        name: name + "Tests", dependencies: [.target(name: name), "TestSupport"] + dependencies, resources: resources,
+        swiftSettings: strict)
+}
+
+let package = Package(
+    name: "fledge",
+    products: [.executable(name: "fledge", targets: ["fledge"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
+    targets: [
+        // Layer 0
+        .target(
+            name: "CTorch",
+            cxxSettings: [
+                .unsafeFlags([
+                    "-I\(torch)/include", "-I\(torch)/include/torch/csrc/api/include", "-O3", "-fno-math-errno",
+                    "-Wno-deprecated-declarations",
+                ])
+            ],
+            linkerSettings: linkTorch),
+        // Layer 1
+        layer("TensorCore", ["CTorch"]),
+        // Layer 1, torch-free
+        layer("RolloutCore", [orderedCollections]),
+        layer("ChatTemplates", [orderedCollections]),
+        layer("Tokenizers", [orderedCollections]),
+        layer("Telemetry", [logging, orderedCollections]),
+        layer("Config", [yams, orderedCollections]),
+        // Layer 2
+        layer("Checkpoints", ["TensorCore", orderedCollections]),
+        // Layer 3
+        layer("Models", ["TensorCore", "Checkpoints"]),
+        layer("Algorithms", ["TensorCore"]),
+        // Layer 4
+        layer("RolloutEngine", ["TensorCore", "Models", "RolloutCore", "Tokenizers"]),
+        layer("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),
+        layer("Rewards", [logging, subprocess, orderedCollections]),
+        layer("Datasets", [logging, orderedCollections]),
+        // Layer 5, torch-free
+        layer("Flow", ["Telemetry", logging]),
+        // Layer 6
+        layer(
+            "Workers",
+            [
+                "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Datasets", "Flow", "Models", "Rewards",
+                "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", logging,
+            ]),
+        // Layer 8
+        .executableTarget(
+            name: "fledge",
+            dependencies: [
+                "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Datasets", "Flow", "Models", "Rewards",
+                "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
+                argumentParser, logging,
+            ],
+            swiftSettings: strict),
+        // Tests
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+        tests("TensorCore", []),
+        tests("ChatTemplates", [orderedCollections]),
+        tests("Tokenizers", []),
+        tests("Telemetry", []),
+        tests("Config", []),
+        tests("Checkpoints", ["TensorCore"]),
+        tests("Models", ["TensorCore", "Checkpoints"]),
+        tests("Algorithms", ["TensorCore"]),
+        tests("RolloutEngine", ["TensorCore", "Models", "RolloutCore", "Tokenizers"]),
+        tests("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),
+        tests("Rewards", []),
+        tests("Datasets", []),
+        tests("Workers", ["Config", "Flow", "Rewards", "Datasets"]),
+        .testTarget(
+            name: "CommandTests", dependencies: ["TestSupport", "fledge", subprocess], swiftSettings: strict),
+    ],
+    cxxLanguageStandard: .cxx20
+)
