@@ -1,0 +1,297 @@
+// Attention: dense (libtorch's), over packed segments that share ancestors, and of new tokens over a cache.
+#include "rows.hpp"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+using namespace ct;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+namespace {
+
+using Segments = std::vector<PackedSegment>;
+
+Segments read_segments(const int32_t *raw, int count, int64_t tokens) {
+    Segments segments(count);
+    for (int i = 0; i < count; ++i) {
+        segments[i] = {raw[4 * i], raw[4 * i + 1], raw[4 * i + 2], 0};
+        const auto &s = segments[i];
+        TORCH_CHECK(s.start >= 0 && s.length > 0 && s.start + int64_t(s.length) <= tokens && s.parent >= -1 && s.parent < i,
+                    "packed attention: segment ", i, " {start ", s.start, ", length ", s.length, ", parent ", s.parent,
+                    "} does not fit ", tokens, " tokens or names a later parent");
+    }
+    return segments;
+}
+
+at::Tensor pack(const Segments &segments) {
+    auto tensor = at::empty({int64_t(segments.size()), 4}, at::kInt);
+    memcpy(tensor.mutable_data_ptr(), segments.data(), segments.size() * sizeof(PackedSegment));
+    return tensor;
+}
+Segments unpack(const at::Tensor &tensor) {
+    Segments segments(tensor.size(0));
+    memcpy(segments.data(), tensor.const_data_ptr(), segments.size() * sizeof(PackedSegment));
+    return segments;
+}
+
+// ---- CPU: one head at a time in float32
+
+at::Tensor by_head(const at::Tensor &x) { return x.to(at::kFloat).transpose(0, 1).contiguous(); } // [H, T, D]
+// [H, D, T + 32]: the kernels may read up to 31 columns past the last token.
+at::Tensor transposed(const at::Tensor &x_HTD) {
+    auto padded = at::zeros({x_HTD.size(0), x_HTD.size(2), x_HTD.size(1) + 64}, x_HTD.options());
+    padded.narrow(2, 0, x_HTD.size(1)).copy_(x_HTD.transpose(1, 2));
+    return padded;
+}
+// Rounds the head size up to the kernels' vector width; zero columns change no product.
+at::Tensor widen_heads(const at::Tensor &x) {
+    const int64_t pad = (16 - x.size(-1) % 16) % 16;
+    return pad ? at::constant_pad_nd(x, {0, pad}) : x;
+}
+
+struct Heads {
+    at::Tensor q, k, v, kt, vt;
+    int64_t group;
+    Heads(const at::Tensor &q_THD, const at::Tensor &k_THD, const at::Tensor &v_THD, bool with_vt)
+        : q(by_head(widen_heads(q_THD))), k(by_head(widen_heads(k_THD))), v(by_head(widen_heads(v_THD))), kt(transposed(k)),
+          group(q_THD.size(1) / k_THD.size(1)) {
+        if (with_vt) vt = transposed(v);
+    }
+    HeadView view(int64_t head) const {
+        const int64_t kv = head / group;
+        return {data<float>(q[head]), data<float>(k[kv]),  data<float>(v[kv]),
+                data<float>(kt[kv]),  vt.defined() ? data<float>(vt[kv]) : nullptr,
+                kt.size(2),                      q.size(2)};
+    }
+};
+
+// Out and lse as [Hq, T, D'] and [Hq, T] float32.
+std::pair<at::Tensor, at::Tensor> cpu_forward(const Heads &heads, const Segments &segments, double scale) {
+    auto out = at::empty_like(heads.q);
+    auto lse = at::empty({heads.q.size(0), heads.q.size(1)}, heads.q.options());
+    const int64_t count = segments.size(), head_count = heads.q.size(0);
+    std::vector<HeadView> views;
+    std::vector<float *> outs, lses;
+    for (int64_t h = 0; h < head_count; ++h) {
+        views.push_back(heads.view(h));
+        outs.push_back(out[h].mutable_data_ptr<float>());
+        lses.push_back(lse[h].mutable_data_ptr<float>());
+    }
+    at::parallel_for(0, head_count * count, std::max<int64_t>(1, count / 4), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end;) {
+            const int64_t h = i / count, stop = std::min(end, (h + 1) * count);
+            kernels().attention(views[h], segments.data(), i - h * count, stop - h * count, float(scale), outs[h], lses[h]);
+            i = stop;
+        }
+    });
+    return {out, lse};
+}
+
+at::Tensor back_to_tokens(const at::Tensor &x_HTD, const at::Tensor &like) {
+    return x_HTD.narrow(2, 0, like.size(2)).transpose(0, 1).to(like.scalar_type()).contiguous();
+}
+
+variable_list cpu_backward(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &out,
+                           const at::Tensor &lse, const at::Tensor &dout, const Segments &segments, double scale) {
+    const Heads heads(q, k, v, true);
+    const auto g = by_head(widen_heads(dout));
+    auto dq = at::empty_like(heads.q), dk = at::zeros_like(heads.q), dv = at::zeros_like(heads.q);
+    at::parallel_for(0, heads.q.size(0), 1, [&](int64_t begin, int64_t end) {
+        at::NoGradGuard no_grad;
+        for (int64_t h = begin; h < end; ++h)
+            kernels().attention_backward(heads.view(h), segments.data(), segments.size(), float(scale),
+                                         data<float>(out[h]), data<float>(lse[h]),
+                                         data<float>(g[h]), dq[h].mutable_data_ptr<float>(),
+                                         dk[h].mutable_data_ptr<float>(), dv[h].mutable_data_ptr<float>());
+    });
+    auto over_group = [&](const at::Tensor &x) {
+        return heads.group == 1 ? x : x.view({-1, heads.group, x.size(1), x.size(2)}).sum(1);
+    };
+    return {back_to_tokens(dq, q), back_to_tokens(over_group(dk), k), back_to_tokens(over_group(dv), v)};
+}
+
+// ---- CUDA: one flash-attention pass for each generation of ancestors, merged by log-sum-exp
+
+struct Pass {
+    bool causal;
+    at::Tensor q_index, k_index; // int64 on the device; undefined: the whole pack in order
+    at::Tensor q_offsets, k_offsets; // int32 cumulative
+    int64_t max_q, max_k;
+};
+
+std::vector<Pass> passes(const Segments &segments, at::Device device) {
+    std::vector<Pass> result;
+    auto to_device = [&](const std::vector<int32_t> &values) {
+        return at::tensor(values, at::kInt).to(device, /*non_blocking=*/false);
+    };
+    for (int generation = 0;; ++generation) {
+        // Runs of queries that see the same keys whole; generation 0 is each segment over itself, causally.
+        std::vector<int64_t> q_index, k_index;
+        std::vector<int32_t> q_offsets{0}, k_offsets{0};
+        int64_t max_q = 0, max_k = 0;
+        int32_t last = -1;
+        for (size_t i = 0; i < segments.size(); ++i) {
+            int32_t ancestor = static_cast<int32_t>(i);
+            for (int step = 0; step < generation && ancestor >= 0; ++step) ancestor = segments[ancestor].parent;
+            if (ancestor < 0) continue;
+            const auto &s = segments[i];
+            for (int32_t t = 0; t < s.length; ++t) q_index.push_back(s.start + t);
+            if (ancestor == last) q_offsets.back() += s.length;
+            else {
+                q_offsets.push_back(q_offsets.back() + s.length);
+                const auto &keys = segments[ancestor];
+                for (int32_t t = 0; t < keys.length; ++t) k_index.push_back(keys.start + t);
+                k_offsets.push_back(k_offsets.back() + keys.length);
+                max_k = std::max<int64_t>(max_k, keys.length);
+                last = ancestor;
+            }
+            max_q = std::max<int64_t>(max_q, q_offsets.back() - q_offsets[q_offsets.size() - 2]);
+        }
+        if (q_index.empty()) return result;
+        result.push_back({generation == 0, at::tensor(q_index, at::kLong).to(device), at::tensor(k_index, at::kLong).to(device),
+                          to_device(q_offsets), to_device(k_offsets), max_q, max_k});
+    }
+}
+
+std::pair<at::Tensor, at::Tensor> cuda_forward(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
+                                               const Segments &segments, double scale) {
+    at::Tensor out, lse; // out float32 [T, H, D], lse [T, H]
+    for (const auto &pass : passes(segments, q.device())) {
+        const auto result = at::_flash_attention_forward(
+            q.index_select(0, pass.q_index), k.index_select(0, pass.k_index), v.index_select(0, pass.k_index), pass.q_offsets,
+            pass.k_offsets, pass.max_q, pass.max_k, 0.0, pass.causal, false, scale);
+        const auto part = std::get<0>(result).to(at::kFloat);
+        const auto part_lse = std::get<1>(result).transpose(0, 1); // [t, H]
+        if (!out.defined()) {
+            out = at::zeros({q.size(0), q.size(1), q.size(2)}, part.options());
+            lse = at::full({q.size(0), q.size(1)}, -std::numeric_limits<double>::infinity(), part.options());
+        }
+        const auto old_lse = lse.index_select(0, pass.q_index), old = out.index_select(0, pass.q_index);
+        const auto total = at::logaddexp(old_lse, part_lse);
+        out.index_copy_(0, pass.q_index,
+                        old * (old_lse - total).exp().unsqueeze(-1) + part * (part_lse - total).exp().unsqueeze(-1));
+        lse.index_copy_(0, pass.q_index, total);
+    }
+    return {out.to(q.scalar_type()), lse};
+}
+
+// With the merged output and log-sum-exp, flash attention's backward gives each pass's share of the gradients exactly.
+variable_list cuda_backward(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &out,
+                            const at::Tensor &lse, const at::Tensor &dout, const Segments &segments, double scale) {
+    auto dq = at::zeros_like(q, q.options().dtype(at::kFloat)), dk = at::zeros_like(k, k.options().dtype(at::kFloat)),
+         dv = at::zeros_like(v, v.options().dtype(at::kFloat));
+    const auto seed = at::zeros({2}, q.options().dtype(at::kUInt64)), unused = at::empty({0}, q.options().dtype(at::kUInt64));
+    for (const auto &pass : passes(segments, q.device())) {
+        const auto [gq, gk, gv] = at::_flash_attention_backward(
+            dout.index_select(0, pass.q_index), q.index_select(0, pass.q_index), k.index_select(0, pass.k_index),
+            v.index_select(0, pass.k_index), out.index_select(0, pass.q_index),
+            lse.index_select(0, pass.q_index).transpose(0, 1).contiguous(), pass.q_offsets, pass.k_offsets, pass.max_q,
+            pass.max_k, 0.0, pass.causal, seed, unused, scale);
+        dq.index_add_(0, pass.q_index, gq.to(at::kFloat));
+        dk.index_add_(0, pass.k_index, gk.to(at::kFloat));
+        dv.index_add_(0, pass.k_index, gv.to(at::kFloat));
+    }
+    return {dq.to(q.scalar_type()), dk.to(k.scalar_type()), dv.to(v.scalar_type())};
+}
+
+// Any device and type, through a dense mask: the reference, and float32 on CUDA.
+at::Tensor dense(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const Segments &segments, double scale) {
+    const int64_t tokens = q.size(0);
+    auto mask = at::zeros({tokens, tokens}, at::kBool);
+    for (const auto &s : segments) {
+        mask.narrow(0, s.start, s.length).narrow(1, s.start, s.length).copy_(at::ones({s.length, s.length}, at::kBool).tril());
+        for (int32_t a = s.parent; a >= 0; a = segments[a].parent)
+            mask.narrow(0, s.start, s.length).narrow(1, segments[a].start, segments[a].length).fill_(true);
+    }
+    auto heads = [](const at::Tensor &x) { return x.transpose(0, 1).unsqueeze(0); };
+    return at::scaled_dot_product_attention(heads(q), heads(k), heads(v), mask.to(q.device()), 0.0, false, scale, true)
+        .squeeze(0)
+        .transpose(0, 1);
+}
+
+bool has_flash(const at::Tensor &q) {
+    return q.is_cuda() && (q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf) && q.size(2) % 8 == 0;
+}
+
+struct PackedAttention : Function<PackedAttention> {
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
+                              const at::Tensor &segments, double scale) {
+        const auto list = unpack(segments);
+        const auto [out, lse] =
+            on_cpu(q) ? cpu_forward(Heads(q, k, v, false), list, scale) : cuda_forward(q, k, v, list, scale);
+        context->save_for_backward({q, k, v, out, lse, segments});
+        context->saved_data["scale"] = scale;
+        return on_cpu(q) ? back_to_tokens(out, q) : out;
+    }
+    static variable_list backward(AutogradContext *context, variable_list grads) {
+        const auto s = context->get_saved_variables();
+        const double scale = context->saved_data["scale"].toDouble();
+        const auto list = unpack(s[5]);
+        auto result = on_cpu(s[0]) ? cpu_backward(s[0], s[1], s[2], s[3], s[4], grads[0], list, scale)
+                                   : cuda_backward(s[0], s[1], s[2], s[3], s[4], grads[0].contiguous(), list, scale);
+        result.resize(5);
+        return result;
+    }
+};
+
+} // namespace
+
+extern "C" {
+
+CT_OP(ct_sdpa, (ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, bool causal, double scale, bool gqa, CT_RESULT),
+      at::scaled_dot_product_attention(T(q), T(k), T(v), maybe(mask), 0.0, causal, scale, gqa))
+
+int ct_packed_attention(ct_tensor q, ct_tensor k, ct_tensor v, const int32_t *raw, int count, double scale, CT_RESULT) {
+    return guarded(error, [&] {
+        TORCH_CHECK(T(q).dim() == 3 && T(k).dim() == 3 && T(k).sizes() == T(v).sizes() && T(q).size(0) == T(k).size(0) &&
+                        T(q).size(2) == T(k).size(2) && T(q).size(1) % T(k).size(1) == 0,
+                    "packed attention: q ", T(q).sizes(), ", k ", T(k).sizes(), ", v ", T(v).sizes(),
+                    " must be [T,Hq,D], [T,Hk,D], [T,Hk,D] with Hq a multiple of Hk");
+        const auto segments = read_segments(raw, count, T(q).size(0));
+        int64_t covered = 0;
+        for (const auto &s : segments) covered += s.length;
+        TORCH_CHECK(covered == T(q).size(0), "packed attention: segments cover ", covered, " of ", T(q).size(0), " tokens");
+        const bool graph = needs_graph({T(q), T(k), T(v)});
+        if (on_cpu(T(q)) && !graph)
+            *out = wrap(back_to_tokens(cpu_forward(Heads(T(q), T(k), T(v), false), segments, scale).first, T(q)));
+        else if (on_cpu(T(q)) || has_flash(T(q)))
+            *out = wrap(graph ? PackedAttention::apply(T(q), T(k), T(v), pack(segments), scale)
+                              : cuda_forward(T(q), T(k), T(v), segments, scale).first);
+        else *out = wrap(dense(T(q), T(k), T(v), segments, scale));
+    });
+}
+
+int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, ct_tensor slots, ct_tensor lengths, double scale,
+                        CT_RESULT) {
+    return guarded(error, [&] {
+        const auto &x = T(q), &keys = T(key_pool), &values = T(value_pool);
+        const int64_t batch = x.size(0), kv_heads = keys.size(1), dim = x.size(2);
+        TORCH_CHECK(T(slots).scalar_type() == at::kInt && T(lengths).scalar_type() == at::kInt && T(slots).size(0) == batch &&
+                        T(lengths).size(0) == batch && x.size(1) % kv_heads == 0 && keys.size(2) == dim,
+                    "cached attention: q ", x.sizes(), ", pool ", keys.sizes(), ", slots ", T(slots).sizes(), ", lengths ",
+                    T(lengths).sizes(), " do not fit");
+        if (on_cpu(x)) {
+            const auto query = x.contiguous();
+            auto result = at::empty_like(query);
+            at::parallel_for(0, batch * kv_heads, 1, [&](int64_t begin, int64_t end) {
+                kernels().cached_attention(rows(query, x.size(1) * dim), keys.const_data_ptr(), values.const_data_ptr(),
+                                           element(x), data<int32_t>(T(slots)), T(slots).stride(0),
+                                           data<int32_t>(T(lengths)), x.size(1), kv_heads, dim, float(scale),
+                                           rows(result, x.size(1) * dim), begin, end);
+            });
+            *out = wrap(result);
+            return;
+        }
+        const int64_t longest = T(slots).size(1);
+        const auto index = T(slots).reshape({-1}).to(at::kLong);
+        auto gather = [&](const at::Tensor &pool) {
+            return pool.index_select(0, index).view({batch, longest, kv_heads, dim}).transpose(1, 2);
+        };
+        const auto mask = (at::arange(longest, T(lengths).options()).unsqueeze(0) < T(lengths).unsqueeze(1)).unsqueeze(1).unsqueeze(1);
+        *out = wrap(at::scaled_dot_product_attention(x.unsqueeze(2), gather(keys), gather(values), mask, 0.0, false, scale, true)
+                        .squeeze(2));
+    });
+}
+
+} // extern "C"

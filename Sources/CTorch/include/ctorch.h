@@ -1,0 +1,217 @@
+// A C interface over libtorch. Every function that can fail returns 0, or -1 with an owned message in *error (free it with
+// ct_string_free); no C++ exception leaves the shim. Tensors returned through out-pointers are owned (ct_free).
+#ifndef CTORCH_H
+#define CTORCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ct_tensor_impl *ct_tensor;
+typedef struct ct_generator_impl *ct_generator;
+typedef char *ct_message;
+
+// The tail of every op's parameter list: where the result goes, and where the message goes when there is none.
+#define CT_RESULT ct_tensor *out, ct_message *error
+
+void ct_string_free(ct_message text);
+void ct_free(ct_tensor tensor);
+// A second owned handle to the same tensor.
+ct_tensor ct_alias(ct_tensor tensor);
+
+// ---- runtime
+const char *ct_torch_version(void);
+int ct_cuda_load(const char *library_folder, ct_message *error);
+int ct_cuda_device_count(void);
+int ct_device_name(int device, ct_message *out, ct_message *error);
+int ct_device_synchronize(int device_type, int device_index, ct_message *error);
+int ct_device_empty_cache(int device_type, ct_message *error);
+typedef struct {
+    int64_t allocated, peak_allocated, reserved, peak_reserved, free, total;
+} ct_memory_stats;
+int ct_device_memory(int device_type, int device_index, ct_memory_stats *out, ct_message *error);
+int ct_device_reset_peak(int device_type, int device_index, ct_message *error);
+void ct_set_num_threads(int count);
+int ct_num_threads(void);
+void ct_set_deterministic(bool on);
+bool ct_cpu_has_native_bf16(void);
+const char *ct_cpu_kernel_level(void);
+
+// ---- random generators
+int ct_generator_create(int device_type, int device_index, uint64_t seed, ct_generator *out, ct_message *error);
+void ct_generator_free(ct_generator generator);
+int ct_generator_get_state(ct_generator generator, CT_RESULT);
+int ct_generator_set_state(ct_generator generator, ct_tensor state, ct_message *error);
+
+// ---- facts (cheap, cannot fail on a defined tensor)
+int ct_ndim(ct_tensor tensor);
+int64_t ct_size(ct_tensor tensor, int dim);
+int64_t ct_stride(ct_tensor tensor, int dim);
+int64_t ct_numel(ct_tensor tensor);
+int64_t ct_element_size(ct_tensor tensor);
+int ct_dtype(ct_tensor tensor);
+int ct_device_type(ct_tensor tensor);
+int ct_device_index(ct_tensor tensor);
+bool ct_is_contiguous(ct_tensor tensor);
+bool ct_is_pinned(ct_tensor tensor);
+bool ct_requires_grad(ct_tensor tensor);
+bool ct_is_same(ct_tensor a, ct_tensor b);
+void *ct_data(ct_tensor tensor);
+void *ct_storage_data(ct_tensor tensor);
+
+// ---- creation
+typedef struct {
+    int dtype, device_type, device_index;
+    bool pinned;
+} ct_options;
+int ct_empty(const int64_t *sizes, int ndim, ct_options options, CT_RESULT);
+int ct_full(const int64_t *sizes, int ndim, double value, ct_options options, CT_RESULT);
+int ct_arange(int64_t start, int64_t end, int64_t step, ct_options options, CT_RESULT);
+int ct_rand(const int64_t *sizes, int ndim, ct_generator generator, ct_options options, CT_RESULT);
+int ct_randn(const int64_t *sizes, int ndim, ct_generator generator, ct_options options, CT_RESULT);
+int ct_randint(int64_t low, int64_t high, const int64_t *sizes, int ndim, ct_generator generator, ct_options options,
+               CT_RESULT);
+// Copies `bytes` bytes of host memory.
+int ct_from_bytes(const void *data, size_t bytes, const int64_t *sizes, int ndim, int dtype, CT_RESULT);
+// Borrows host memory until the tensor's storage is gone; then calls release(context).
+int ct_from_borrowed(void *data, const int64_t *sizes, int ndim, int dtype, void (*release)(void *), void *context,
+                     CT_RESULT);
+
+// ---- element-wise
+#define CT_UNARY_OPS(X)                                                                                               \
+    X(neg) X(exp) X(log) X(log1p) X(expm1) X(sqrt) X(rsqrt) X(abs) X(cos) X(sin) X(tanh) X(sigmoid) X(silu) X(relu)   \
+    X(square) X(sign) X(floor) X(reciprocal) X(isfinite) X(isnan) X(logical_not) X(log_sigmoid) X(softplus)
+#define CT_BINARY_OPS(X)                                                                                              \
+    X(add) X(sub) X(mul) X(div) X(minimum) X(maximum) X(eq) X(ne) X(lt) X(le) X(gt) X(ge) X(logical_and)              \
+    X(logical_or) X(pow) X(remainder) X(floor_divide)
+#define CT_SCALAR_OPS(X)                                                                                              \
+    X(add) X(sub) X(mul) X(div) X(eq) X(ne) X(lt) X(le) X(gt) X(ge) X(pow) X(remainder) X(floor_divide)
+#define CT_ENUM_UNARY(name) ct_unary_##name,
+#define CT_ENUM_BINARY(name) ct_binary_##name,
+#define CT_ENUM_SCALAR(name) ct_scalar_##name,
+enum ct_unary_op { CT_UNARY_OPS(CT_ENUM_UNARY) ct_unary_count };
+enum ct_binary_op { CT_BINARY_OPS(CT_ENUM_BINARY) ct_binary_count };
+enum ct_scalar_op { CT_SCALAR_OPS(CT_ENUM_SCALAR) ct_scalar_count };
+int ct_unary(enum ct_unary_op op, ct_tensor a, CT_RESULT);
+int ct_binary(enum ct_binary_op op, ct_tensor a, ct_tensor b, CT_RESULT);
+int ct_scalar(enum ct_scalar_op op, ct_tensor a, double b, CT_RESULT);
+int ct_clamp(ct_tensor a, const double *low, const double *high, CT_RESULT);
+int ct_where(ct_tensor condition, ct_tensor a, ct_tensor b, CT_RESULT);
+int ct_masked_fill(ct_tensor a, ct_tensor mask, double value, CT_RESULT);
+
+// ---- in place
+int ct_copy_(ct_tensor target, ct_tensor source, bool non_blocking, ct_message *error);
+int ct_add_(ct_tensor target, ct_tensor other, double alpha, ct_message *error);
+int ct_mul_(ct_tensor target, ct_tensor other, ct_message *error);
+int ct_scale_(ct_tensor target, double factor, ct_message *error);
+int ct_fill_(ct_tensor target, double value, ct_message *error);
+int ct_index_copy_(ct_tensor target, int dim, ct_tensor index, ct_tensor source, ct_message *error);
+int ct_index_add_(ct_tensor target, int dim, ct_tensor index, ct_tensor source, ct_message *error);
+
+// ---- views and layout
+int ct_reshape(ct_tensor a, const int64_t *sizes, int ndim, CT_RESULT);
+int ct_expand(ct_tensor a, const int64_t *sizes, int ndim, CT_RESULT);
+int ct_permute(ct_tensor a, const int64_t *dims, int ndim, CT_RESULT);
+int ct_transpose(ct_tensor a, int dim0, int dim1, CT_RESULT);
+int ct_narrow(ct_tensor a, int dim, int64_t start, int64_t length, CT_RESULT);
+int ct_select(ct_tensor a, int dim, int64_t index, CT_RESULT);
+int ct_unsqueeze(ct_tensor a, int dim, CT_RESULT);
+int ct_squeeze(ct_tensor a, int dim, CT_RESULT);
+int ct_flatten(ct_tensor a, int from, int to, CT_RESULT);
+int ct_contiguous(ct_tensor a, CT_RESULT);
+int ct_clone(ct_tensor a, CT_RESULT);
+int ct_detach(ct_tensor a, CT_RESULT);
+int ct_cat(const ct_tensor *tensors, int count, int dim, CT_RESULT);
+int ct_stack(const ct_tensor *tensors, int count, int dim, CT_RESULT);
+int ct_to(ct_tensor a, ct_options options, bool non_blocking, bool copy, CT_RESULT);
+int ct_pin(ct_tensor a, CT_RESULT);
+
+// ---- indexing
+int ct_index_select(ct_tensor a, int dim, ct_tensor index, CT_RESULT);
+int ct_gather(ct_tensor a, int dim, ct_tensor index, CT_RESULT);
+int ct_scatter(ct_tensor a, int dim, ct_tensor index, ct_tensor source, CT_RESULT);
+int ct_scatter_add(ct_tensor a, int dim, ct_tensor index, ct_tensor source, CT_RESULT);
+int ct_masked_select(ct_tensor a, ct_tensor mask, CT_RESULT);
+int ct_nonzero(ct_tensor a, CT_RESULT);
+int ct_embedding(ct_tensor weight, ct_tensor ids, CT_RESULT);
+int ct_tril(ct_tensor a, int64_t diagonal, CT_RESULT);
+
+// ---- reductions (count 0: over everything)
+#define CT_REDUCTIONS(X) X(sum) X(mean) X(amax) X(amin) X(logsumexp) X(std_unbiased) X(var_unbiased)
+#define CT_ENUM_REDUCE(name) ct_reduce_##name,
+enum ct_reduction { CT_REDUCTIONS(CT_ENUM_REDUCE) ct_reduce_count };
+int ct_reduce(enum ct_reduction op, ct_tensor a, const int64_t *dims, int count, bool keepdim, CT_RESULT);
+int ct_argmax(ct_tensor a, int dim, bool keepdim, CT_RESULT);
+int ct_cumsum(ct_tensor a, int dim, CT_RESULT);
+int ct_any(ct_tensor a, CT_RESULT);
+int ct_all(ct_tensor a, CT_RESULT);
+int ct_sort(ct_tensor a, int dim, bool descending, ct_tensor *values, ct_tensor *indices, ct_message *error);
+int ct_topk(ct_tensor a, int64_t k, int dim, ct_tensor *values, ct_tensor *indices, ct_message *error);
+int ct_softmax(ct_tensor a, int dim, CT_RESULT);
+int ct_log_softmax(ct_tensor a, int dim, CT_RESULT);
+int ct_item(ct_tensor a, double *out, ct_message *error);
+int ct_item_int(ct_tensor a, int64_t *out, ct_message *error);
+int ct_equal(ct_tensor a, ct_tensor b, bool *out, ct_message *error);
+int ct_l2_norm(const ct_tensor *tensors, int count, double *out, ct_message *error);
+
+// ---- products
+int ct_matmul(ct_tensor a, ct_tensor b, CT_RESULT);
+int ct_linear(ct_tensor x, ct_tensor weight, ct_tensor bias_or_null, CT_RESULT);
+
+// ---- layers
+int ct_rms_norm(ct_tensor x, ct_tensor weight, double eps, CT_RESULT);
+// x [.., H, D] with cos, sin [.., D/2] float32: rotates (first half, second half) pairs, as Hugging Face Llama does.
+int ct_rotary(ct_tensor x, ct_tensor cos, ct_tensor sin, CT_RESULT);
+// gate_up [.., 2I] -> silu(gate) * up [.., I]
+int ct_silu_mul(ct_tensor gate_up, CT_RESULT);
+int ct_sdpa(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask_or_null, bool causal, double scale, bool gqa, CT_RESULT);
+
+// Attention over packed segments. A segment is a run of tokens [start, start+length) that sees itself causally and, whole,
+// every ancestor: segments[4*i..] = {start, length, parent segment or -1, 0}; a parent comes before its children.
+// q [T,Hq,D], k and v [T,Hk,D] -> [T,Hq,D].
+int ct_packed_attention(ct_tensor q, ct_tensor k, ct_tensor v, const int32_t *segments, int count, double scale, CT_RESULT);
+// One query a row against cached keys: q [B,Hq,D]; pools [S,Hk,D]; slots int32 [B,L]; lengths int32 [B] -> [B,Hq,D].
+int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, ct_tensor slots, ct_tensor lengths,
+                        double scale, CT_RESULT);
+// log p(target) and entropy at each row of hidden [T,C] under softmax(hidden . weight^T / temperature), weight [V,C], in
+// chunks of `chunk` rows so that no more than chunk x V logits exist at once; both results float32 [T].
+int ct_token_log_probs(ct_tensor hidden, ct_tensor weight, ct_tensor targets, double temperature, int64_t chunk,
+                       bool want_entropy, ct_tensor *log_probs, ct_tensor *entropies, ct_message *error);
+typedef struct {
+    double temperature, top_p, min_p, uniform;
+    int64_t top_k;
+} ct_sampling;
+// One token a row of logits [B,V] by inverse transform of rows[b].uniform; log-probabilities are those of the distribution
+// at that temperature before any filter. tokens int64 [B], log_probs float32 [B], both in host memory.
+int ct_sample(ct_tensor logits, const ct_sampling *rows, int64_t *tokens, float *log_probs, ct_message *error);
+
+// ---- autograd
+bool ct_grad_enabled(void);
+void ct_set_grad_enabled(bool on);
+int ct_set_requires_grad(ct_tensor tensor, bool on, ct_message *error);
+int ct_grad(ct_tensor tensor, CT_RESULT); // *out is NULL when there is no gradient
+int ct_set_grad(ct_tensor tensor, ct_tensor grad_or_null, ct_message *error);
+int ct_backward(const ct_tensor *roots, const ct_tensor *grads_or_null, int count, ct_message *error);
+// Runs body(context, inputs, ...) without recording; when backward reaches it, runs it again with recording and goes on
+// through it. The body fills `results` (at most `capacity`) with owned tensors and returns how many, or -1 with *error.
+typedef int (*ct_checkpoint_body)(void *context, const ct_tensor *inputs, int count, ct_tensor *results, int capacity,
+                                  ct_message *error);
+int ct_checkpoint(const ct_tensor *inputs, int count, ct_checkpoint_body body, void (*release)(void *), void *context,
+                  ct_tensor *results, int capacity, int *result_count, ct_message *error);
+ct_message ct_message_copy(const char *text);
+
+// ---- optimizer
+typedef struct {
+    double lr, beta1, beta2, weight_decay, eps;
+} ct_adamw;
+int ct_fused_adamw_(const ct_tensor *params, const ct_tensor *grads, const ct_tensor *exp_avgs,
+                    const ct_tensor *exp_avg_sqs, const ct_tensor *steps, int count, ct_adamw options, ct_message *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

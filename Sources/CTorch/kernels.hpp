@@ -1,0 +1,69 @@
+#pragma once
+#include <cstdint>
+
+// Our CPU kernels: plain functions over a range of work, compiled once per instruction set (kernels_*.cpp) and chosen at
+// run time. All arithmetic is float32; `Element` says how inputs and outputs are stored.
+namespace ct {
+
+enum class Element : int { float32, bfloat16 };
+
+// A matrix whose last dimension is contiguous; `stride` counts elements between rows.
+struct Rows {
+    void *data;
+    int64_t stride;
+    Element element;
+};
+
+struct PackedSegment {
+    int32_t start, length, parent, reserved;
+};
+
+// One head's float32 workspace for packed attention; rows are tokens of the pack.
+struct HeadView {
+    const float *q, *k, *v;  // [T, D]
+    const float *kt, *vt;    // [D, ld]: transposed, padded so that reading 16 past the end is safe
+    int64_t ld, head_dim;
+};
+
+struct KernelTable {
+    const char *name;
+    // y = x / rms(x) * w over rows [begin, end); inverse[row] = 1 / rms
+    void (*rms_norm)(Rows x, const Rows &weight, Rows y, float *inverse, int64_t columns, float eps, int64_t begin,
+                     int64_t end);
+    // dx, and dw added into `dweight` (float32, one a thread)
+    void (*rms_norm_backward)(Rows x, const Rows &weight, const float *inverse, Rows dy, Rows dx, float *dweight,
+                              int64_t columns, int64_t begin, int64_t end);
+    // rows are (token, head); cos and sin [tokens, D/2]; sign +1 turns forward, -1 back
+    void (*rotary)(const void *x, int64_t token_stride, int64_t head_stride, void *y, Element element, const float *cos,
+                   const float *sin, int64_t heads, int64_t head_dim, float sign, int64_t begin, int64_t end);
+    void (*silu_mul)(Rows gate_up, Rows y, int64_t columns, int64_t begin, int64_t end);
+    void (*silu_mul_backward)(Rows gate_up, Rows dy, Rows dgate_up, int64_t columns, int64_t begin, int64_t end);
+    // Over one row of logits scaled by `scale`: max, log-sum-exp and entropy
+    void (*row_statistics)(const void *row, Element element, int64_t columns, float scale, float *log_sum_exp,
+                           float *entropy);
+    // In place: row <- scale * (g_logp * (onehot(target) - p) - g_ent * p * (log p + entropy))
+    void (*row_backward)(void *row, Element element, int64_t columns, float scale, float log_sum_exp, float entropy,
+                         int64_t target, float grad_log_prob, float grad_entropy);
+    // One head, segments [begin, end): writes out [T, D] rows and lse[T]
+    void (*attention)(const HeadView &head, const PackedSegment *segments, int64_t begin, int64_t end, float scale,
+                      float *out, float *lse);
+    // One head, all segments: dq written, dk and dv added
+    void (*attention_backward)(const HeadView &head, const PackedSegment *segments, int64_t count, float scale,
+                               const float *out, const float *lse, const float *dout, float *dq, float *dk, float *dv);
+    // (row, key-value head) pairs [begin, end)
+    void (*cached_attention)(Rows q, const void *keys, const void *values, Element element, const int32_t *slots,
+                             int64_t slots_stride, const int32_t *lengths, int64_t query_heads, int64_t kv_heads,
+                             int64_t head_dim, float scale, Rows out, int64_t begin, int64_t end);
+    // target[i] += source[i]
+    void (*accumulate)(float *target, const float *source, int64_t count);
+    // rows to and from contiguous float32
+    void (*load_rows)(Rows source, float *target, int64_t columns, int64_t begin, int64_t end);
+    void (*store_rows)(const float *source, Rows target, int64_t columns, int64_t begin, int64_t end);
+    // exp(scale * x - shift) into `weights`, returning the sum
+    double (*exponentials)(const float *logits, int64_t columns, float scale, float shift, float *weights);
+};
+
+const KernelTable &kernels();
+extern const KernelTable kernels_avx512, kernels_avx2, kernels_baseline;
+
+} // namespace ct

@@ -1,0 +1,241 @@
+// The head: log-probabilities without the whole logits tensor, and sampling.
+#include "rows.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <torch/csrc/autograd/custom_function.h>
+
+using namespace ct;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+namespace {
+
+struct Statistics {
+    at::Tensor log_probs, entropies, log_sum_exps;
+};
+
+Statistics statistics(const at::Tensor &hidden, const at::Tensor &weight, const at::Tensor &targets, double temperature,
+                      int64_t chunk) {
+    const int64_t count = hidden.size(0);
+    const auto options = hidden.options().dtype(at::kFloat);
+    Statistics s{at::empty({count}, options), at::empty({count}, options), at::empty({count}, options)};
+    const float scale = static_cast<float>(1.0 / temperature);
+    for (int64_t start = 0; start < count; start += chunk) {
+        const int64_t size = std::min(chunk, count - start);
+        auto logits = at::linear(hidden.narrow(0, start, size), weight);
+        const auto target = targets.narrow(0, start, size);
+        if (on_cpu(hidden)) {
+            const auto *ids = data<int64_t>(target);
+            auto *lse = s.log_sum_exps.mutable_data_ptr<float>() + start, *entropy = s.entropies.mutable_data_ptr<float>() + start,
+                 *log_prob = s.log_probs.mutable_data_ptr<float>() + start;
+            const int64_t columns = logits.size(1);
+            const auto view = rows(logits);
+            at::parallel_for(0, size, 1, [&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; ++i) {
+                    const bool wide = view.element == Element::float32;
+                    const void *row = wide ? static_cast<const void *>(static_cast<float *>(view.data) + i * columns)
+                                           : static_cast<const void *>(static_cast<uint16_t *>(view.data) + i * columns);
+                    kernels().row_statistics(row, view.element, columns, scale, lse + i, entropy + i);
+                    const float logit = wide ? static_cast<const float *>(row)[ids[i]]
+                                             : static_cast<float>(static_cast<const at::BFloat16 *>(row)[ids[i]]);
+                    log_prob[i] = logit * scale - lse[i];
+                }
+            });
+        } else {
+            const auto wide = logits.to(at::kFloat).mul_(scale);
+            const auto lse = at::logsumexp(wide, 1);
+            const auto picked = wide.gather(1, target.unsqueeze(1)).squeeze(1);
+            s.log_sum_exps.narrow(0, start, size).copy_(lse);
+            s.log_probs.narrow(0, start, size).copy_(picked - lse);
+            s.entropies.narrow(0, start, size).copy_(lse - (at::softmax(wide, 1) * wide).sum(1));
+        }
+    }
+    return s;
+}
+
+struct TokenLogProbs : Function<TokenLogProbs> {
+    static variable_list forward(AutogradContext *context, const at::Tensor &hidden, const at::Tensor &weight,
+                                 const at::Tensor &targets, double temperature, int64_t chunk) {
+        auto s = statistics(hidden, weight, targets, temperature, chunk);
+        context->save_for_backward({hidden, weight, targets, s.log_sum_exps, s.entropies});
+        context->saved_data["temperature"] = temperature;
+        context->saved_data["chunk"] = chunk;
+        return {s.log_probs, s.entropies};
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list grads) {
+        const auto saved = context->get_saved_variables();
+        const auto &hidden = saved[0], &weight = saved[1], &targets = saved[2], &lse = saved[3], &entropy = saved[4];
+        const double temperature = context->saved_data["temperature"].toDouble();
+        const int64_t chunk = context->saved_data["chunk"].toInt(), count = hidden.size(0);
+        const float scale = static_cast<float>(1.0 / temperature);
+        const auto zeros = at::zeros({count}, lse.options());
+        const auto g = grads[0].defined() ? grads[0].contiguous() : zeros, ge = grads[1].defined() ? grads[1].contiguous() : zeros;
+        auto dhidden = at::empty_like(hidden);
+        at::Tensor dweight;
+        for (int64_t start = 0; start < count; start += chunk) {
+            const int64_t size = std::min(chunk, count - start);
+            const auto h = hidden.narrow(0, start, size);
+            auto logits = at::linear(h, weight);
+            if (on_cpu(hidden)) {
+                const auto view = rows(logits);
+                const int64_t columns = logits.size(1);
+                const auto *ids = data<int64_t>(targets) + start;
+                const auto *l = data<float>(lse) + start, *e = data<float>(entropy) + start,
+                           *gl = data<float>(g) + start, *gn = data<float>(ge) + start;
+                at::parallel_for(0, size, 1, [&](int64_t begin, int64_t end) {
+                    for (int64_t i = begin; i < end; ++i) {
+                        void *row = view.element == Element::float32
+                                        ? static_cast<void *>(static_cast<float *>(view.data) + i * columns)
+                                        : static_cast<void *>(static_cast<uint16_t *>(view.data) + i * columns);
+                        kernels().row_backward(row, view.element, columns, scale, l[i], e[i], ids[i], gl[i], gn[i]);
+                    }
+                });
+            } else {
+                auto slice = [&](const at::Tensor &x) { return x.narrow(0, start, size).unsqueeze(1); };
+                const auto log_p = logits.to(at::kFloat).mul_(scale).sub_(slice(lse));
+                auto d = log_p.exp().mul_(-(slice(g) + slice(ge) * (log_p + slice(entropy)))).mul_(scale);
+                d.scatter_add_(1, slice(targets), slice(g) * scale);
+                logits = d.to(hidden.scalar_type());
+            }
+            dhidden.narrow(0, start, size).copy_(at::matmul(logits, weight));
+            if (context->needs_input_grad(1)) {
+                if (!dweight.defined()) dweight = at::matmul(logits.t(), h);
+                else dweight.addmm_(logits.t(), h);
+            }
+        }
+        return {dhidden, dweight, at::Tensor(), at::Tensor(), at::Tensor()};
+    }
+};
+
+// Draws from one row. `weights` is scratch of the vocabulary's size.
+int64_t draw(const float *logits, int64_t n, const ct_sampling &s, std::vector<float> &weights, std::vector<int64_t> &order,
+             float *log_prob) {
+    const auto &k = kernels();
+    float lse, entropy;
+    if (s.temperature <= 0) {
+        const int64_t best = std::max_element(logits, logits + n) - logits;
+        k.row_statistics(logits, Element::float32, n, 1, &lse, &entropy);
+        *log_prob = logits[best] - lse;
+        TORCH_CHECK(std::isfinite(lse), "sampling: the logits are not finite");
+        return best;
+    }
+    const float scale = static_cast<float>(1.0 / s.temperature);
+    k.row_statistics(logits, Element::float32, n, scale, &lse, &entropy);
+    TORCH_CHECK(std::isfinite(lse), "sampling: the logits are not finite");
+    weights.resize(n);
+    double total = k.exponentials(logits, n, scale, lse, weights.data());
+    const bool filtered = (s.top_k > 0 && s.top_k < n) || s.top_p < 1 || s.min_p > 0;
+    int64_t choice = -1;
+    if (filtered) {
+        // vLLM's order: min-p against the largest probability, then top-k, then top-p over what is left.
+        order.clear();
+        const float floor = s.min_p > 0 ? static_cast<float>(s.min_p) * *std::max_element(weights.begin(), weights.end()) : 0;
+        for (int64_t i = 0; i < n; ++i)
+            if (weights[i] >= floor) order.push_back(i);
+        auto heavier = [&](int64_t a, int64_t b) { return weights[a] != weights[b] ? weights[a] > weights[b] : a < b; };
+        if (s.top_k > 0 && s.top_k < static_cast<int64_t>(order.size())) {
+            std::nth_element(order.begin(), order.begin() + s.top_k, order.end(), heavier);
+            order.resize(s.top_k);
+        }
+        std::sort(order.begin(), order.end(), heavier);
+        total = 0;
+        for (auto i : order) total += weights[i];
+        if (s.top_p < 1) {
+            double kept = 0;
+            size_t count = 0;
+            while (count < order.size() && (count == 0 || kept < s.top_p * total)) kept += weights[order[count++]];
+            order.resize(count);
+            total = kept;
+        }
+        double remaining = s.uniform * total;
+        for (auto i : order) {
+            choice = i;
+            if ((remaining -= weights[i]) < 0) break;
+        }
+    } else {
+        double remaining = s.uniform * total;
+        for (int64_t i = 0; i < n; ++i) {
+            if (weights[i] > 0) choice = i;
+            if ((remaining -= weights[i]) < 0) break;
+        }
+    }
+    TORCH_CHECK(choice >= 0, "sampling: no token has a positive probability");
+    *log_prob = logits[choice] * scale - lse;
+    return choice;
+}
+
+} // namespace
+
+extern "C" {
+
+int ct_token_log_probs(ct_tensor hidden, ct_tensor weight, ct_tensor targets, double temperature, int64_t chunk,
+                       bool want_entropy, ct_tensor *log_probs, ct_tensor *entropies, ct_message *error) {
+    return guarded(error, [&] {
+        const auto &h = T(hidden), &w = T(weight);
+        TORCH_CHECK(h.dim() == 2 && w.dim() == 2 && h.size(1) == w.size(1) && T(targets).dim() == 1 &&
+                        T(targets).size(0) == h.size(0) && T(targets).scalar_type() == at::kLong && temperature > 0 && chunk > 0,
+                    "token log-probabilities: hidden ", h.sizes(), ", weight ", w.sizes(), ", targets ", T(targets).sizes(), " of ",
+                    T(targets).scalar_type(), ", temperature ", temperature, ", chunk ", chunk, " do not fit");
+        TORCH_CHECK(!on_cpu(h) || is_fused_type(h), "token log-probabilities: hidden must be float32 or bfloat16, not ",
+                    h.scalar_type());
+        if (on_cpu(h) && h.size(0) > 0) {
+            const auto bounds = at::aminmax(T(targets));
+            TORCH_CHECK(std::get<0>(bounds).item<int64_t>() >= 0 && std::get<1>(bounds).item<int64_t>() < w.size(0),
+                        "token log-probabilities: a target lies outside the vocabulary of ", w.size(0));
+        }
+        const auto ids = T(targets).contiguous();
+        if (needs_graph({h, w})) {
+            const auto result = TokenLogProbs::apply(h.contiguous(), w, ids, temperature, chunk);
+            *log_probs = wrap(result[0]);
+            if (want_entropy) *entropies = wrap(result[1]);
+        } else {
+            const auto s = statistics(h.contiguous(), w, ids, temperature, chunk);
+            *log_probs = wrap(s.log_probs);
+            if (want_entropy) *entropies = wrap(s.entropies);
+        }
+    });
+}
+
+int ct_sample(ct_tensor logits, const ct_sampling *rows, int64_t *tokens, float *log_probs, ct_message *error) {
+    return guarded(error, [&] {
+        at::NoGradGuard no_grad;
+        TORCH_CHECK(T(logits).dim() == 2, "sampling: logits must be [B, V], not ", T(logits).sizes());
+        const int64_t batch = T(logits).size(0), n = T(logits).size(1);
+        bool plain = true;
+        for (int64_t b = 0; b < batch; ++b)
+            plain = plain && rows[b].top_p >= 1 && rows[b].min_p <= 0 && (rows[b].top_k <= 0 || rows[b].top_k >= n);
+        if (!on_cpu(T(logits)) && plain) {
+            // On the device: only two numbers a row come back.
+            std::vector<float> scales, uniforms;
+            for (int64_t b = 0; b < batch; ++b) {
+                scales.push_back(rows[b].temperature > 0 ? static_cast<float>(1 / rows[b].temperature) : 1.0f);
+                uniforms.push_back(rows[b].temperature > 0 ? static_cast<float>(rows[b].uniform) : -1.0f);
+            }
+            const auto device = T(logits).device();
+            const auto u = at::tensor(uniforms).to(device).unsqueeze(1);
+            const auto log_p = at::log_softmax(T(logits).to(at::kFloat) * at::tensor(scales).to(device).unsqueeze(1), 1);
+            // float64 sums: a float32 running sum over 150,000 tokens would lose the tail.
+            const auto cumulative = log_p.to(at::kDouble).exp().cumsum(1);
+            const auto threshold = u.to(at::kDouble) * cumulative.narrow(1, n - 1, 1);
+            const auto drawn = at::searchsorted(cumulative, threshold, false, /*right=*/true).clamp_max(n - 1);
+            const auto choice = at::where(u < 0, log_p.argmax(1, true), drawn);
+            const auto picked = log_p.gather(1, choice).to(at::kCPU).contiguous();
+            const auto ids = choice.to(at::kCPU).contiguous();
+            memcpy(tokens, ids.const_data_ptr(), batch * sizeof(int64_t));
+            memcpy(log_probs, picked.const_data_ptr(), batch * sizeof(float));
+            return;
+        }
+        const auto wide = T(logits).to(at::kCPU, at::kFloat).contiguous();
+        const float *values = data<float>(wide);
+        at::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
+            std::vector<float> weights;
+            std::vector<int64_t> order;
+            for (int64_t b = begin; b < end; ++b) tokens[b] = draw(values + b * n, n, rows[b], weights, order, log_probs + b);
+        });
+    });
+}
+
+} // extern "C"

@@ -1,0 +1,123 @@
+internal import CTorch
+
+/// A run of tokens of a pack. It sees itself causally and every ancestor whole: a group's prompt is one segment, its samples
+/// are children, and the prompt is computed once.
+public struct PackedSegment: Sendable, Hashable {
+    /// First token of the run in the pack.
+    public var start: Int
+    /// Tokens in the run, at least 1.
+    public var length: Int
+    /// The index of the segment that comes before this one in its sequence; an earlier one, or nil.
+    public var parent: Int?
+
+    public init(start: Int, length: Int, parent: Int? = nil) {
+        self.start = start
+        self.length = length
+        self.parent = parent
+    }
+}
+
+/// How one row's next token is drawn.
+public struct RowSampling: Sendable, Hashable {
+    /// 0 or less: the most likely token.
+    public var temperature: Double
+    /// 0 or less: off.
+    public var topK: Int
+    /// 1: off.
+    public var topP: Double
+    /// 0: off.
+    public var minP: Double
+    /// A uniform draw in [0, 1) that decides the token.
+    public var uniform: Double
+
+    public init(temperature: Double = 1, topK: Int = 0, topP: Double = 1, minP: Double = 0, uniform: Double = 0) {
+        self.temperature = temperature
+        self.topK = topK
+        self.topP = topP
+        self.minP = minP
+        self.uniform = uniform
+    }
+}
+
+extension Tensor {
+    /// `x / rms(x) * weight` over the last dimension (Zhang & Sennrich 2019), in float32 inside.
+    public func rmsNorm(_ weight: Tensor, eps: Double) throws(TorchError) -> Tensor {
+        try tensor("rmsNorm", [self, weight]) { ct_rms_norm(raw, weight.raw, eps, $0, $1) }
+    }
+
+    /// Rotary embedding of `self [T, H, D]` by `cos`, `sin [T, D/2]` (float32, contiguous), halves paired as Hugging Face's
+    /// Llama does.
+    public func rotary(cos: Tensor, sin: Tensor) throws(TorchError) -> Tensor {
+        try tensor("rotary", [self, cos, sin]) { ct_rotary(raw, cos.raw, sin.raw, $0, $1) }
+    }
+
+    /// `silu(gate) * up` for `self [.., 2I]` that holds gate, then up.
+    public func siluMultiply() throws(TorchError) -> Tensor {
+        try tensor("siluMultiply", [self]) { ct_silu_mul(raw, $0, $1) }
+    }
+
+    /// Dense attention: query `[B, Hq, Tq, D]`, key and value `[B, Hk, Tk, D]`; `mask` bool or additive.
+    public static func attention(
+        query: Tensor, key: Tensor, value: Tensor, mask: Tensor? = nil, causal: Bool = false, scale: Double,
+        groupedQuery: Bool = false
+    ) throws(TorchError) -> Tensor {
+        try tensor("attention", [query, key, value]) {
+            ct_sdpa(query.raw, key.raw, value.raw, mask?.raw, causal, scale, groupedQuery, $0, $1)
+        }
+    }
+
+    /// Attention over a pack: query `[T, Hq, D]`, key and value `[T, Hk, D]` give `[T, Hq, D]`. The segments must cover every
+    /// token once.
+    public static func packedAttention(
+        query: Tensor, key: Tensor, value: Tensor, segments: [PackedSegment], scale: Double
+    ) throws(TorchError) -> Tensor {
+        var flat: [Int32] = []
+        flat.reserveCapacity(segments.count * 4)
+        for segment in segments {
+            flat += [Int32(segment.start), Int32(segment.length), Int32(segment.parent ?? -1), 0]
+        }
+        return try tensor("packedAttention over \(segments.count) segments", [query, key, value]) {
+            ct_packed_attention(query.raw, key.raw, value.raw, flat, Int32(segments.count), scale, $0, $1)
+        }
+    }
+
+    /// One new token a row over cached keys: query `[B, Hq, D]`, pools `[S, Hk, D]`, `slots` int32 `[B, L]` (where each row's
+    /// tokens lie in the pools), `lengths` int32 `[B]`.
+    public static func cachedAttention(
+        query: Tensor, keyPool: Tensor, valuePool: Tensor, slots: Tensor, lengths: Tensor, scale: Double
+    ) throws(TorchError) -> Tensor {
+        try tensor("cachedAttention", [query, keyPool, valuePool, slots, lengths]) {
+            ct_cached_attention(query.raw, keyPool.raw, valuePool.raw, slots.raw, lengths.raw, scale, $0, $1)
+        }
+    }
+
+    /// `log softmax(hidden · weightᵀ / temperature)` at `targets`, and the entropy of each row, both float32 `[T]`, with
+    /// gradients. No more than `chunk` rows of logits exist at a time; backward computes them again.
+    ///
+    /// - Parameters: hidden `[T, C]`, weight `[V, C]`, targets int64 `[T]`.
+    public static func tokenLogProbs(
+        hidden: Tensor, weight: Tensor, targets: Tensor, temperature: Double = 1, chunk: Int = 512
+    ) throws(TorchError) -> (logProbs: Tensor, entropies: Tensor) {
+        var entropies: ct_tensor?
+        let logProbs = try tensor("tokenLogProbs", [hidden, weight, targets]) {
+            ct_token_log_probs(
+                hidden.raw, weight.raw, targets.raw, temperature, Int64(chunk), true, $0, &entropies, $1)
+        }
+        guard let entropies else { preconditionFailure("tokenLogProbs gave no entropies") }
+        return (logProbs, Tensor(owning: entropies))
+    }
+
+    /// Draws one token a row of `self [B, V]`. The log-probabilities are those of the distribution at the row's temperature
+    /// before top-k, top-p and min-p; for a greedy row, at temperature 1.
+    public func sample(_ rows: [RowSampling]) throws(TorchError) -> (tokens: [Int64], logProbs: [Float]) {
+        precondition(rank == 2 && rows.count == size(0), "one RowSampling a row")
+        let raws = rows.map {
+            ct_sampling(
+                temperature: $0.temperature, top_p: $0.topP, min_p: $0.minP, uniform: $0.uniform, top_k: Int64($0.topK))
+        }
+        var tokens = [Int64](repeating: 0, count: rows.count)
+        var logProbs = [Float](repeating: 0, count: rows.count)
+        try check("sample", [self]) { ct_sample(raw, raws, &tokens, &logProbs, $0) }
+        return (tokens, logProbs)
+    }
+}
