@@ -376,7 +376,7 @@ def main(arguments):
         if not use_install():
             groups = ["cpu"]
             # What was once asked for stays, so that a plain `make test` does not throw 5 GB away.
-            had_cuda = is_whole(os.path.join(DEPS, site_name(["cpu", "cuda"])))
+            had_cuda = os.path.islink(TORCH) and "-cuda/" in os.readlink(TORCH)
             if "--cuda" in arguments or ("--no-cuda" not in arguments and (has_gpu() or had_cuda)):
                 groups.append("cuda")
             unpack_site(wheels, groups)
