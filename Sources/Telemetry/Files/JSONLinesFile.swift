@@ -13,7 +13,7 @@ struct JSONLinesFile: ~Copyable {
     private let file: PosixFile
     private let steps: Steps
     private let sync: SyncPolicy
-    private var lastStep: Int?
+    private(set) var lastStep: Int?
     /// The length up to which the file is whole, in bytes.
     private var length: Int
     private var isTorn: Bool

@@ -39,6 +39,9 @@ public final class MetricsFile: MetricsSink {
         try state.withLock { state throws(TelemetryError) in try state.file.truncate(afterStep: step) }
     }
 
+    /// The last step in the file; nil when it holds none.
+    public var lastStep: Int? { state.withLock { $0.file.lastStep } }
+
     /// How many values written by this object were not finite.
     public var notFiniteCount: Int { state.withLock { $0.notFinite } }
 

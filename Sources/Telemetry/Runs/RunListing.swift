@@ -60,7 +60,7 @@ public struct RunListing: Hashable, Sendable {
         func row(_ cells: [String], _ style: TerminalStyle, note: String?) -> String {
             var line = StyledLine(zip(cells, widths).map(TerminalText.padded).joined(separator: "  "), style)
             if let note { line.append("  " + TerminalText.harmless(note), .red) }
-            return line.rendered(width: max(40, traits.width()), color: traits.usesColor)
+            return line.rendered(width: max(40, traits.width()), traits)
         }
         return [row(head, .faint, note: nil)]
             + zip(cells, listings).map { row($0, .plain, note: $1.problem) }

@@ -64,7 +64,7 @@ extension RunRecord {
             func percent(_ share: Double?) -> String { share.map { NumberText.fixed($0 * 100, 1) + " %" } ?? "-" }
             var line = StyledLine(TerminalText.padded("held-out", to: 16) + " ", .faint)
             line.append(
-                "exact match \(percent(match.before)) \(traits.usesUnicode ? "→" : "->") \(percent(match.after))",
+                "exact match \(percent(match.before)) → \(percent(match.after))",
                 .green)
             lines.append(line)
         }
@@ -78,9 +78,9 @@ extension RunRecord {
         lines += metricLines(width: width, usesUnicode: traits.usesUnicode)
         if let last = samples.last {
             lines.append(StyledLine())
-            lines += SampleRows(width: width, usesUnicode: traits.usesUnicode).lines(last)
+            lines += SampleRows(width: width).lines(last)
         }
-        return lines.map { $0.rendered(width: width, color: traits.usesColor) }
+        return lines.map { $0.rendered(width: width, traits) }
     }
 
     private func metricLines(width: Int, usesUnicode: Bool) -> [StyledLine] {

@@ -2,6 +2,7 @@ import Synchronization
 
 /// One answer that the model gave in a step, with what it was scored by.
 public struct Sample: Hashable, Sendable {
+    /// What was asked, as a reader would put it: the last turn tells more than the whole rendered template.
     public var prompt: String
     public var answer: String
     public var groundTruth: String
@@ -67,6 +68,9 @@ public final class SampleFile: Sendable {
     public func flush() throws(TelemetryError) {
         try file.withLock { file throws(TelemetryError) in try file.flush() }
     }
+
+    /// The last step in the file; nil when it holds none.
+    public var lastStep: Int? { file.withLock { $0.lastStep } }
 
     /// Goes back to the state after a step, as `MetricsFile.truncate(afterStep:)` does.
     public func truncate(afterStep step: Int) throws(TelemetryError) {

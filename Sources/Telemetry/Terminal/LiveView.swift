@@ -74,7 +74,7 @@ public final class LiveView: Sendable {
     /// Prints a few samples of a step as rows, above the panel.
     /// - Throws: `TelemetryError` with code `io`.
     public func show(_ samples: StepSamples) throws(TelemetryError) {
-        try printLines(SampleRows(width: traits.width(), usesUnicode: traits.usesUnicode).lines(samples))
+        try printLines(SampleRows(width: traits.width()).lines(samples))
     }
 
     /// Leaves the panel as it is; what is written next stands below it.
@@ -91,7 +91,7 @@ public final class LiveView: Sendable {
     private func printLines(_ lines: [StyledLine]) throws(TelemetryError) {
         try state.withLock { state throws(TelemetryError) in
             guard traits.isInteractive, !state.drawn.isEmpty else {
-                let rendered = lines.map { $0.rendered(width: .max, color: traits.usesColor) }
+                let rendered = lines.map { $0.rendered(traits) }
                 return try writeLine(rendered.joined(separator: "\n"))
             }
             try redraw(&state, above: lines)
@@ -108,15 +108,15 @@ public final class LiveView: Sendable {
         state.lastDrawing = time
         let window = traits.width()
         // A line that fills its row exactly leaves some terminals waiting to wrap: keep one cell free.
-        let panel = ProgressPanel(width: window - 1, usesUnicode: traits.usesUnicode)
+        let panel = ProgressPanel(width: window - 1, traits: traits)
         let lines = panel.lines(state.progress)
 
         var frame = ""
         // A window made narrower has wrapped the old lines: go up by the rows that they take now.
         let rows = state.drawn.reduce(0) { $0 + max(1, ($1 + window - 1) / max(1, window)) }
         if rows > 0 { frame += "\r\u{1B}[\(rows)A" }
-        for line in above { frame += line.rendered(width: .max, color: traits.usesColor) + "\u{1B}[K\n" }
-        for line in lines { frame += line.rendered(width: panel.width, color: traits.usesColor) + "\u{1B}[K\n" }
+        for line in above { frame += line.rendered(traits) + "\u{1B}[K\n" }
+        for line in lines { frame += line.rendered(width: panel.width, traits) + "\u{1B}[K\n" }
         frame += "\u{1B}[J"
         try output.write(Array(frame.utf8))
         state.drawn = lines.map { min($0.width, panel.width) }

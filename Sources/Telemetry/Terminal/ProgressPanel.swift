@@ -37,11 +37,11 @@ struct RunProgress {
 struct ProgressPanel {
     static let widest = 100
     let width: Int
-    let usesUnicode: Bool
+    let traits: TerminalTraits
 
-    init(width: Int, usesUnicode: Bool) {
+    init(width: Int, traits: TerminalTraits) {
         self.width = max(1, min(width, Self.widest))
-        self.usesUnicode = usesUnicode
+        self.traits = traits
     }
 
     func lines(_ progress: RunProgress) -> [StyledLine] {
@@ -51,7 +51,7 @@ struct ProgressPanel {
 
     private func header(_ progress: RunProgress) -> StyledLine {
         var left = StyledLine("fledge", .bold)
-        left.append(" \(usesUnicode ? "·" : "-") \(TerminalText.harmless(progress.title))")
+        left.append(" · \(TerminalText.harmless(progress.title))")
         let step = progress.latest?.step ?? 0
         return left.with(right: StyledLine("step \(step)/\(progress.totalSteps)", .bold), width: width)
     }
@@ -59,14 +59,11 @@ struct ProgressPanel {
     private func bar(_ progress: RunProgress) -> StyledLine {
         let done = Double(progress.latest?.step ?? 0) / Double(max(1, progress.totalSteps))
         var time = StyledLine("\(NumberText.duration(progress.elapsed))", .faint)
-        if let left = progress.secondsLeft { time.append(" · \(NumberText.duration(left)) left") }
-        if !usesUnicode, let left = progress.secondsLeft {
-            time = StyledLine("\(NumberText.duration(progress.elapsed)), \(NumberText.duration(left)) left", .faint)
-        }
+        if let left = progress.secondsLeft, left > 0 { time.append(" · \(NumberText.duration(left)) left") }
         let cells = max(4, width - time.width - 2)
         let full = Int((min(1, max(0, done)) * Double(cells)).rounded())
-        var line = StyledLine(String(repeating: usesUnicode ? "━" : "=", count: full), .green)
-        line.append(String(repeating: usesUnicode ? "─" : "-", count: cells - full), .faint)
+        var line = StyledLine(String(repeating: "━", count: full), .green)
+        line.append(String(repeating: "─", count: cells - full), .faint)
         return line.with(right: time, width: width)
     }
 
@@ -89,7 +86,7 @@ struct ProgressPanel {
         let least = NumberText.short(finite.min() ?? .nan)
         let most = NumberText.short(finite.max() ?? .nan)
         let spark = Sparkline.text(
-            progress.rewards, width: max(1, width - least.count - most.count - 2), usesUnicode: usesUnicode)
+            progress.rewards, width: max(1, width - least.count - most.count - 2), usesUnicode: traits.usesUnicode)
         var line = StyledLine(least + " ", .faint)
         line.append(spark, .cyan)
         line.append(" " + most, .faint)
@@ -97,7 +94,9 @@ struct ProgressPanel {
     }
 
     private func phaseBar(_ progress: RunProgress) -> StyledLine? {
-        guard let shares = progress.latest?.leadingShares, !shares.isEmpty, usesUnicode else { return nil }
+        // Only colours tell its parts from each other.
+        guard traits.usesColor, traits.usesUnicode else { return nil }
+        guard let shares = progress.latest?.leadingShares, !shares.isEmpty else { return nil }
         let sum = max(1, shares.reduce(0) { $0 + $1.share })
         var line = StyledLine()
         for (index, (_, share)) in shares.enumerated() {
@@ -115,7 +114,7 @@ struct ProgressPanel {
             line.append(" \(NumberText.percent(share))")
         }
         guard let activity = progress.activity else { return line.pieces.isEmpty ? nil : line }
-        var now = StyledLine("\(usesUnicode ? "▸" : ">") \(activity.phase.name)", .bold)
+        var now = StyledLine("▸ \(activity.phase.name)", .bold)
         if let (done, all) = activity.done { now.append(" \(done)/\(all)") }
         return line.pieces.isEmpty ? now : now.with(right: line, width: width)
     }

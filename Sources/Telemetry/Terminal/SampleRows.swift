@@ -1,7 +1,6 @@
 /// Samples as rows for the terminal: reward, prompt's end, answer, ground truth.
 struct SampleRows {
     let width: Int
-    let usesUnicode: Bool
 
     func lines(_ rows: StepSamples) -> [StyledLine] {
         let rewards = rows.samples.map { NumberText.short($0.reward) }
@@ -30,35 +29,31 @@ struct SampleRows {
                 line(
                     [
                         (reward, rewardCells), (text(ending: sample.prompt, cells: promptCells), promptCells),
-                        (text(sample.answer), answerCells), (text(sample.groundTruth), truthCells),
+                        (TerminalText.harmless(sample.answer), answerCells),
+                        (TerminalText.harmless(sample.groundTruth), truthCells),
                     ],
                     [sample.reward >= greatest && greatest > 0 ? .green : .yellow, .plain, .plain, .faint])
             }
     }
 
-    private func text(_ text: String) -> String {
-        let harmless = TerminalText.harmless(text)
-        return usesUnicode ? harmless : String(harmless.map { $0.isASCII ? $0 : "?" })
-    }
-
     /// A prompt's end tells one prompt from another: they often begin alike.
     private func text(ending prompt: String, cells: Int) -> String {
-        let whole = text(prompt)
+        let whole = TerminalText.harmless(prompt)
         guard TerminalText.width(whole) > cells, cells > 1 else { return whole }
         var room = cells - 1
         let end = whole.reversed().prefix {
             room -= TerminalText.width($0)
             return room >= 0
         }
-        return (usesUnicode ? "…" : "~") + String(end.reversed())
+        return "…" + String(end.reversed())
     }
 }
 
 extension StepSamples {
     /// Rows to print outside a live view; each fits the width, and nothing in them steers the terminal.
     public func rows(_ traits: TerminalTraits) -> [String] {
-        SampleRows(width: traits.width(), usesUnicode: traits.usesUnicode).lines(self).map {
-            $0.rendered(width: .max, color: traits.usesColor)
+        SampleRows(width: traits.width()).lines(self).map {
+            $0.rendered(traits)
         }
     }
 }

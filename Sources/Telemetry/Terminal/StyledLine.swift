@@ -36,14 +36,15 @@ struct StyledLine {
         return line
     }
 
-    /// The text, clipped to so many cells, with escape sequences if colours are wanted.
-    func rendered(width cells: Int, color: Bool) -> String {
-        var room = cells
+    /// The text, clipped to so many cells if a number is given, in the colours and characters that the reader shows.
+    func rendered(width cells: Int? = nil, _ traits: TerminalTraits) -> String {
+        var room = cells ?? .max
         var result = ""
-        for (text, style) in pieces where room > 0 {
+        for (text, style) in pieces where room > 0 && !text.isEmpty {
             let clipped = TerminalText.clipped(text, to: room)
             room -= TerminalText.width(clipped)
-            result += color && style != .plain ? "\u{1B}[\(style.rawValue)m\(clipped)\u{1B}[0m" : clipped
+            let shown = traits.usesUnicode ? clipped : TerminalText.ascii(clipped)
+            result += traits.usesColor && style != .plain ? "\u{1B}[\(style.rawValue)m\(shown)\u{1B}[0m" : shown
         }
         return result
     }

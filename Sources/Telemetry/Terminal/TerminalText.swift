@@ -19,6 +19,20 @@ enum TerminalText {
         return String(result)
     }
 
+    /// The text in as many cells of ASCII.
+    static func ascii(_ text: String) -> String {
+        text.reduce(into: "") { result, character in
+            switch character {
+            case "·", "─", "┤": result += "-"
+            case "━": result += "="
+            case "▸", "→": result += ">"
+            case "…": result += "~"
+            case "⏎", "⇥": result += " "
+            default: result += character.isASCII ? String(character) : String(repeating: "?", count: width(character))
+            }
+        }
+    }
+
     /// The number of cells that the text takes.
     static func width(_ text: some StringProtocol) -> Int { text.reduce(0) { $0 + width($1) } }
 
