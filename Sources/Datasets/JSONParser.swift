@@ -152,7 +152,9 @@ public struct JSONParser: ~Copyable {
     }
 
     private func text(_ range: Range<Int>) throws(Failure) -> String {
-        guard let text = String(validating: bytes.extracting(range), as: UTF8.self) else { throw Failure(message: "invalid UTF-8 in a string", offset: range.lowerBound) }
+        guard let text = String(validating: bytes.extracting(range), as: UTF8.self) else {
+            throw Failure(message: "invalid UTF-8 in a string", offset: range.lowerBound)
+        }
         return text
     }
 

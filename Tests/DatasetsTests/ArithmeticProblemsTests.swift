@@ -20,11 +20,12 @@ import Testing
         return total + sign * product
     }
 
-    @Test(arguments: [
-        ([3, 4], [.add], 7, "3 + 4"), ([3, 4], [.subtract], -1, "3 - 4"), ([3, 4], [.multiply], 12, "3 × 4"),
-        ([1, 2, 3], [.add, .multiply], 7, "1 + 2 × 3"), ([9, 2, 3], [.subtract, .subtract], 4, "9 - 2 - 3"),
-        ([2, 3, 4], [.multiply, .subtract], 2, "2 × 3 - 4"),
-    ] as [([Int], [ArithmeticProblem.Operator], Int, String)])
+    @Test(
+        arguments: [
+            ([3, 4], [.add], 7, "3 + 4"), ([3, 4], [.subtract], -1, "3 - 4"), ([3, 4], [.multiply], 12, "3 × 4"),
+            ([1, 2, 3], [.add, .multiply], 7, "1 + 2 × 3"), ([9, 2, 3], [.subtract, .subtract], 4, "9 - 2 - 3"),
+            ([2, 3, 4], [.multiply, .subtract], 2, "2 × 3 - 4"),
+        ] as [([Int], [ArithmeticProblem.Operator], Int, String)])
     func answersAndText(operands: [Int], operators: [ArithmeticProblem.Operator], answer: Int, text: String) {
         let problem = ArithmeticProblem(operands, operators)
         #expect(problem.answer == answer)

@@ -79,7 +79,10 @@ import Testing
         (#"{"data_source":"a","prompt":"p"}"#, "reward_model", "missing"),
         (#"{"data_source":"a","prompt":"p","reward_model":{"style":"rule"}}"#, "reward_model.ground_truth", "style"),
         (#"{"data_source":"a","prompt":"p","reward_model":"x"}"#, "reward_model", "a string"),
-        (#"{"data_source":"a","prompt":"p","reward_model":{"ground_truth":"1"},"extra_info":[]}"#, "extra_info", "list"),
+        (
+            #"{"data_source":"a","prompt":"p","reward_model":{"ground_truth":"1"},"extra_info":[]}"#, "extra_info",
+            "list"
+        ),
         (#"{"data_source":"a","prompt":"p","reward_model":{"ground_truth":"1"},"ability":2}"#, "ability", "a number"),
     ])
     func badColumnsAreNamed(line: String, column: String, message: String) throws {
