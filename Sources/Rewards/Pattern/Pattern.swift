@@ -3,8 +3,8 @@
 /// Understood: literals; `.`; classes `[a-z]`, `[^…]`, `\d \w \s` and their capitals (ASCII); `^ $ \b \B`; groups `(…)`,
 /// `(?:…)`; `|`; `* + ? {m} {m,} {m,n}`, each lazy with a `?` behind; `\n \t \r \f \v \xHH \uHHHH`; flags at the start,
 /// `(?i)` ignore case, `(?s)` the dot matches line ends, `(?m)` `^` and `$` match at lines. Which of several matches is
-/// taken is as in Perl and Python, but for what a group holds that a loop around it repeats with nothing: `(a*)*`. Not understood, and refused by name: back-references and look-around, which have no
-/// linear-time matching. Works on Unicode scalars.
+/// taken is as in Perl and Python, except in loops whose body can match nothing, such as `(|a)*`. Not understood, and
+/// refused by name: back-references and look-around, which have no linear-time matching. Works on Unicode scalars.
 public struct Pattern: Hashable, Sendable, CustomStringConvertible {
     /// The pattern as it was written.
     public let description: String
@@ -13,7 +13,7 @@ public struct Pattern: Hashable, Sendable, CustomStringConvertible {
     let program: PatternProgram
 
     /// Steps (scalars of the text times instructions of the pattern) that one match may take at most.
-    public static let maximumWork = 200_000_000
+    public static let maximumWork = 50_000_000
 
     /// - Throws: `RewardError.badPattern` with the place of what cannot be read.
     public init(_ pattern: String) throws {

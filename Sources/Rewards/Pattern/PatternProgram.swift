@@ -54,8 +54,8 @@ struct PatternProgram: Hashable, Sendable {
             try emit(.save(slot: 2 * number + 1))
         case .choice(let alternatives): try compile(choice: alternatives)
         case .loop(let body, let minimum, let maximum, let isLazy):
+            guard let maximum else { return try compile(endless: body, minimum: minimum, isLazy: isLazy) }
             for _ in 0..<minimum { try compile(body) }
-            guard let maximum else { return try compile(endless: body, isLazy: isLazy) }
             var exits: [Int] = []
             for _ in minimum..<max(minimum, maximum) {
                 exits.append(instructions.count)
@@ -81,12 +81,17 @@ struct PatternProgram: Hashable, Sendable {
         for end in ends { instructions[end] = .jump(instructions.count) }
     }
 
-    private mutating func compile(endless body: PatternSyntax, isLazy: Bool) throws {
-        let split = instructions.count
-        try emit(.jump(0))
+    /// The loop's split stands behind the body, so that a round that matches nothing leaves the loop, as in Perl.
+    private mutating func compile(endless body: PatternSyntax, minimum: Int, isLazy: Bool) throws {
+        for _ in 1..<max(1, minimum) { try compile(body) }
+        let entry = instructions.count
+        if minimum == 0 { try emit(.jump(0)) }
+        let start = instructions.count
         try compile(body)
-        try emit(.jump(split))
-        setSplit(split, into: split + 1, past: instructions.count, isLazy: isLazy)
+        let end = instructions.count
+        try emit(.jump(0))
+        setSplit(end, into: start, past: end + 1, isLazy: isLazy)
+        if minimum == 0 { setSplit(entry, into: start, past: end + 1, isLazy: isLazy) }
     }
 
     private mutating func setSplit(_ index: Int, into body: Int, past end: Int, isLazy: Bool) {
