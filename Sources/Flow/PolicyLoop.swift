@@ -1,0 +1,173 @@
+public import Logging
+import OrderedCollections
+public import Telemetry
+
+/// The synchronous loop of GRPO and its kin (Shao et al. 2024; the controller of HybridFlow, Sheng et al. 2024): sample, score,
+/// estimate advantages, update. It knows nothing of tensors and talks to worker groups only.
+public struct PolicyLoop: Sendable {
+    public struct Settings: Sendable {
+        public var totalSteps: Int
+        public var rollout: RolloutRequestSettings
+        public var seed: UInt64
+        /// Steps between checkpoints; 0 or less: only at the end.
+        public var saveEvery: Int
+        /// Steps between evaluations; 0 or less: none on the way.
+        public var evaluateEvery: Int
+        public var evaluatesFirst: Bool
+        /// Whether log-probabilities of the sampled answers are computed before the update, because several optimizer steps
+        /// will be taken on one batch.
+        public var recomputesOldLogProbs: Bool
+        public var samplesLogged: Int
+
+        public init(
+            totalSteps: Int, rollout: RolloutRequestSettings, seed: UInt64, saveEvery: Int = 0, evaluateEvery: Int = 0,
+            evaluatesFirst: Bool = true, recomputesOldLogProbs: Bool = false, samplesLogged: Int = 0
+        ) {
+            self.totalSteps = totalSteps
+            self.rollout = rollout
+            self.seed = seed
+            self.saveEvery = saveEvery
+            self.evaluateEvery = evaluateEvery
+            self.evaluatesFirst = evaluatesFirst
+            self.recomputesOldLogProbs = recomputesOldLogProbs
+            self.samplesLogged = samplesLogged
+        }
+    }
+
+    public let settings: Settings
+    public let prompts: any PromptProvider
+    public let rollout: any RolloutGroup
+    public let reward: any RewardGroup
+    public let actor: any ActorGroup
+    public let reference: (any ReferenceGroup)?
+    public let evaluator: (any Evaluator)?
+    public let observer: any LoopObserver
+    public let log: Logger
+
+    public init(
+        settings: Settings, prompts: any PromptProvider, rollout: any RolloutGroup, reward: any RewardGroup,
+        actor: any ActorGroup, reference: (any ReferenceGroup)? = nil, evaluator: (any Evaluator)? = nil,
+        observer: any LoopObserver, log: Logger
+    ) {
+        self.settings = settings
+        self.prompts = prompts
+        self.rollout = rollout
+        self.reward = reward
+        self.actor = actor
+        self.reference = reference
+        self.evaluator = evaluator
+        self.observer = observer
+        self.log = log
+    }
+
+    /// Trains to the last step, or until the observer asks to stop; goes on from `resumed` where there is one.
+    public func run(from resumed: LoopState?) async throws -> LoopState {
+        var state = if let resumed { resumed } else { LoopState(step: 0, promptState: try await prompts.state()) }
+        if let resumed { try await prompts.restore(resumed.promptState) }
+        var saved = resumed?.step
+        if state.step == 0, settings.evaluatesFirst, state.evaluations.isEmpty {
+            try await evaluate("before", &state)
+        }
+        let timer = PhaseTimer()
+        while state.step < settings.totalSteps, !observer.wantsToStop {
+            guard let batch = try await prompts.nextBatch() else { break }
+            var metrics = StepMetrics(step: state.step + 1)
+            let trajectories = try await step(batch, state, &metrics, timer)
+            state.step += 1
+            state.promptState = try await prompts.state()
+            if settings.evaluateEvery > 0, state.step % settings.evaluateEvery == 0, state.step < settings.totalSteps,
+                let evaluator
+            {
+                try metrics.add(try await timer.measure(.evaluate) { try await evaluator.evaluate() })
+            }
+            try observer.willSave(state)
+            if settings.saveEvery > 0, state.step % settings.saveEvery == 0 {
+                // The metrics of a step are on disk before a checkpoint that counts it done.
+                try finish(&metrics, trajectories, timer)
+                try await actor.save(step: state.step, state: state)
+                saved = state.step
+            } else {
+                try finish(&metrics, trajectories, timer)
+            }
+        }
+        if state.step >= settings.totalSteps { try await evaluate("after", &state) }
+        if saved != state.step || state.step >= settings.totalSteps {
+            try await actor.save(step: state.step, state: state)
+        }
+        return state
+    }
+
+    /// One step, up to the update.
+    private func step(
+        _ batch: [PromptTask], _ state: LoopState, _ metrics: inout StepMetrics, _ timer: PhaseTimer
+    ) async throws -> [Trajectory] {
+        var request = settings.rollout
+        request.seed = settings.seed &* 0x9E37_79B9_7F4A_7C15 &+ UInt64(state.step)
+
+        try observer.phaseBegins(.generate)
+        let sampled = try await timer.measure(.generate) { try await rollout.generate(batch, request) }
+        try metrics.add(sampled.metrics)
+
+        try observer.phaseBegins(.score)
+        let scored = try await timer.measure(.score) { try await reward.score(sampled.trajectories) }
+        try metrics.describe(scored.trajectories)
+        try metrics.add(scored.metrics)
+        var kept = scored.trajectories.filter { $0.score != nil }
+        guard !kept.isEmpty else {
+            log.error("step \(metrics.step): every reward failed; nothing to learn from, the weights stay as they are")
+            return scored.trajectories
+        }
+
+        if settings.recomputesOldLogProbs {
+            try observer.phaseBegins(.oldLogProb)
+            let old = try await timer.measure(.oldLogProb) { [kept] in try await actor.logProbs(kept) }
+            for index in kept.indices { kept[index].oldLogProbs = old[index] }
+        }
+        if let reference {
+            try observer.phaseBegins(.refLogProb)
+            let ref = try await timer.measure(.refLogProb) { [kept] in try await reference.logProbs(kept) }
+            for index in kept.indices { kept[index].refLogProbs = ref[index] }
+        }
+
+        let advantages = try await timer.measure(.advantage) { [kept] in try await actor.advantages(kept) }
+        for index in kept.indices { kept[index].advantages = advantages[index] }
+        try metrics.describe(advantages: kept)
+
+        try observer.phaseBegins(.update)
+        let seed = request.seed
+        try metrics.add(try await timer.measure(.update) { [kept] in try await actor.update(kept, seed: seed) })
+        return scored.trajectories
+    }
+
+    private func finish(_ metrics: inout StepMetrics, _ batch: [Trajectory], _ timer: PhaseTimer) throws {
+        let times = timer.finishStep()
+        let tokens = batch.reduce(0) { $0 + $1.prompt.tokens.count + $1.response.count }
+        try metrics.add(times.metrics)
+        try metrics.record("perf/total_num_tokens", Double(tokens))
+        try metrics.record(.tokensPerSecond, Double(tokens) / (times.step / .seconds(1)))
+        let samples = batch.prefix(settings.samplesLogged * settings.rollout.n)
+            .enumerated().filter { $0.offset % settings.rollout.n == 0 }.map(\.element)
+            .map {
+                Sample(
+                    prompt: $0.prompt.text, answer: $0.text, groundTruth: $0.prompt.groundTruth, reward: $0.score ?? .nan)
+            }
+        try observer.stepEnded(metrics, samples: samples)
+    }
+
+    private func evaluate(_ name: String, _ state: inout LoopState) async throws {
+        guard let evaluator else { return }
+        try observer.phaseBegins(.evaluate)
+        let result = try await evaluator.evaluate()
+        for (metric, value) in result where !metric.dependsOnClock { state.evaluations["\(name):\(metric.text)"] = value }
+        try observer.evaluated(name, result)
+    }
+}
+
+/// Sees the loop go by: records, draws, and may ask it to stop after the step at hand.
+public protocol LoopObserver: Sendable {
+    var wantsToStop: Bool { get }
+    func phaseBegins(_ phase: Phase) throws
+    func stepEnded(_ metrics: StepMetrics, samples: [Sample]) throws
+    func evaluated(_ name: String, _ metrics: PhaseMetrics) throws
+    func willSave(_ state: LoopState) throws
+}

@@ -1,0 +1,57 @@
+/// A prompt as the loop hands it about.
+public struct PromptTask: Sendable, Hashable {
+    /// Distinct within a step; samples of one prompt share it.
+    public var group: Int
+    public var tokens: [Int32]
+    /// The prompt for people: the last user turn.
+    public var text: String
+    public var dataSource: String
+    public var groundTruth: String
+    /// The ground truth and the row's other facts as JSON, for reward functions.
+    public var groundTruthJSON: String?
+    public var extraInfoJSON: String?
+
+    public init(
+        group: Int, tokens: [Int32], text: String, dataSource: String, groundTruth: String,
+        groundTruthJSON: String? = nil, extraInfoJSON: String? = nil
+    ) {
+        self.group = group
+        self.tokens = tokens
+        self.text = text
+        self.dataSource = dataSource
+        self.groundTruth = groundTruth
+        self.groundTruthJSON = groundTruthJSON
+        self.extraInfoJSON = extraInfoJSON
+    }
+}
+
+/// One answer, from sampling to the update.
+public struct Trajectory: Sendable, Hashable {
+    public var prompt: PromptTask
+    public var response: [Int32]
+    public var text: String
+    /// What the sampler recorded, one value a token.
+    public var rolloutLogProbs: [Float]
+    public var isTruncated: Bool
+    /// Which weights sampled it: their version, and the digest of their bytes.
+    public var weightVersion: Int
+    public var weightDigest: String
+    public var score: Double?
+    public var scoreDetails: [String: Double] = [:]
+    public var oldLogProbs: [Float]?
+    public var refLogProbs: [Float]?
+    public var advantages: [Float] = []
+
+    public init(
+        prompt: PromptTask, response: [Int32], text: String, rolloutLogProbs: [Float], isTruncated: Bool,
+        weightVersion: Int, weightDigest: String
+    ) {
+        self.prompt = prompt
+        self.response = response
+        self.text = text
+        self.rolloutLogProbs = rolloutLogProbs
+        self.isTruncated = isTruncated
+        self.weightVersion = weightVersion
+        self.weightDigest = weightDigest
+    }
+}

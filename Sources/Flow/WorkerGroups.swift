@@ -1,0 +1,95 @@
+public import OrderedCollections
+public import Telemetry
+
+/// Named numbers of one phase.
+public typealias PhaseMetrics = OrderedDictionary<MetricName, Double>
+
+/// How a generation call samples.
+public struct RolloutRequestSettings: Sendable, Hashable {
+    public var n: Int
+    public var temperature: Double
+    public var topK: Int
+    public var topP: Double
+    public var minP: Double
+    public var maxTokens: Int
+    /// With the prompt's place in the batch it decides every draw.
+    public var seed: UInt64
+
+    public init(
+        n: Int, temperature: Double, topK: Int = 0, topP: Double = 1, minP: Double = 0, maxTokens: Int, seed: UInt64
+    ) {
+        self.n = n
+        self.temperature = temperature
+        self.topK = topK
+        self.topP = topP
+        self.minP = minP
+        self.maxTokens = maxTokens
+        self.seed = seed
+    }
+}
+
+/// Where prompts come from; its place can be saved.
+public protocol PromptProvider: Sendable {
+    /// The next batch, or nil at the end of the last pass.
+    func nextBatch() async throws -> [PromptTask]?
+    /// The place, as JSON text.
+    func state() async throws -> String
+    func restore(_ state: String) async throws
+}
+
+/// Samples answers.
+public protocol RolloutGroup: Sendable {
+    /// n answers to each prompt, prompt after prompt.
+    func generate(
+        _ prompts: [PromptTask], _ settings: RolloutRequestSettings
+    ) async throws -> (trajectories: [Trajectory], metrics: PhaseMetrics)
+}
+
+/// Scores answers.
+public protocol RewardGroup: Sendable {
+    /// The answers with their scores; nil where the reward failed and the sample is to be left out.
+    func score(_ trajectories: [Trajectory]) async throws -> (trajectories: [Trajectory], metrics: PhaseMetrics)
+}
+
+/// The policy that is trained.
+public protocol ActorGroup: Sendable {
+    /// log-probabilities of every answer token under the weights as they are.
+    func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]]
+    func advantages(_ trajectories: [Trajectory]) async throws -> [[Float]]
+    /// Every optimizer step of one batch. `seed` decides the order of shuffled mini-batches.
+    func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics
+    /// Writes a checkpoint of weights, optimizer and `state`, durable when it returns.
+    func save(step: Int, state: LoopState) async throws
+    /// The newest whole checkpoint, put back into weights and optimizer; nil when there is none.
+    func restore() async throws -> LoopState?
+}
+
+/// The frozen policy that a KL term compares with.
+public protocol ReferenceGroup: Sendable {
+    func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]]
+}
+
+/// Measures the policy on held-out prompts.
+public protocol Evaluator: Sendable {
+    func evaluate() async throws -> PhaseMetrics
+}
+
+/// What the loop itself needs to go on, beside the workers' own state.
+public struct LoopState: Sendable, Hashable, Codable {
+    /// Steps that are done.
+    public var step: Int
+    public var promptState: String
+    /// The coefficient of an adaptive KL controller, where there is one.
+    public var klCoefficient: Double?
+    /// Results of the evaluations that are part of the run's summary.
+    public var evaluations: [String: Double]
+
+    public init(
+        step: Int, promptState: String, klCoefficient: Double? = nil, evaluations: [String: Double] = [:]
+    ) {
+        self.step = step
+        self.promptState = promptState
+        self.klCoefficient = klCoefficient
+        self.evaluations = evaluations
+    }
+}
