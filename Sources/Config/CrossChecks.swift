@@ -1,0 +1,250 @@
+import OrderedCollections
+
+/// Settings that are right alone and wrong together. Every check looks at values only, not at who set them, so that a
+/// resolved configuration passes when its recipe did.
+struct CrossChecks {
+    private let config: RunConfig
+    private let ledger: Ledger
+
+    init(_ config: RunConfig, _ ledger: Ledger) {
+        self.config = config
+        self.ledger = ledger
+    }
+
+    func run() {
+        checkBatches()
+        checkLengths()
+        checkArithmetic()
+        checkPolicyLoss()
+        checkKL()
+        checkSchedule()
+        checkSampling()
+        checkReward()
+        checkTrainer()
+    }
+
+    // MARK: Checks
+
+    private func checkBatches() {
+        let (batch, mini) = (config.data.trainBatchSize, config.actor.ppoMiniBatchSize)
+        refuse(
+            mini > batch, "data.train_batch_size", "actor.ppo_mini_batch_size",
+            "a mini-batch has more prompts than a step", remedy: "make actor.ppo_mini_batch_size at most \(batch)")
+        let smaller = (1...max(1, min(mini, batch))).last { batch % $0 == 0 } ?? 1
+        refuse(
+            mini <= batch && batch % mini != 0, "data.train_batch_size", "actor.ppo_mini_batch_size",
+            "a step's prompts do not make whole mini-batches",
+            remedy: "make actor.ppo_mini_batch_size a divisor of \(batch), as \(smaller)")
+        refuse(
+            config.rollout.n < 2 && ledger.names.groupAdvantageEstimators.contains(config.algorithm.advantageEstimator),
+            "rollout.n", "algorithm.adv_estimator",
+            "it compares the samples of a prompt, and one has none to compare with",
+            remedy: "make rollout.n 2 or more")
+    }
+
+    private func checkLengths() {
+        let longest = config.data.maxPromptLength + config.data.maxResponseLength
+        refuse(
+            longest > config.actor.ppoMaxTokenLenPerGPU, "actor.ppo_max_token_len_per_gpu", "data.max_response_length",
+            "a prompt of data.max_prompt_length = \(config.data.maxPromptLength) tokens with such a response would fit no "
+                + "micro-batch",
+            remedy: "make actor.ppo_max_token_len_per_gpu at least \(longest)")
+    }
+
+    private func checkArithmetic() {
+        let settings = config.data.arithmetic
+        refuse(
+            settings.minOperand > settings.maxOperand, "data.arithmetic.min_operand", "data.arithmetic.max_operand",
+            "no operand is left", remedy: "make max_operand the greater")
+        if let least = settings.minAnswer, let greatest = settings.maxAnswer {
+            refuse(
+                least > greatest, "data.arithmetic.min_answer", "data.arithmetic.max_answer", "no answer is left",
+                remedy: "make max_answer the greater")
+        }
+        if !settings.template.contains("{problem}") {
+            problem(
+                "data.arithmetic.template", "the prompt would not hold the problem", remedy: "write {problem} in it")
+        }
+        if settings.forms.isEmpty {
+            problem("data.arithmetic.forms", "no form is left", remedy: "give at least one, as [\"+\"]")
+        }
+    }
+
+    private func checkPolicyLoss() {
+        let actor = config.actor
+        let high = actor.clipRatioHigh == nil ? "actor.clip_ratio" : "actor.clip_ratio_high"
+        let low = actor.clipRatioLow == nil ? "actor.clip_ratio" : "actor.clip_ratio_low"
+        refuse(
+            actor.clipRatioC <= 1 + actor.clipHigh, "actor.clip_ratio_c", high,
+            "dual clip would begin inside the clip range",
+            remedy: "make actor.clip_ratio_c more than \(1 + actor.clipHigh)")
+        if actor.clipLow > 1 {
+            problem(low, "a ratio cannot fall below 0", remedy: "give at most 1, or set actor.clip_ratio_low")
+        }
+        refuse(
+            actor.clipRatioLow != nil && actor.clipRatioHigh != nil && actor.clipLow > actor.clipHigh,
+            "actor.clip_ratio_low", "actor.clip_ratio_high",
+            "clipping is tighter above than below, against clip-higher",
+            remedy: "make actor.clip_ratio_high the greater, or both equal")
+        refuse(
+            actor.lossScaleFactor != nil && actor.lossAggregation != .sequenceMeanTokenSumNorm,
+            "actor.loss_scale_factor", "actor.loss_agg_mode", "only seq-mean-token-sum-norm is scaled",
+            remedy: "remove actor.loss_scale_factor or change the mode")
+    }
+
+    private func checkKL() {
+        warn(
+            config.actor.useKLLoss && config.algorithm.useKLInReward, "actor.use_kl_loss", "algorithm.use_kl_in_reward",
+            "the KL divergence is charged twice", remedy: "turn one off")
+        warn(
+            config.actor.useKLLoss && config.actor.klLossCoefficient == 0, "actor.use_kl_loss", "actor.kl_loss_coef",
+            "the reference model is computed for a loss of weight 0", remedy: "turn actor.use_kl_loss off")
+    }
+
+    private func checkSchedule() {
+        let optim = config.actor.optim
+        refuse(
+            optim.lrWarmupSteps != nil && optim.lrWarmupStepsRatio > 0, "actor.optim.lr_warmup_steps",
+            "actor.optim.lr_warmup_steps_ratio", "two lengths of one warm-up",
+            remedy: "remove one (lr_warmup_steps: null, or lr_warmup_steps_ratio: 0)")
+        for (name, total) in [
+            ("actor.optim.total_training_steps", optim.totalTrainingSteps),
+            ("trainer.total_training_steps", config.trainer.totalTrainingSteps),
+        ] {
+            guard let total, let warmup = optim.lrWarmupSteps else { continue }
+            warn(
+                warmup >= total, "actor.optim.lr_warmup_steps", name, "the warm-up lasts for all of the schedule",
+                remedy: "make actor.optim.lr_warmup_steps less than \(total)")
+            break
+        }
+    }
+
+    private func checkSampling() {
+        let (rollout, validation) = (config.rollout, config.rollout.valKwargs)
+        refuse(
+            rollout.temperature == 0 && rollout.n > 1, "rollout.temperature", "rollout.n",
+            "greedy sampling gives the same response every time, and a group of equals teaches nothing",
+            remedy: "make rollout.temperature more than 0")
+        let filters: [(name: String, isOn: Bool)] = [
+            ("rollout.top_k", rollout.topK > 0), ("rollout.top_p", rollout.topP < 1),
+            ("rollout.min_p", rollout.minP > 0),
+        ]
+        for filter in filters {
+            warn(
+                rollout.temperature == 0 && filter.isOn, "rollout.temperature", filter.name,
+                "greedy sampling takes the likeliest token whatever this says", remedy: "remove one")
+        }
+        if rollout.topK == 0 {
+            problem("rollout.top_k", "no token to sample among", remedy: "give -1 for all, or 1 or more")
+        }
+        if validation.topK == 0 {
+            problem("rollout.val_kwargs.top_k", "no token to sample among", remedy: "give -1 for all, or 1 or more")
+        }
+        refuse(
+            !validation.doSample && validation.n > 1, "rollout.val_kwargs.n", "rollout.val_kwargs.do_sample",
+            "greedy sampling gives the same response every time",
+            remedy: "make rollout.val_kwargs.n 1 or do_sample true")
+        for name in ["temperature", "top_p", "top_k"] where !validation.doSample {
+            warn(
+                ledger.isChanged("rollout.val_kwargs.\(name)"), "rollout.val_kwargs.\(name)",
+                "rollout.val_kwargs.do_sample", "greedy validation takes the likeliest token whatever this says",
+                remedy: "make do_sample true, or remove it")
+        }
+        refuse(
+            validation.doSample && validation.temperature == 0, "rollout.val_kwargs.temperature",
+            "rollout.val_kwargs.do_sample", "a temperature of 0 does not sample",
+            remedy: "make do_sample false for greedy, or the temperature more than 0")
+    }
+
+    private func checkReward() {
+        let reward = config.reward
+        let sources: [(name: String, isSet: Bool)] = [
+            ("reward.type", reward.type != nil), ("reward.weights", !reward.weights.isEmpty),
+            ("reward.custom_reward_function.path", reward.customRewardFunction != nil),
+        ]
+        let set = sources.filter(\.isSet)
+        if set.count > 1 {
+            refuse(true, set[0].name, set[1].name, "two sources of one score", remedy: "keep one")
+        } else if set.isEmpty, !sources.contains(where: { ledger.refused.contains($0.name) }) {
+            let remedy =
+                "set reward.type to \(alternatives(ledger.names.rewards)), or reward.weights, or "
+                + "reward.custom_reward_function.path"
+            ledger.refuse(.missing, at: section("reward"), "reward", "no reward is set", remedy: remedy)
+        }
+        refuse(
+            reward.customRewardFunction == nil && ledger.isChanged("reward.custom_reward_function.name"),
+            "reward.custom_reward_function.name", "reward.custom_reward_function.path", "a function of no file",
+            remedy: "set reward.custom_reward_function.path")
+        let named = Set(reward.type.map { [$0] } ?? []).union(reward.weights.keys)
+        let patterned = !named.isDisjoint(with: ledger.names.rewardsWithPattern)
+        let source = set.first?.name ?? "reward.type"
+        refuse(
+            !named.isEmpty && reward.pattern != nil && !patterned, "reward.pattern", source,
+            "that reward has no pattern",
+            remedy: "remove reward.pattern")
+        refuse(
+            named.contains("regex") && reward.pattern == nil && ledger.names.rewardsWithPattern.contains("regex"),
+            "reward.pattern", source, "the regex reward has nothing to match", remedy: "set reward.pattern")
+        refuse(
+            reward.onFailure == .score && reward.failureScore == nil, "reward.on_failure", "reward.failure_score",
+            "a failure has no score", remedy: "set reward.failure_score")
+        refuse(
+            reward.onFailure != .score && reward.failureScore != nil, "reward.failure_score", "reward.on_failure",
+            "failures are not scored", remedy: "remove reward.failure_score, or make reward.on_failure score")
+    }
+
+    private func checkTrainer() {
+        let trainer = config.trainer
+        refuse(
+            trainer.testFreq > 0 && config.data.valFiles.isEmpty, "trainer.test_freq", "data.val_files",
+            "there is nothing to validate on", remedy: "set data.val_files, or trainer.test_freq to -1")
+        refuse(
+            trainer.resumeMode == .resumePath && trainer.resumeFromPath == nil, "trainer.resume_mode",
+            "trainer.resume_from_path", "no checkpoint is named", remedy: "set trainer.resume_from_path")
+        refuse(
+            trainer.resumeMode != .resumePath && trainer.resumeFromPath != nil, "trainer.resume_from_path",
+            "trainer.resume_mode", "the path would not be used", remedy: "make trainer.resume_mode resume_path")
+    }
+
+    // MARK: Reports
+
+    private func refuse(_ condition: Bool, _ first: String, _ second: String, _ message: String, remedy: String) {
+        guard condition, let (place, text) = describe(first, second, message) else { return }
+        ledger.problems.append(Diagnostic(.conflict, at: place, first, text, remedy: remedy))
+    }
+
+    private func warn(_ condition: Bool, _ first: String, _ second: String, _ message: String, remedy: String) {
+        guard condition, let (place, text) = describe(first, second, message) else { return }
+        ledger.warnings.append(Diagnostic(.warning, at: place, first, text, remedy: remedy))
+    }
+
+    private func problem(_ name: String, _ message: String, remedy: String) {
+        guard !ledger.refused.contains(name) else { return }
+        ledger.refuse(.outOfRange, at: section(name), name, message, remedy: remedy)
+    }
+
+    /// Nil when a value was refused already: it is not the one that was meant.
+    private func describe(_ first: String, _ second: String, _ message: String) -> (place: Place, text: String)? {
+        guard !ledger.refused.contains(first), !ledger.refused.contains(second), let one = ledger[first],
+            let other = ledger[second]
+        else { return nil }
+        let written = [one.place, other.place].compactMap { $0 }
+        let place = written.first(where: \.isOverride) ?? written.first ?? section(first)
+        return (place, "\(mention(one)) and \(mention(other)): \(message)")
+    }
+
+    private func mention(_ declaration: Declaration) -> String {
+        guard case .setting(_, let value, _, _, _) = declaration.role else { return declaration.keyPath }
+        return "\(declaration.keyPath) = \(shortened(value)) (\(declaration.place?.brief ?? "default"))"
+    }
+
+    /// The place of the nearest section around a setting that was written.
+    private func section(_ name: String) -> Place {
+        var path = name.split(separator: ".").map(String.init)
+        while !path.isEmpty {
+            if let place = ledger[path.joined(separator: ".")]?.place { return place }
+            path.removeLast()
+        }
+        return ledger.top
+    }
+}

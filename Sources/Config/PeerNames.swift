@@ -1,0 +1,218 @@
+/// Settings of verl and TRL that Fledge has under another name, does without, or does not support yet. A user who
+/// brings a recipe along is told which.
+enum PeerNames {
+    struct Known {
+        var message: String
+        var remedy: String
+    }
+
+    enum Answer {
+        /// Its name here.
+        case here(String)
+        /// Why there is none.
+        case needless(String)
+        case notYet(String)
+    }
+
+    /// verl's level above `actor`, `rollout`, `ref` and `model`.
+    private static let outer = "actor_rollout_ref"
+
+    static func isOuterSection(_ path: [String]) -> Bool { path == [outer] }
+
+    static func known(_ path: [String], isDeclared: (String) -> Bool) -> Known? {
+        let inner = path.first == outer ? Array(path.dropFirst()) : path
+        let name = inner.joined(separator: ".")
+        if let answer = answer(inner) { return describe(answer) }
+        guard path.first == outer else { return nil }
+        let ours = isDeclared(name) ? name : nearestSection(inner, isDeclared)
+        return Known(
+            message: "Fledge has no \(outer) level",
+            remedy: ours.map { "write \($0)" } ?? "write actor, rollout and model at the top level")
+    }
+
+    private static func nearestSection(_ path: [String], _ isDeclared: (String) -> Bool) -> String? {
+        var path = path
+        while !path.isEmpty {
+            if isDeclared(path.joined(separator: ".")) { return "its settings in " + path.joined(separator: ".") }
+            path.removeLast()
+        }
+        return nil
+    }
+
+    /// The answer for the name, or for a section that it lies in.
+    private static func answer(_ path: [String]) -> Answer? {
+        var path = path
+        while !path.isEmpty {
+            let name = path.joined(separator: ".")
+            if let found = table.first(where: { $0.name == name }) { return found.answer }
+            path.removeLast()
+        }
+        return nil
+    }
+
+    private static func describe(_ answer: Answer) -> Known {
+        switch answer {
+        case .here(let name): Known(message: "has another name here", remedy: "write \(name)")
+        case .needless(let why): Known(message: "not needed: \(why)", remedy: "remove it")
+        case .notYet(let remedy): Known(message: "not supported yet", remedy: remedy)
+        }
+    }
+
+    private static let packed: Answer = .needless("sequences are always packed, never padded")
+    private static let budgeted: Answer = .needless(
+        "micro-batches are cut by tokens, and the loss does not depend on the cut; see actor.ppo_max_token_len_per_gpu")
+    private static let oneDevice: Answer = .notYet("one device trains and samples; remove it")
+    private static let noCritic: Answer = .notYet("use an estimator without a critic, as algorithm.adv_estimator: grpo")
+    private static let noEngine: Answer = .needless("training and sampling share one engine and one set of weights")
+    private static let noRemoteCode: Answer = .needless(
+        "Fledge never runs code from a model's folder; it knows the architecture or says that it does not")
+    private static let oneForward: Answer = .needless("log-probabilities are computed by the actor's token budget")
+
+    // swift-format-ignore
+    static let table: [(name: String, answer: Answer)] = [
+        // verl: actor
+        ("actor.strategy", .needless("there is one training engine")),
+        ("actor.ppo_mini_batch_size_per_gpu", .here("actor.ppo_mini_batch_size")),
+        ("actor.ppo_micro_batch_size", budgeted), ("actor.ppo_micro_batch_size_per_gpu", budgeted),
+        ("actor.use_dynamic_bsz", budgeted), ("actor.use_remove_padding", packed),
+        ("actor.use_torch_compile", .needless("there is no Python to compile away")),
+        ("actor.ulysses_sequence_parallel_size", oneDevice), ("actor.fsdp_config", oneDevice),
+        ("actor.megatron", oneDevice), ("actor.checkpoint", .needless("a checkpoint holds all that a resume needs")),
+        ("actor.policy_loss.loss_mode", .here("actor.policy_loss")),
+        ("actor.kl_coef", .here("actor.kl_loss_coef")), ("actor.optim.clip_grad", .here("actor.grad_clip")),
+        ("actor.optim.warmup_style", .here("actor.optim.lr_scheduler_type")),
+        ("actor.optim.num_cycles", .notYet("the cosine falls once; remove it")),
+        ("actor.optim.optimizer", .notYet("the optimizer is AdamW; remove it")),
+        ("actor.use_prefix_grouper", .here("actor.share_prefix")),
+        // verl: rollout
+        ("rollout.name", noEngine), ("rollout.mode", noEngine), ("rollout.load_format", noEngine),
+        ("rollout.layered_summon", noEngine), ("rollout.free_cache_engine", noEngine),
+        ("rollout.engine_kwargs", noEngine), ("rollout.enforce_eager", noEngine),
+        ("rollout.dtype", .here("model.dtype")),
+        ("rollout.gpu_memory_utilization", .notYet("bound memory by rollout.max_num_seqs")),
+        ("rollout.max_num_batched_tokens", .notYet("bound memory by rollout.max_num_seqs")),
+        ("rollout.enable_chunked_prefill", .notYet("remove it")),
+        ("rollout.enable_prefix_caching", .needless("the samples of a prompt always share its prefill")),
+        ("rollout.tensor_model_parallel_size", oneDevice), ("rollout.data_parallel_size", oneDevice),
+        ("rollout.expert_parallel_size", oneDevice), ("rollout.pipeline_model_parallel_size", oneDevice),
+        ("rollout.prompt_length", .here("data.max_prompt_length")),
+        ("rollout.response_length", .here("data.max_response_length")),
+        ("rollout.max_model_len", .here("data.max_prompt_length and data.max_response_length")),
+        ("rollout.do_sample", .here("rollout.temperature: 0 is greedy")),
+        ("rollout.repetition_penalty", .notYet("remove it")), ("rollout.multi_turn", .notYet("remove it")),
+        ("rollout.agent", .notYet("remove it")), ("rollout.seed", .here("seed")),
+        ("rollout.log_prob_micro_batch_size", oneForward), ("rollout.log_prob_micro_batch_size_per_gpu", oneForward),
+        ("rollout.log_prob_max_token_len_per_gpu", oneForward), ("rollout.log_prob_use_dynamic_bsz", oneForward),
+        // verl: reference, critic, reward
+        ("ref", oneForward),
+        ("critic", noCritic),
+        ("reward_model.reward_manager", .here("reward.type")), ("reward_model", .notYet("use reward.type or reward.custom_reward_function")),
+        ("reward_manager", .here("reward.type")),
+        ("custom_reward_function", .here("reward.custom_reward_function")),
+        ("reward.num_examine", .here("trainer.log_samples")), ("reward.reward_manager", .here("reward.type")),
+        // verl: model
+        ("model.use_remove_padding", packed), ("model.use_shm", .needless("weights are memory-mapped")),
+        ("model.trust_remote_code", noRemoteCode), ("trust_remote_code", noRemoteCode),
+        ("model.lora_rank", .notYet("all weights are trained; remove it")),
+        ("model.lora_alpha", .notYet("all weights are trained; remove it")),
+        ("model.target_modules", .notYet("all weights are trained; remove it")),
+        ("model.enable_activation_offload", .notYet("use model.enable_gradient_checkpointing")),
+        ("model.use_liger", .needless("its kernels are for Python")), ("model.use_fused_kernels", .needless("the loss never holds all logits")),
+        ("model.tokenizer_path", .notYet("the tokenizer is read from model.path")),
+        ("model.custom_chat_template", .here("model.chat_template, the path of a file")),
+        ("model.override_config", .notYet("the model's config.json decides; remove it")),
+        ("model.external_lib", .notYet("models are compiled in; remove it")),
+        // verl: data
+        ("data.tokenizer", .notYet("the tokenizer is read from model.path")),
+        ("data.gen_batch_size", .here("data.train_batch_size")),
+        ("data.return_raw_chat", .needless("messages always reach the reward")),
+        ("data.return_raw_input_ids", .needless("token ids always reach the loop")),
+        ("data.return_full_prompt", .needless("the prompt always reaches the reward")),
+        ("data.trust_remote_code", noRemoteCode),
+        ("data.filter_overlong_prompts_workers", .needless("tokenizing is fast here")),
+        ("data.image_key", .notYet("text only; remove it")), ("data.video_key", .notYet("text only; remove it")),
+        ("data.reward_fn_key", .notYet("the column is data_source; remove it")),
+        ("data.custom_cls", .notYet("write JSONL with verl's columns")), ("data.sampler", .notYet("remove it")),
+        ("data.apply_chat_template_kwargs", .notYet("edit the template: model.chat_template")),
+        ("data.dataloader_num_workers", .needless("rows are read as they are needed")),
+        ("data.train_max_samples", .notYet("shorten the file")), ("data.val_max_samples", .notYet("shorten the file")),
+        // verl: algorithm
+        ("algorithm.use_pf_ppo", .notYet("remove it")), ("algorithm.pf_ppo", .notYet("remove it")),
+        ("algorithm.filter_groups", .notYet("remove it")),
+        ("algorithm.rollout_correction", .notYet("both phases compute the same log-probabilities; remove it")),
+        // verl: trainer
+        ("trainer.total_training_epochs", .here("trainer.total_epochs")),
+        ("trainer.n_gpus_per_node", oneDevice), ("trainer.nnodes", oneDevice), ("trainer.device", .here("device")),
+        ("trainer.project_name", .here("project_name")), ("trainer.experiment_name", .here("experiment_name")),
+        ("trainer.seed", .here("seed")), ("trainer.max_critic_ckpt_to_keep", noCritic),
+        ("trainer.critic_warmup", noCritic), ("trainer.val_only", .notYet("use fledge eval")),
+        ("trainer.default_hdfs_dir", .notYet("use trainer.default_local_dir")),
+        ("trainer.log_val_generations", .here("trainer.log_samples")),
+        ("trainer.rollout_data_dir", .here("trainer.log_samples")),
+        ("trainer.balance_batch", .needless("batches are always balanced by work")),
+        ("trainer.ray_wait_register_center_timeout", .needless("one process runs all")),
+        ("trainer.del_local_ckpt_after_load", .here("trainer.max_actor_ckpt_to_keep")),
+        ("trainer.esi_redundant_time", .notYet("remove it")), ("trainer.use_legacy_worker_impl", .needless("there is one")),
+        ("ray_kwargs", .needless("one process runs all")), ("ray_init", .needless("one process runs all")),
+        ("global_profiler", .notYet("remove it")), ("hydra", .needless("there is no Hydra")),
+        ("defaults", .notYet("a recipe is one file; the rest are key=value arguments")),
+        // TRL
+        ("learning_rate", .here("actor.optim.lr")), ("num_generations", .here("rollout.n")),
+        ("beta", .here("actor.kl_loss_coef with actor.use_kl_loss: true")), ("epsilon", .here("actor.clip_ratio")),
+        ("epsilon_high", .here("actor.clip_ratio_high")), ("delta", .here("actor.clip_ratio_c")),
+        ("loss_type", .here("actor.loss_agg_mode")), ("num_iterations", .here("actor.ppo_epochs")),
+        ("max_prompt_length", .here("data.max_prompt_length")),
+        ("max_completion_length", .here("data.max_response_length")),
+        ("per_device_train_batch_size", .here("data.train_batch_size")),
+        ("gradient_accumulation_steps", budgeted), ("max_steps", .here("trainer.total_training_steps")),
+        ("num_train_epochs", .here("trainer.total_epochs")), ("save_steps", .here("trainer.save_freq")),
+        ("eval_steps", .here("trainer.test_freq")), ("output_dir", .here("trainer.default_local_dir")),
+        ("report_to", .here("trainer.logger")), ("max_grad_norm", .here("actor.grad_clip")),
+        ("scale_rewards", .here("algorithm.norm_adv_by_std_in_grpo")), ("model_name_or_path", .here("model.path")),
+        ("reward_funcs", .here("reward.type")), ("use_vllm", noEngine), ("bf16", .here("model.dtype")),
+        ("warmup_ratio", .here("actor.optim.lr_warmup_steps_ratio")), ("warmup_steps", .here("actor.optim.lr_warmup_steps")),
+    ]
+}
+
+/// Values that verl takes and Fledge does not, or not yet.
+enum PeerValues {
+    static func note(_ node: ConfigNode, for keyPath: String) -> String? {
+        guard case .scalar(let scalar) = node.content,
+            let entry = table.first(where: { $0.keyPath == keyPath && $0.values.contains(scalar.text) })
+        else { return nil }
+        return "\(scalar.text): \(entry.note)"
+    }
+
+    private static let table: [(keyPath: String, values: [String], note: String)] = [
+        ("algorithm.adv_estimator", ["gae"], "needs a critic, which is not supported yet"),
+        (
+            "algorithm.adv_estimator",
+            [
+                "grpo_passk", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg", "gdpo", "remax",
+                "reinforce_plus_plus", "reinforce_plus_plus_baseline", "optimal_token_baseline",
+                "tir_optimal_token_baseline",
+            ], "not supported yet"
+        ),
+        (
+            "actor.policy_loss",
+            [
+                "gspo", "sapo", "gpg", "clip_cov", "kl_cov", "geo_mean", "cispo", "dppo_tv", "dppo_kl", "dro",
+                "reinforce", "bypass_mode",
+            ], "not supported yet"
+        ),
+        ("actor.kl_loss_type", ["full", "full+"], "needs both distributions whole, which is not supported"),
+        ("algorithm.kl_penalty", ["full", "full+"], "needs both distributions whole, which is not supported"),
+        ("trainer.logger", ["wandb", "mlflow", "swanlab", "clearml", "vemlp_wandb", "trackio"], "not supported yet"),
+        ("trainer.logger", ["file"], "is jsonl here"),
+        ("model.dtype", ["float16", "fp16", "half"], "not supported; bfloat16 needs no loss scaling"),
+        ("model.param_dtype", ["float16", "fp16", "half"], "not supported; bfloat16 needs no loss scaling"),
+        ("model.dtype", ["bf16"], "is bfloat16 here"), ("model.dtype", ["fp32"], "is float32 here"),
+        ("model.param_dtype", ["bf16"], "is bfloat16 here"), ("model.param_dtype", ["fp32"], "is float32 here"),
+        (
+            "model.attn_implementation", ["flash_attention_2", "sdpa", "eager"],
+            "the kernel is chosen by device and shape"
+        ),
+        ("actor.optim.lr_scheduler_type", ["wsd", "cosine_with_restarts", "polynomial"], "not supported yet"),
+        ("reward.type", ["naive", "dapo", "prime", "batch"], "verl's managers pick a reward by data_source; name it"),
+    ]
+}

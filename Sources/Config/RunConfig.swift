@@ -1,0 +1,160 @@
+public import Foundation
+import OrderedCollections
+
+/// All settings of a training run: read once, checked whole, and never changed.
+///
+/// `recipes/example.yaml` shows every setting; `resolvedYAML()` writes this one's.
+public struct RunConfig: Sendable {
+    /// Where the run computes.
+    public enum Device: Hashable, Sendable {
+        case auto, cpu
+        /// nil for the first.
+        case cuda(Int?)
+    }
+
+    public let seed: Int
+    public let device: Device
+    public let projectName: String
+    public let experimentName: String
+    public let model: ModelSettings
+    public let data: DataSettings
+    public let actor: ActorSettings
+    public let rollout: RolloutSettings
+    public let algorithm: AlgorithmSettings
+    public let reward: RewardSettings
+    public let trainer: TrainerSettings
+
+    /// What is allowed and likely not meant.
+    public private(set) var warnings: [Diagnostic] = []
+    private(set) var declarations: [Declaration] = []
+
+    /// The run's folder: `trainer.default_local_dir`, else `runs/` and the experiment's name.
+    public var runFolder: String { trainer.defaultLocalDir ?? "runs/\(experimentName)" }
+
+    /// Whether the initial model is needed beside the trained one.
+    public var needsReferenceModel: Bool { actor.useKLLoss || algorithm.useKLInReward }
+
+    /// A new section is a property above and a line here.
+    private init(_ section: inout SectionReader) {
+        seed = section.int(
+            "seed", default: 0, in: 0...Int.max, doc: "The seed of all that is random: same seed, same metrics.")
+        device = section.word(
+            "device", default: .auto, accepts: "auto, cpu, cuda or cuda:N",
+            doc: "Where to compute: auto is the first CUDA device, else the CPU.")
+        projectName = section.fileName("project_name", default: "fledge", doc: "What the experiment belongs to.")
+        experimentName = section.fileName("experiment_name", default: "run", doc: "Names the run and its folder.")
+        model = section.section("model", doc: "The model.", ModelSettings.init)
+        data = section.section("data", doc: "Prompts.", DataSettings.init)
+        actor = section.section("actor", doc: "The policy's update.", ActorSettings.init)
+        rollout = section.section("rollout", doc: "Sampling.", RolloutSettings.init)
+        algorithm = section.section("algorithm", doc: "From scores to advantages.", AlgorithmSettings.init)
+        reward = section.section("reward", doc: "From responses to scores.", RewardSettings.init)
+        trainer = section.section(
+            "trainer", doc: "The run: its length, folder and reports.", TrainerSettings.init)
+    }
+
+    /// Reads a configuration from YAML text.
+    ///
+    /// - Parameters:
+    ///   - yaml: the recipe.
+    ///   - file: its name, for messages.
+    ///   - overrides: `key=value` arguments, each value a YAML scalar or flow collection. They are laid over the recipe in
+    ///     their order: a later one wins, a mapping is merged into a section, and `key=null` gives the default back.
+    ///   - names: what the registries of algorithms and rewards know.
+    /// - Throws: `ConfigError` with every problem found, of all sections and overrides.
+    public init(
+        yaml: String, file: String, overrides: [String] = [], names: KnownNames = KnownNames()
+    ) throws(ConfigError) {
+        let (read, syntax) = YAMLReader.read(file: yaml, named: file)
+        let top = Place.file(file, line: 1, column: 1)
+        var problems = syntax
+        let recipe = read ?? ConfigNode(content: .mapping([:]), place: top)
+        let root = Overrides.apply(overrides, to: recipe, problems: &problems)
+        let ledger = Ledger(names, top: top)
+        var reader = SectionReader(root, ledger: ledger)
+        self.init(&reader)
+        reader.finish()
+        let unknown = UnknownKeys(ledger.declarations).judge(ledger.unknown)
+        CrossChecks(self, ledger).run()
+        // Without its text, all that a file should have set would be called missing.
+        let isReadable = read != nil || syntax.isEmpty
+        problems += unknown + ledger.problems.filter { isReadable || $0.argument != nil }
+        if !problems.isEmpty { throw ConfigError(problems) }
+        warnings = ledger.warnings
+        declarations = ledger.declarations
+    }
+
+    /// Reads a configuration from a file.
+    ///
+    /// - Throws: `ConfigError`, also when the file cannot be read or is not UTF-8.
+    public init(
+        contentsOf file: URL, overrides: [String] = [], names: KnownNames = KnownNames()
+    ) throws(ConfigError) {
+        let name = file.relativePath
+        func refuse(_ message: String, _ remedy: String?) -> ConfigError {
+            let place = Place.file(name, line: 1, column: 1)
+            return ConfigError([Diagnostic(.unreadableFile, at: place, "", message, remedy: remedy)])
+        }
+        let data: Data
+        do {
+            let handle = try FileHandle(forReadingFrom: file)
+            defer { try? handle.close() }
+            // One more than is allowed is enough to tell.
+            data = try handle.read(upToCount: YAMLReader.maximumBytes + 1) ?? Data()
+        } catch {
+            throw refuse("cannot be read: \(error.localizedDescription)", "check the path")
+        }
+        guard data.count <= YAMLReader.maximumBytes else {
+            throw refuse("more than \(YAMLReader.maximumBytes) bytes", "a configuration is a small YAML file")
+        }
+        guard let yaml = String(validating: data, as: UTF8.self) else {
+            throw refuse("not UTF-8 text", "save it as UTF-8")
+        }
+        try self.init(yaml: yaml, file: name, overrides: overrides, names: names)
+    }
+
+    /// Every setting at its default, and the required ones at their examples: for `exampleYAML`, unchecked.
+    static func described(by names: KnownNames) -> [Declaration] {
+        let empty = ConfigNode(content: .mapping([:]), place: .file("", line: 1, column: 1))
+        let ledger = Ledger(names, top: empty.place)
+        var reader = SectionReader(empty, ledger: ledger)
+        _ = RunConfig(&reader)
+        return ledger.declarations
+    }
+}
+
+extension RunConfig: Equatable {
+    /// Whether all settings are the same, wherever they were written.
+    public static func == (left: RunConfig, right: RunConfig) -> Bool {
+        left.seed == right.seed && left.device == right.device && left.projectName == right.projectName
+            && left.experimentName == right.experimentName && left.model == right.model && left.data == right.data
+            && left.actor == right.actor && left.rollout == right.rollout && left.algorithm == right.algorithm
+            && left.reward == right.reward && left.trainer == right.trainer
+    }
+}
+
+extension RunConfig.Device: SettingWord {
+    init?(word: String) {
+        switch word {
+        case "auto": self = .auto
+        case "cpu": self = .cpu
+        case "cuda": self = .cuda(nil)
+        default:
+            let index = word.dropFirst("cuda:".count)
+            guard word.utf8.starts(with: "cuda:".utf8), !index.isEmpty, index.utf8.allSatisfy(\.isDigit),
+                let number = Int(index), number < 1024, String(number) == index
+            else { return nil }
+            self = .cuda(number)
+        }
+    }
+
+    /// As torch writes it, and `auto`.
+    public var word: String {
+        switch self {
+        case .auto: "auto"
+        case .cpu: "cpu"
+        case .cuda(nil): "cuda"
+        case .cuda(let index?): "cuda:\(index)"
+        }
+    }
+}

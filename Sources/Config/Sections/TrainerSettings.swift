@@ -1,0 +1,57 @@
+/// `trainer`: the run's length, its folder, and what it reports.
+public struct TrainerSettings: Hashable, Sendable {
+    public enum ResumeMode: String, CaseIterable, Hashable, Sendable, SettingWord {
+        case auto, disable
+        case resumePath = "resume_path"
+    }
+
+    public enum Logger: String, CaseIterable, Hashable, Sendable, SettingWord {
+        case console, jsonl, tensorboard, html
+    }
+
+    public let totalTrainingSteps: Int?
+    public let totalEpochs: Int
+    public let saveFreq: Int
+    public let testFreq: Int
+    public let valBeforeTrain: Bool
+    public let defaultLocalDir: String?
+    public let resumeMode: ResumeMode
+    public let resumeFromPath: String?
+    public let maxActorCheckpointsToKeep: Int?
+    public let logger: [Logger]
+    public let logSamples: Int
+    public let numThreads: Int?
+    public let deterministic: Bool
+
+    init(_ section: inout SectionReader) {
+        totalTrainingSteps = section.optionalInt(
+            "total_training_steps", in: 1...Int.max, doc: "The run's steps, if set whatever total_epochs says.")
+        totalEpochs = section.int("total_epochs", default: 1, in: 1...1_048_576, doc: "Passes over the prompts.")
+        saveFreq = section.int(
+            "save_freq", default: -1, in: -1...Int.max, doc: "Steps between checkpoints; -1 or 0 for one at the end.")
+        testFreq = section.int(
+            "test_freq", default: -1, in: -1...Int.max, doc: "Steps between validations; -1 or 0 for none on the way.")
+        valBeforeTrain = section.bool(
+            "val_before_train", default: true, doc: "Validate before the first step, when there are data.val_files.")
+        defaultLocalDir = section.optionalString(
+            "default_local_dir", doc: "The run's folder; null for runs/ and the experiment_name.")
+        resumeMode = section.choice(
+            "resume_mode", default: .auto,
+            doc:
+                "auto goes on from the folder's last checkpoint, if any; disable begins anew; resume_path goes on from "
+                + "resume_from_path.")
+        resumeFromPath = section.optionalString("resume_from_path", doc: "The checkpoint for resume_path.")
+        maxActorCheckpointsToKeep = section.optionalInt(
+            "max_actor_ckpt_to_keep", in: 1...Int.max,
+            doc: "How many checkpoints are kept, the last ones; null for all.")
+        logger = section.choices(
+            "logger", default: [.console, .jsonl], doc: "Where metrics go.")
+        logSamples = section.int(
+            "log_samples", default: 4, in: 0...65_536,
+            doc: "Samples a step (prompt, answer, reward) that are kept to read.")
+        numThreads = section.optionalInt(
+            "num_threads", in: 1...4096, doc: "Threads of the CPU's kernels; null for one a core.")
+        deterministic = section.bool(
+            "deterministic", default: true, doc: "Only kernels that give the same bits every time.")
+    }
+}
