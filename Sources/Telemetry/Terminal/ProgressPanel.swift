@@ -96,21 +96,21 @@ struct ProgressPanel {
     private func phaseBar(_ progress: RunProgress) -> StyledLine? {
         // Only colours tell its parts from each other.
         guard traits.usesColor, traits.usesUnicode else { return nil }
-        guard let shares = progress.latest?.leadingShares, !shares.isEmpty else { return nil }
+        guard let shares = progress.latest?.visibleShares, !shares.isEmpty else { return nil }
         let sum = max(1, shares.reduce(0) { $0 + $1.share })
         var line = StyledLine()
-        for (index, (_, share)) in shares.enumerated() {
+        for (place, _, share) in shares {
             let cells = Int((share / sum * Double(width)).rounded(.down))
-            line.append(String(repeating: "▄", count: cells), TerminalStyle.phases[index % TerminalStyle.phases.count])
+            line.append(String(repeating: "▄", count: cells), .phase(place))
         }
         return line
     }
 
     private func phases(_ progress: RunProgress) -> StyledLine? {
         var line = StyledLine()
-        for (index, (phase, share)) in (progress.latest?.leadingShares ?? []).enumerated() {
-            if index > 0 { line.append("  ") }
-            line.append(phase.name, TerminalStyle.phases[index % TerminalStyle.phases.count])
+        for (place, phase, share) in progress.latest?.visibleShares ?? [] {
+            if !line.pieces.isEmpty { line.append("  ") }
+            line.append(phase.name, .phase(place))
             line.append(" \(NumberText.percent(share))")
         }
         guard let activity = progress.activity else { return line.pieces.isEmpty ? nil : line }
@@ -126,7 +126,7 @@ enum PlainLine {
         var parts = ["step \(view.step)/\(view.totalSteps)", "reward=\(NumberText.short(view.reward))"]
         parts += view.figures.map { "\($0.name)=\($0.text)" }
         parts.append("time=\(NumberText.duration(view.stepSeconds))")
-        parts += view.leadingShares.map { "\($0.phase)=\(NumberText.percent($0.share))" }
+        parts += view.visibleShares.map { "\($0.phase)=\(NumberText.percent($0.share))" }
         if let secondsLeft { parts.append("left=\(NumberText.duration(secondsLeft))") }
         return parts.joined(separator: " ")
     }

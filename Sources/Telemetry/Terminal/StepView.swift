@@ -54,8 +54,9 @@ public struct StepView: Hashable, Sendable {
         return figures
     }
 
-    /// The greatest shares first; those below half a percent left out.
-    var leadingShares: [(phase: Phase, share: Double)] {
-        phaseShares.filter { $0.value >= 0.005 }.map { (phase: $0.key, share: $0.value) }.sorted { $0.share > $1.share }
+    /// The shares of half a percent and more, in their order, each with its place among all: its colour stays its own.
+    var visibleShares: [(place: Int, phase: Phase, share: Double)] {
+        phaseShares.enumerated().filter { $0.element.value >= 0.005 }
+            .map { (place: $0.offset, phase: $0.element.key, share: $0.element.value) }
     }
 }

@@ -11,7 +11,9 @@ enum TerminalStyle: String {
     case cyan = "36"
 
     /// The colours that phases take in turn.
-    static let phases: [TerminalStyle] = [.cyan, .green, .yellow, .magenta, .blue, .red]
+    private static let phases: [TerminalStyle] = [.cyan, .green, .yellow, .magenta, .blue, .red]
+
+    static func phase(_ place: Int) -> TerminalStyle { phases[place % phases.count] }
 }
 
 /// One line of a view: pieces with their styles, measured and clipped without counting escape sequences.
