@@ -139,3 +139,45 @@ CT_OP(ct_randint,
       at::randint(low, high, ints(sizes, ndim), generator(g), options(o)))
 
 } // extern "C"
+
+namespace {
+
+uint64_t mix(uint64_t z) {
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+}
+
+// Four independent lanes, so that the multiplications overlap.
+uint64_t digest_block(const unsigned char *bytes, size_t count, uint64_t seed) {
+    uint64_t lane[4] = {seed, seed ^ 0x9e3779b97f4a7c15ull, seed + 0xd1b54a32d192ed03ull, ~seed};
+    size_t i = 0;
+    for (; i + 32 <= count; i += 32)
+        for (int j = 0; j < 4; ++j) {
+            uint64_t word;
+            memcpy(&word, bytes + i + 8 * j, 8);
+            lane[j] = (lane[j] ^ word) * 0x9fb21c651e98df25ull;
+            lane[j] ^= lane[j] >> 32;
+        }
+    uint64_t rest = count;
+    for (; i < count; ++i) rest = (rest ^ bytes[i]) * 0x100000001b3ull;
+    return mix(lane[0]) ^ mix(lane[1] + 1) ^ mix(lane[2] + 2) ^ mix(lane[3] + 3) ^ mix(rest);
+}
+
+} // namespace
+
+extern "C" int ct_digest(ct_tensor tensor, uint64_t *out, ct_message *error) {
+    return guarded(error, [&] {
+        const auto host = T(tensor).detach().to(at::kCPU).contiguous();
+        const auto *bytes = static_cast<const unsigned char *>(host.const_data_ptr());
+        const int64_t total = host.nbytes(), block = 1 << 20, blocks = (total + block - 1) / block;
+        std::vector<uint64_t> parts(blocks);
+        at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+            for (int64_t b = begin; b < end; ++b)
+                parts[b] = digest_block(bytes + b * block, std::min(block, total - b * block), mix(b + 1));
+        });
+        uint64_t state = mix(total);
+        for (auto part : parts) state = mix(state ^ part);
+        *out = state;
+    });
+}

@@ -223,6 +223,13 @@ extension Tensor {
         }
     }
 
+    /// A 64-bit digest of the elements' bytes, the same on every device. Not cryptographic.
+    public func digest() throws(TorchError) -> UInt64 {
+        var value: UInt64 = 0
+        try check("digest", [self]) { ct_digest(raw, &value, $0) }
+        return value
+    }
+
     /// Whether shapes, types and every element are equal.
     public func equals(_ other: Tensor) throws(TorchError) -> Bool {
         guard shape == other.shape, dtype == other.dtype else { return false }

@@ -7,6 +7,8 @@ public struct ResponseOutputs {
     public var logProbs, entropies: Tensor
     /// float32 `[B, L]`: 1 at answer tokens.
     public var responseMask: Tensor
+    /// Tokens that the pass computed: shared ones count once.
+    public var computedTokens: Int
 }
 
 /// The one forward pass of training: pack, hidden states, log-probabilities of the answers in chunks.
@@ -38,7 +40,7 @@ public struct PackedForward {
         let padding = Padding(lengths: pack.responseLengths)
         return ResponseOutputs(
             logProbs: try padding.pad(logProbs_R), entropies: try padding.pad(entropies_R),
-            responseMask: try padding.mask(device: device))
+            responseMask: try padding.mask(device: device), computedTokens: pack.tokenCount)
     }
 }
 

@@ -3,7 +3,10 @@ public import TensorCore
 
 /// What a policy loss sees of one micro-batch: rows padded on the right, `[B, L]`, float32.
 public struct PolicyLossInputs {
-    public var logProbs, entropies, oldLogProbs, advantages, responseMask: Tensor
+    public var logProbs, entropies, advantages, responseMask: Tensor
+    /// Log-probabilities before the first of several steps on one batch; where there is but one step, `logProbs` themselves
+    /// without their gradient.
+    public var oldLogProbs: Tensor
     /// Log-probabilities under the reference policy, where the loss asks for them.
     public var refLogProbs: Tensor?
     /// Log-probabilities that the sampler recorded.
@@ -24,12 +27,30 @@ public struct BatchTotals: Sendable, Hashable {
     }
 }
 
-/// A loss and what to report of it. Every metric must be additive over micro-batches, as the loss is.
+/// A number to report of a loss, and how micro-batches' shares of it come together.
+public struct LossMetric {
+    public enum Reduction: Sendable {
+        case sum, max
+        /// The value is a sum over answer tokens; reported is the mean over those that took part.
+        case tokenMean
+    }
+    public var name: String
+    public var value: Tensor
+    public var reduction: Reduction
+
+    public init(_ name: String, _ value: Tensor, _ reduction: Reduction = .sum) {
+        self.name = name
+        self.value = value
+        self.reduction = reduction
+    }
+}
+
+/// A loss and what to report of it. The loss is additive over micro-batches.
 public struct PolicyLossOutput {
     public var loss: Tensor
-    public var metrics: [(name: String, value: Tensor)]
+    public var metrics: [LossMetric]
 
-    public init(loss: Tensor, metrics: [(name: String, value: Tensor)]) {
+    public init(loss: Tensor, metrics: [LossMetric]) {
         self.loss = loss
         self.metrics = metrics
     }
@@ -41,11 +62,11 @@ public typealias PolicyLossFunction = (PolicyLossInputs) throws -> PolicyLossOut
 public struct PolicySample: Sendable {
     public var sequence: TrainingSequence
     /// One value an answer token.
-    public var oldLogProbs, advantages, rolloutLogProbs: [Float]
-    public var refLogProbs: [Float]?
+    public var advantages, rolloutLogProbs: [Float]
+    public var oldLogProbs, refLogProbs: [Float]?
 
     public init(
-        sequence: TrainingSequence, oldLogProbs: [Float], advantages: [Float], rolloutLogProbs: [Float],
+        sequence: TrainingSequence, oldLogProbs: [Float]? = nil, advantages: [Float], rolloutLogProbs: [Float],
         refLogProbs: [Float]? = nil
     ) {
         self.sequence = sequence
@@ -65,6 +86,8 @@ public struct PolicyStepReport: Sendable {
     public var microBatches: Int
     /// Tokens that the forward passes computed.
     public var computedTokens: Int
+    /// Answer tokens that took part in the loss, out of all of the mini-batch.
+    public var lossTokens: Int
 }
 
 /// Trains a policy: packed micro-batches by token budget, any loss. It knows nothing of the algorithm.
@@ -75,10 +98,14 @@ public final class PolicyTrainer {
         public var temperature: Double
         public var sharesPrefixes: Bool
         public var logitsChunk: Int
+        /// Leaves sequences whose advantages are all zero out of the forward pass, where the loss has no other term: their
+        /// gradient is zero. They count in the totals all the same, so the loss stays what it is.
+        public var skipsZeroAdvantages: Bool
         public init(
             microBatchTokens: Int = 4096, gradClip: Double = 1, temperature: Double = 1, sharesPrefixes: Bool = true,
-            logitsChunk: Int = 256
+            logitsChunk: Int = 256, skipsZeroAdvantages: Bool = false
         ) {
+            self.skipsZeroAdvantages = skipsZeroAdvantages
             self.microBatchTokens = microBatchTokens
             self.gradClip = gradClip
             self.temperature = temperature
@@ -128,55 +155,72 @@ public final class PolicyTrainer {
 
     /// One optimizer step on a mini-batch, whatever the number of micro-batches it takes.
     public func update(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
-        let gradients = try accumulate(samples, loss: loss)
-        let rate = schedule.rate(step: optimizer.stepCount)
-        let (norm, stepped) = try optimizer.step(learningRate: rate, maxNorm: settings.gradClip)
-        return PolicyStepReport(
-            metrics: gradients.metrics, gradNorm: norm, learningRate: rate, stepped: stepped,
-            microBatches: gradients.microBatches, computedTokens: gradients.computedTokens)
+        var report = try accumulate(samples, loss: loss)
+        report.learningRate = schedule.rate(step: optimizer.stepCount)
+        // Without a sequence to learn from there is no gradient, and nothing is stepped.
+        guard report.microBatches > 0 else { return report }
+        (report.gradNorm, report.stepped) = try optimizer.step(
+            learningRate: report.learningRate, maxNorm: settings.gradClip)
+        return report
     }
 
     /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
-    func accumulate(
-        _ samples: [PolicySample], loss: PolicyLossFunction
-    ) throws -> (metrics: [(name: String, value: Double)], microBatches: Int, computedTokens: Int) {
+    func accumulate(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
         let sequences = samples.map(\.sequence)
         let totals = BatchTotals(
             sequences: samples.count, tokens: sequences.reduce(0) { $0 + $1.response.count },
             width: sequences.map(\.response.count).max() ?? 0)
+        let live = samples.indices.filter { index in
+            !settings.skipsZeroAdvantages || samples[index].advantages.contains { $0 != 0 }
+        }
         let micros = MicroBatches.split(
-            sequences, indices: Array(samples.indices), tokenBudget: settings.microBatchTokens,
-            sharesPrefixes: settings.sharesPrefixes)
-        var metrics: [(name: String, value: Double)] = [], computed = 0
+            sequences, indices: live, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
+        var report = PolicyStepReport(
+            metrics: [], gradNorm: 0, learningRate: 0, stepped: false, microBatches: micros.count, computedTokens: 0,
+            lossTokens: live.reduce(0) { $0 + sequences[$1].response.count })
         for micro in micros {
             let batch = micro.map { samples[$0] }
-            let padding = Padding(lengths: batch.map(\.sequence.response.count))
-            let device = model.device
             let output = try withGrad {
                 let outputs = try forward(batch.map(\.sequence))
-                let refs = batch.compactMap(\.refLogProbs)
-                let output = try loss(
-                    PolicyLossInputs(
-                        logProbs: outputs.logProbs, entropies: outputs.entropies,
-                        oldLogProbs: padding.pad(batch.map(\.oldLogProbs), device: device),
-                        advantages: padding.pad(batch.map(\.advantages), device: device),
-                        responseMask: outputs.responseMask,
-                        refLogProbs: refs.count == batch.count ? padding.pad(refs, device: device) : nil,
-                        rolloutLogProbs: padding.pad(batch.map(\.rolloutLogProbs), device: device), totals: totals))
+                let output = try loss(inputs(batch, outputs, totals))
                 try output.loss.backward()
+                report.computedTokens += outputs.computedTokens
                 return output
             }
             try optimizer.gatherGrads()
-            computed += Pack(batch.map(\.sequence), sharesPrefixes: settings.sharesPrefixes).tokenCount
-            for (name, value) in output.metrics {
-                let number = try value.item()
-                if let index = metrics.firstIndex(where: { $0.name == name }) {
-                    metrics[index].value += number
-                } else {
-                    metrics.append((name, number))
-                }
+            for metric in output.metrics {
+                let share = metric.reduction == .tokenMean ? 1 / Double(max(1, report.lossTokens)) : 1
+                report.add(metric.name, try metric.value.item() * share, metric.reduction)
             }
         }
-        return (metrics, micros.count, computed)
+        return report
+    }
+
+    private func inputs(
+        _ batch: [PolicySample], _ outputs: ResponseOutputs, _ totals: BatchTotals
+    ) throws(TorchError) -> PolicyLossInputs {
+        let padding = Padding(lengths: batch.map(\.sequence.response.count))
+        let old = batch.compactMap(\.oldLogProbs), refs = batch.compactMap(\.refLogProbs)
+        let device = model.device
+        return PolicyLossInputs(
+            logProbs: outputs.logProbs, entropies: outputs.entropies,
+            advantages: try padding.pad(batch.map(\.advantages), device: device), responseMask: outputs.responseMask,
+            oldLogProbs: old.count == batch.count
+                ? try padding.pad(old, device: device) : try outputs.logProbs.detached(),
+            refLogProbs: refs.count == batch.count ? try padding.pad(refs, device: device) : nil,
+            rolloutLogProbs: try padding.pad(batch.map(\.rolloutLogProbs), device: device), totals: totals)
+    }
+}
+
+extension PolicyStepReport {
+    fileprivate mutating func add(_ name: String, _ value: Double, _ reduction: LossMetric.Reduction) {
+        guard let index = metrics.firstIndex(where: { $0.name == name }) else {
+            metrics.append((name, value))
+            return
+        }
+        switch reduction {
+        case .sum, .tokenMean: metrics[index].value += value
+        case .max: metrics[index].value = max(metrics[index].value, value)
+        }
     }
 }

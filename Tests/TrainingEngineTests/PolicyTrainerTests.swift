@@ -37,7 +37,7 @@ import Testing
         let entropy = try inputs.entropies.multiplied(by: 0.1)
         let total = try ratio.multiplied(by: inputs.advantages).adding(entropy).multiplied(by: inputs.responseMask)
             .sum().divided(by: Double(inputs.totals.tokens)).negated()
-        return PolicyLossOutput(loss: total, metrics: [("loss", try total.detached())])
+        return PolicyLossOutput(loss: total, metrics: [LossMetric("loss", try total.detached())])
     }
 
     /// Gradients by parameter and the loss, under a token budget, with or without shared prefixes.
@@ -116,7 +116,7 @@ import Testing
         func nll(_ inputs: PolicyLossInputs) throws -> PolicyLossOutput {
             let loss = try inputs.logProbs.multiplied(by: inputs.responseMask).sum()
                 .divided(by: Double(inputs.totals.tokens)).negated()
-            return PolicyLossOutput(loss: loss, metrics: [("loss", try loss.detached())])
+            return PolicyLossOutput(loss: loss, metrics: [LossMetric("loss", try loss.detached())])
         }
         var losses: [Double] = []
         for _ in 0..<25 { losses.append(try trainer.update(Self.samples, loss: nll).metrics[0].value) }
@@ -136,6 +136,31 @@ import Testing
         #expect(!report.stepped && report.gradNorm.isNaN)
         #expect(try model.parameters[0].tensor.values(Float.self) == before)
         #expect(trainer.optimizer.stepCount == 0)
+    }
+
+    /// Leaving sequences without advantage out changes neither the loss nor the gradient.
+    @Test func sequencesThatTeachNothingNeedNotBeComputed() throws {
+        func run(skips: Bool) throws -> (PolicyStepReport, [[Float]]) {
+            var samples = Self.samples
+            for index in 3..<6 { samples[index].advantages = samples[index].advantages.map { _ in 0 } }
+            let model = try Self.model()
+            let trainer = PolicyTrainer(
+                model: model, optimizer: try AdamW(parameters: model.parameters, settings: .init()),
+                schedule: LearningRateSchedule(peak: 1e-3), settings: .init(skipsZeroAdvantages: skips))
+            let report = try trainer.accumulate(samples) { inputs in
+                let loss = try inputs.logProbs.multiplied(by: inputs.advantages).sum()
+                    .divided(by: Double(inputs.totals.tokens))
+                return PolicyLossOutput(loss: loss, metrics: [LossMetric("loss", try loss.detached())])
+            }
+            return (report, try model.parameters.map { try #require(try $0.tensor.grad()).values(Float.self) })
+        }
+        let (all, expected) = try run(skips: false), (some, grads) = try run(skips: true)
+        #expect(abs(all.metrics[0].value - some.metrics[0].value) < 1e-6)
+        #expect(some.computedTokens < all.computedTokens && some.lossTokens < all.lossTokens)
+        for (a, b) in zip(grads, expected) {
+            let scale = b.map(abs).max() ?? 0
+            for (x, y) in zip(a, b) { #expect(abs(x - y) <= 2e-5 * scale + 1e-7) }
+        }
     }
 
     @Test func optimizerStateComesBackBitForBit() throws {

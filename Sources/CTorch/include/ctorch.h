@@ -156,6 +156,8 @@ int ct_log_softmax(ct_tensor a, int dim, CT_RESULT);
 int ct_item(ct_tensor a, double *out, ct_message *error);
 int ct_item_int(ct_tensor a, int64_t *out, ct_message *error);
 int ct_equal(ct_tensor a, ct_tensor b, bool *out, ct_message *error);
+// A 64-bit digest of the bytes, the same on every device.
+int ct_digest(ct_tensor a, uint64_t *out, ct_message *error);
 int ct_l2_norm(const ct_tensor *tensors, int count, double *out, ct_message *error);
 
 // ---- products

@@ -1,0 +1,82 @@
+public import Checkpoints
+public import TensorCore
+
+/// The model families, by the first entry of a checkpoint's `architectures`. A new family is its file and one line here.
+public enum ModelRegistry {
+    public typealias Make = @Sendable (ModelConfig, ParameterBuilder) throws -> any CausalLanguageModel
+
+    public static let families: [String: Make] = [
+        "LlamaForCausalLM": { try LlamaModel(LlamaConfig($0), $1) }
+    ]
+
+    /// The model of a checkpoint, its weights read and converted.
+    /// - Throws: ``ModelError`` for a family that is not known, or weights that do not fit; `CheckpointError`.
+    public static func load(
+        _ source: ModelSource, dtype: DType = .float32, device: Device = .cpu
+    ) throws -> any CausalLanguageModel {
+        guard let make = families[source.architecture] else {
+            throw ModelError(
+                .unknownArchitecture,
+                "\(source.path): architecture '\(source.architecture)' is not known; known are "
+                    + families.keys.sorted().joined(separator: ", "))
+        }
+        let weights = CheckpointWeights(source)
+        return try make(source.config, ParameterBuilder(source: weights, dtype: dtype, device: device))
+    }
+}
+
+/// A model that cannot be built from what the checkpoint holds.
+public struct ModelError: Error, Sendable, CustomStringConvertible {
+    public struct Code: Hashable, Sendable {
+        public let name: String
+        public init(_ name: String) { self.name = name }
+        public static let unknownArchitecture = Code("unknownArchitecture")
+        /// The checkpoint's settings ask for something that this family does not do here.
+        public static let unsupported = Code("unsupported")
+        /// A tensor is missing, left over, or of another shape.
+        public static let weights = Code("weights")
+    }
+    public let code: Code
+    public let message: String
+    public init(_ code: Code, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+    public var description: String { message }
+}
+
+/// A checkpoint's tensors, each checked for its shape; in the end none may be left over.
+struct CheckpointWeights: WeightSource {
+    let source: ModelSource
+    init(_ source: ModelSource) { self.source = source }
+
+    func weight(_ name: String, shape: [Int], dtype: DType, device: Device) throws -> Tensor {
+        guard source.contains(name) else {
+            throw ModelError(.weights, "\(source.path): tensor '\(name)' is missing")
+        }
+        let found = try source.shape(of: name)
+        guard found == shape else {
+            throw ModelError(
+                .weights, "\(source.path): tensor '\(name)' has shape \(found); the configuration asks for \(shape)")
+        }
+        return try source.tensor(named: name, dtype: dtype).to(device)
+    }
+
+    func hasWeight(_ name: String) -> Bool { source.contains(name) }
+
+    /// Buffers that old checkpoints carry and the model computes itself.
+    private static let ignored = ["rotary_emb.inv_freq", "masked_bias", "attn.bias"]
+
+    func finish(used: Set<String>) throws {
+        let left = source.tensorNames.filter { name in
+            !used.contains(name) && !Self.ignored.contains { name.hasSuffix($0) }
+        }
+        // A tied output projection may be stored beside the embedding that it equals.
+        let unexpected = left.filter { $0 != "lm_head.weight" || used.contains("lm_head.weight") }
+        guard unexpected.isEmpty else {
+            let names = unexpected.prefix(5).joined(separator: ", ") + (unexpected.count > 5 ? ", …" : "")
+            throw ModelError(
+                .weights, "\(source.path): \(unexpected.count) tensors are not part of the architecture: \(names)")
+        }
+    }
+}

@@ -1,0 +1,109 @@
+public import ChatTemplates
+public import Checkpoints
+import Foundation
+public import Models
+public import TensorCore
+public import Tokenizers
+
+/// The torch-free half of a checkpoint: how text becomes tokens and back.
+public struct TextProcessor: Sendable {
+    public let tokenizer: Tokenizer
+    public let template: ChatTemplate?
+    /// Ids that end an answer.
+    public let endOfTurnIDs: Set<Int32>
+    private let specials: [String: TemplateValue]
+    private let addsBOS: Bool
+    private let bosID: Int32?
+    private let path: String
+
+    /// Reads tokenizer and template beside a checkpoint's weights, or inside its GGUF file.
+    /// - Parameter templatePath: a Jinja file in place of the checkpoint's own template.
+    public init(_ source: ModelSource, templatePath: String? = nil) throws {
+        path = source.path
+        var template: String?
+        var specials: [String: TemplateValue] = [:]
+        if let file = source.gguf {
+            let metadata = try GGUFTokenizerMetadata(file)
+            tokenizer = try Tokenizer(gguf: GGUFVocabulary(metadata))
+            template = metadata.chatTemplate
+            endOfTurnIDs = Set([metadata.eosID].compactMap { $0.map(Int32.init) })
+            for (name, id) in [("bos_token", metadata.bosID), ("eos_token", metadata.eosID), ("pad_token", metadata.padID)] {
+                if let id, let text = tokenizer.token(for: Int32(id)) { specials[name] = .string(text) }
+            }
+            addsBOS = metadata.addsBOS ?? false
+            bosID = metadata.bosID.map(Int32.init)
+        } else {
+            let folder = try TokenizerFolder(URL(fileURLWithPath: source.path, isDirectory: true))
+            tokenizer = folder.tokenizer
+            template = folder.config.chatTemplate
+            endOfTurnIDs = Set(folder.endOfTurnIDs)
+            for (name, text) in [
+                ("bos_token", folder.config.bosToken), ("eos_token", folder.config.eosToken),
+                ("pad_token", folder.config.padToken),
+            ] where text != nil { specials[name] = .string(text ?? "") }
+            // The post-processor of tokenizer.json says whether plain text begins with BOS.
+            addsBOS = false
+            bosID = nil
+        }
+        if let templatePath {
+            guard let text = try? String(contentsOfFile: templatePath, encoding: .utf8) else {
+                throw WorkerError(.noTemplate, "model.chat_template: cannot read '\(templatePath)' as UTF-8 text")
+            }
+            template = text
+        }
+        self.specials = specials
+        self.template = try template.map { try ChatTemplate($0) }
+    }
+
+    /// A conversation as the model expects it, ending with what opens the assistant's turn.
+    /// - Throws: ``WorkerError`` with code `noTemplate` when the checkpoint has no chat template.
+    public func encode(_ messages: [ChatMessage]) throws -> [Int32] {
+        guard let template else {
+            throw WorkerError(
+                .noTemplate,
+                "\(path): the tokenizer has no chat template; give one with model.chat_template=FILE, or use plain-text prompts")
+        }
+        let text = try template.render(messages, addGenerationPrompt: true, variables: specials).text
+        return try tokenizer.encode(text)
+    }
+
+    /// Plain text to go on from.
+    public func encode(_ text: String) throws -> [Int32] {
+        let ids = try tokenizer.encode(text, addSpecialTokens: true)
+        if addsBOS, let bosID, ids.first != bosID { return [bosID] + ids }
+        return ids
+    }
+
+    public func decode(_ ids: [Int32]) -> String { tokenizer.decode(ids, skipSpecialTokens: true) }
+}
+
+extension GGUFVocabulary {
+    init(_ metadata: GGUFTokenizerMetadata) {
+        self.init(
+            model: metadata.model, pre: metadata.pre, tokens: metadata.tokens,
+            tokenTypes: metadata.types.map(Int32.init), merges: metadata.merges,
+            scores: metadata.scores.isEmpty ? nil : metadata.scores, bosID: metadata.bosID, eosID: metadata.eosID,
+            padID: metadata.padID, unknownID: metadata.unknownID, addsBOS: metadata.addsBOS ?? false,
+            addsEOS: metadata.addsEOS ?? false)
+    }
+}
+
+/// Something that the workers cannot do with what they were given.
+public struct WorkerError: Error, Sendable, CustomStringConvertible {
+    public struct Code: Hashable, Sendable {
+        public let name: String
+        public init(_ name: String) { self.name = name }
+        public static let noTemplate = Code("noTemplate")
+        public static let badData = Code("badData")
+        public static let badSetting = Code("badSetting")
+        public static let badCheckpoint = Code("badCheckpoint")
+        public static let device = Code("device")
+    }
+    public let code: Code
+    public let message: String
+    public init(_ code: Code, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+    public var description: String { message }
+}

@@ -1,0 +1,246 @@
+import Algorithms
+public import Checkpoints
+import Dispatch
+public import Flow
+import Foundation
+public import Models
+import OrderedCollections
+import RolloutCore
+import RolloutEngine
+import Telemetry
+public import TensorCore
+import TrainingEngine
+
+/// The hybrid worker: samples from and trains one set of weights, on one thread of its own. It plays the rollout, actor and
+/// reference roles of the loop.
+public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
+    /// What a worker is made of, from the configuration.
+    public struct Plan: Sendable {
+        public var modelPath: String
+        public var templatePath: String?
+        public var dtype: DType
+        public var device: Device
+        public var checkpointsActivations = false
+        public var maxRows = 256
+        public var maxPrefillTokens = 8192
+        public var ignoresEndOfTurn = false
+        public var stop: [String] = []
+        /// Nil for a worker that only samples.
+        public var training: TrainingPlan?
+
+        public init(modelPath: String, dtype: DType, device: Device) {
+            self.modelPath = modelPath
+            self.dtype = dtype
+            self.device = device
+        }
+    }
+
+    private struct Parts {
+        let source: ModelSource
+        let model: any CausalLanguageModel
+        let rollout: RolloutEngine
+        let text: TextProcessor
+        var training: TrainingParts?
+    }
+
+    private let executor: TensorExecutor
+    private let plan: Plan
+    private var parts: Parts?
+    private var digest: String?
+
+    public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    public init(_ plan: Plan, executor: TensorExecutor = TensorExecutor()) {
+        self.plan = plan
+        self.executor = executor
+    }
+
+    /// Reads the model; until then no other call works.
+    /// - Returns: the checkpoint's text half, for whoever makes prompts.
+    @discardableResult
+    public func load() throws -> TextProcessor {
+        let source = try ModelSource.open(plan.modelPath)
+        let model = try ModelRegistry.load(source, dtype: plan.dtype, device: plan.device)
+        model.usesCheckpointing = plan.checkpointsActivations
+        let text = try TextProcessor(source, templatePath: plan.templatePath)
+        let rollout = RolloutEngine(
+            model: model, options: .init(maxRows: plan.maxRows, maxPrefillTokens: plan.maxPrefillTokens))
+        rollout.makeDetokenizer = text.makeDetokenizer
+        parts = Parts(
+            source: source, model: model, rollout: rollout, text: text,
+            training: try plan.training.map { try TrainingParts($0, model: model, source: source) })
+        return text
+    }
+
+    private func loaded() throws -> Parts {
+        guard let parts else { throw WorkerError(.badSetting, "the policy worker was used before load()") }
+        return parts
+    }
+    private func training() throws -> (Parts, TrainingParts) {
+        let parts = try loaded()
+        guard let training = parts.training else {
+            throw WorkerError(.badSetting, "this policy worker was made to sample, not to train")
+        }
+        return (parts, training)
+    }
+
+    // MARK: - Rollout
+
+    public func generate(
+        _ prompts: [PromptTask], _ settings: RolloutRequestSettings
+    ) throws -> (trajectories: [Trajectory], metrics: PhaseMetrics) {
+        let parts = try loaded()
+        let clock = ContinuousClock(), start = clock.now
+        let requests = prompts.enumerated().map { index, prompt in
+            RolloutRequest(
+                prompt: prompt.tokens, sampling: sampling(settings, seed: SplitMix64.seed(settings.seed, UInt64(index))))
+        }
+        let samples = try parts.rollout.generate(requests)
+        let digest = try weightDigest()
+        var trajectories: [Trajectory] = []
+        for (prompt, answers) in zip(prompts, samples) {
+            for answer in answers {
+                trajectories.append(
+                    Trajectory(
+                        prompt: prompt, response: answer.tokens, text: parts.text.decode(answer.tokens),
+                        rolloutLogProbs: answer.logProbs, isTruncated: answer.finishReason == .length,
+                        weightVersion: answer.weightVersion, weightDigest: digest))
+            }
+        }
+        let statistics = parts.rollout.statistics
+        let seconds = max(1e-9, (clock.now - start) / .seconds(1))
+        let metrics: PhaseMetrics = [
+            "rollout/generated_tokens": Double(statistics.generatedTokens),
+            "rollout/prompt_tokens_shared":
+                1 - Double(statistics.prefilledTokens) / Double(max(1, statistics.promptTokens)),
+            "rollout/decode_steps": Double(statistics.decodeSteps),
+            "rollout/weight_version": Double(parts.rollout.weightVersion),
+            // The digest's 32 low bits, exact as a double: two runs with equal weights print equal numbers.
+            "rollout/weight_digest": Double(UInt32(truncatingIfNeeded: UInt64(digest, radix: 16) ?? 0)),
+            "perf/rollout_tokens_per_second": Double(statistics.generatedTokens) / seconds,
+        ]
+        return (trajectories, metrics)
+    }
+
+    /// One answer, token by token, as text; stops when `onText` gives false.
+    public func stream(
+        _ prompt: [Int32], _ settings: RolloutRequestSettings, onText: @Sendable (String) -> Bool
+    ) throws -> (tokens: Int, prompt: Int) {
+        let parts = try loaded()
+        var detokenizer = StreamingText(parts.text)
+        let request = RolloutRequest(prompt: prompt, sampling: sampling(settings, seed: settings.seed))
+        let samples = try parts.rollout.generate([request]) { token in
+            // The token that ends the answer is not part of its text.
+            guard !parts.text.endOfTurnIDs.contains(token.token) else { return true }
+            let piece = detokenizer.push(token.token)
+            return piece.isEmpty || onText(piece)
+        }
+        let rest = detokenizer.flush()
+        if !rest.isEmpty { _ = onText(rest) }
+        return (samples[0][0].tokens.count, prompt.count)
+    }
+
+    private func sampling(_ settings: RolloutRequestSettings, seed: UInt64) -> SamplingParameters {
+        SamplingParameters(
+            n: settings.n, temperature: settings.temperature, topK: settings.topK, topP: settings.topP,
+            minP: settings.minP, maxTokens: settings.maxTokens,
+            stopTokenIDs: plan.ignoresEndOfTurn ? [] : parts?.text.endOfTurnIDs ?? [], stop: plan.stop, seed: seed)
+    }
+
+    /// A digest of every weight's bytes, as 16 hexadecimal digits; computed once a weight version.
+    public func weightDigest() throws -> String {
+        if let digest { return digest }
+        var state: UInt64 = 0
+        for parameter in try loaded().model.parameters {
+            state = SplitMix64.mix(state ^ (try parameter.tensor.digest()))
+        }
+        let text = String(state, radix: 16)
+        digest = String(repeating: "0", count: 16 - text.count) + text
+        return digest ?? text
+    }
+
+    // MARK: - Actor
+
+    public func logProbs(_ trajectories: [Trajectory]) throws -> [[Float]] {
+        try training().1.trainer.score(trajectories.map(\.sequence)).logProbs
+    }
+
+    public func advantages(_ trajectories: [Trajectory]) throws -> [[Float]] {
+        try training().1.advantages(trajectories)
+    }
+
+    public func update(_ trajectories: [Trajectory], seed: UInt64) throws -> PhaseMetrics {
+        let (parts, training) = try training()
+        let metrics = try training.update(trajectories, seed: seed)
+        parts.rollout.weightVersion += 1
+        digest = nil
+        return metrics
+    }
+
+    public func save(step: Int, state: LoopState) throws {
+        let (parts, training) = try training()
+        guard let store = training.store else { return }
+        let envelope = SavedState(
+            loop: state, optimizerSteps: training.trainer.optimizer.stepCount,
+            weightVersion: parts.rollout.weightVersion, modelDigest: parts.source.digest)
+        try store.save(
+            step: step, tensors: training.trainer.optimizer.state(), state: Array(JSONEncoder().encode(envelope)))
+    }
+
+    public func restore() throws -> LoopState? {
+        let (parts, training) = try training()
+        guard let store = training.store, let found = try store.latest() else { return nil }
+        let envelope = try JSONDecoder().decode(SavedState.self, from: Data(found.state))
+        guard envelope.modelDigest == parts.source.digest else {
+            throw WorkerError(
+                .badCheckpoint,
+                "\(found.folder): was written for another model than \(parts.source.path); give the run another folder "
+                    + "(trainer.default_local_dir) or set trainer.resume_mode=disable")
+        }
+        try training.trainer.optimizer.restore(stepCount: envelope.optimizerSteps) { try found.tensor(named: $0) }
+        parts.rollout.weightVersion = envelope.weightVersion
+        digest = nil
+        return envelope.loop
+    }
+
+    // MARK: - Reference
+
+    /// log-probabilities under the model as it was before training.
+    public nonisolated var reference: any ReferenceGroup { FrozenReference(worker: self) }
+
+    func referenceLogProbs(_ trajectories: [Trajectory]) throws -> [[Float]] {
+        let (_, training) = try training()
+        guard let reference = training.reference else {
+            throw WorkerError(.badSetting, "no reference model was loaded")
+        }
+        return try reference.score(trajectories.map(\.sequence)).logProbs
+    }
+
+    /// Every tensor under its checkpoint name, for export; the views are of the live weights.
+    public func export(to folder: String, tokenizerFrom path: String? = nil) throws {
+        let parts = try loaded()
+        try ModelExport.write(model: parts.model, source: parts.source, to: folder)
+    }
+
+    public func memory() throws -> MemoryStatistics { try plan.device.memory() }
+    public var parameterCount: Int { parts?.model.parameterCount ?? 0 }
+}
+
+private struct FrozenReference: ReferenceGroup {
+    let worker: PolicyWorker
+    func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+        try await worker.referenceLogProbs(trajectories)
+    }
+}
+
+extension Trajectory {
+    var sequence: TrainingSequence { TrainingSequence(prompt: prompt.tokens, response: response) }
+}
+
+/// What a checkpoint says beside its tensors.
+struct SavedState: Codable {
+    var loop: LoopState
+    var optimizerSteps: Int
+    var weightVersion: Int
+    var modelDigest: String
+}

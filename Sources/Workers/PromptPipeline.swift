@@ -1,0 +1,86 @@
+import ChatTemplates
+public import Config
+public import Datasets
+public import Flow
+import Foundation
+
+/// Rows of a dataset as the model's token ids: system turn and few-shot turns added, template rendered, length settled.
+public struct PromptEncoder: Sendable {
+    public let text: TextProcessor
+    public let systemPrompt: String?
+    public let fewShot: [(user: String, assistant: String)]
+    public let overlong: OverlongPrompts
+
+    public init(text: TextProcessor, data: DataSettings) {
+        self.text = text
+        systemPrompt = data.systemPrompt
+        fewShot = data.fewShot.map { ($0.user, $0.assistant) }
+        let policy: OverlongPrompts.Policy =
+            if data.filterOverlongPrompts { .filter } else {
+                switch data.truncation {
+                case .error: .error
+                case .left: .truncate(.left)
+                case .right: .truncate(.right)
+                case .middle: .truncate(.middle)
+                }
+            }
+        overlong = OverlongPrompts(policy, maximumTokens: data.maxPromptLength)
+    }
+
+    func tokens(_ row: PromptRow) throws -> [Int32] {
+        switch row.prompt {
+        case .text(let plain): return try text.encode(plain)
+        case .messages(let messages):
+            var all = messages.map { ChatMessage(role: $0.role, content: .string($0.content)) }
+            var start = all.first?.role == "system" ? 1 : 0
+            if start == 0, let systemPrompt {
+                all.insert(.system(systemPrompt), at: 0)
+                start = 1
+            }
+            all.insert(contentsOf: fewShot.flatMap { [.user($0.user), .assistant($0.assistant)] }, at: start)
+            return try text.encode(all)
+        }
+    }
+
+    /// A row as the loop hands it about; `group` tells its samples from others'.
+    public func task(_ row: PromptRow, group: Int) throws -> PromptTask {
+        let shown =
+            switch row.prompt {
+            case .text(let plain): plain
+            case .messages(let messages): messages.last?.content ?? ""
+            }
+        return PromptTask(
+            group: group, tokens: try overlong.fit(tokens(row), origin: row.origin), text: shown,
+            dataSource: row.dataSource, groundTruth: row.groundTruthText, groundTruthJSON: row.groundTruth.text,
+            extraInfoJSON: row.extraInfo.map { JSONValue.object($0).text })
+    }
+
+    /// Leaves out what is too long, or refuses it, as configured. The count of what went is in the result.
+    public func settleLengths(_ source: any PromptSource) throws -> OverlongPrompts.Filtered {
+        try overlong.filter(source) { try tokens($0).count }
+    }
+}
+
+/// Hands the loop its batches.
+public actor PromptPipeline: PromptProvider {
+    private var loader: PromptLoader
+    private let encoder: PromptEncoder
+
+    public init(loader: PromptLoader, encoder: PromptEncoder) {
+        self.loader = loader
+        self.encoder = encoder
+    }
+
+    public func nextBatch() throws -> [PromptTask]? {
+        guard let batch = try loader.next() else { return nil }
+        return try batch.rows.enumerated().map { try encoder.task($1, group: $0) }
+    }
+
+    public func state() throws -> String {
+        String(decoding: try JSONEncoder().encode(loader.state), as: UTF8.self)
+    }
+
+    public func restore(_ state: String) throws {
+        try loader.restore(try JSONDecoder().decode(LoaderState.self, from: Data(state.utf8)))
+    }
+}

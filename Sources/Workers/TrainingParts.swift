@@ -1,0 +1,185 @@
+import Algorithms
+import Checkpoints
+import Config
+import Datasets
+public import Flow
+import Models
+import OrderedCollections
+import Telemetry
+import TensorCore
+import TrainingEngine
+
+/// How a policy is trained, from the configuration.
+public struct TrainingPlan: Sendable {
+    public var actor: ActorSettings
+    public var algorithm: AlgorithmSettings
+    public var rollout: RolloutSettings
+    public var totalSteps: Int
+    /// Optimizer steps of the whole run, for the learning rate's schedule.
+    public var optimizerSteps: Int
+    public var needsReference: Bool
+    public var checkpointFolder: String?
+    public var checkpointsKept: Int?
+    public var maxResponseLength: Int
+}
+
+/// The trainer of a policy worker with everything it needs; lives on the worker's thread.
+struct TrainingParts {
+    let plan: TrainingPlan
+    let trainer: PolicyTrainer
+    let objective: PolicyObjective
+    let estimator: any AdvantageEstimator
+    let reference: PolicyTrainer?
+    let store: CheckpointStore?
+
+    init(_ plan: TrainingPlan, model: any CausalLanguageModel, source: ModelSource) throws {
+        self.plan = plan
+        let actor = plan.actor, optim = actor.optim
+        guard let makeLoss = PolicyLosses.all[actor.policyLoss] else {
+            throw WorkerError(.badSetting, "actor.policy_loss: no loss is called '\(actor.policyLoss)'")
+        }
+        guard let makeEstimator = AdvantageEstimators.all[plan.algorithm.advantageEstimator] else {
+            throw WorkerError(
+                .badSetting, "algorithm.adv_estimator: no estimator is called '\(plan.algorithm.advantageEstimator)'")
+        }
+        objective = PolicyObjective(
+            policyLoss: makeLoss(
+                PolicyLossSettings(clipLow: actor.clipLow, clipHigh: actor.clipHigh, dualClip: actor.clipRatioC)),
+            aggregation: try Self.aggregation(actor), entropyCoefficient: actor.entropyCoefficient,
+            kl: actor.useKLLoss ? (try Self.estimator(actor.klLossType), actor.klLossCoefficient) : nil)
+        estimator = makeEstimator(
+            AdvantageSettings(
+                normalizesByStd: plan.algorithm.normAdvantageByStd, gamma: plan.algorithm.gamma,
+                lambda: plan.algorithm.lambda))
+        let settings = PolicyTrainer.Settings(
+            microBatchTokens: actor.ppoMaxTokenLenPerGPU, gradClip: actor.gradClip ?? 0,
+            temperature: plan.rollout.temperature > 0 ? plan.rollout.temperature : 1, sharesPrefixes: actor.sharePrefix,
+            skipsZeroAdvantages: objective.vanishesWithoutAdvantage)
+        let warmup = optim.lrWarmupSteps ?? Int(optim.lrWarmupStepsRatio * Double(plan.optimizerSteps))
+        let schedule = LearningRateSchedule(
+            peak: optim.lr, warmupSteps: warmup, decay: Self.decay(optim.schedule),
+            totalSteps: optim.totalTrainingSteps ?? plan.optimizerSteps, minRatio: optim.minLRRatio)
+        // The reference is read before the optimizer takes hold of the weights: it must never share them.
+        if plan.needsReference {
+            let frozen = try ModelRegistry.load(source, dtype: model.dtype, device: model.device)
+            reference = PolicyTrainer(
+                model: frozen, optimizer: try AdamW(parameters: [], settings: .init()), schedule: schedule,
+                settings: settings)
+        } else {
+            reference = nil
+        }
+        trainer = PolicyTrainer(
+            model: model,
+            optimizer: try AdamW(
+                parameters: model.parameters,
+                settings: .init(
+                    beta1: optim.betas[0], beta2: optim.betas[1], epsilon: optim.eps, weightDecay: optim.weightDecay)),
+            schedule: schedule, settings: settings)
+        store = try plan.checkpointFolder.map {
+            try CheckpointStore(folder: $0, keepLast: plan.checkpointsKept)
+        }
+    }
+
+    private static func aggregation(_ actor: ActorSettings) throws -> LossAggregation {
+        guard let mode = LossAggregation.Mode(rawValue: actor.lossAggregation.rawValue) else {
+            throw WorkerError(.badSetting, "actor.loss_agg_mode: '\(actor.lossAggregation.rawValue)' is not known")
+        }
+        return LossAggregation(mode, scaleFactor: actor.lossScaleFactor)
+    }
+
+    private static func estimator(_ setting: Config.KLEstimator) throws -> Algorithms.KLEstimator {
+        guard let estimator = Algorithms.KLEstimator(name: setting.word) else {
+            throw WorkerError(.badSetting, "no KL estimator is called '\(setting.word)'")
+        }
+        return estimator
+    }
+
+    private static func decay(_ schedule: OptimizerSettings.Schedule) -> LearningRateSchedule.Decay {
+        switch schedule {
+        case .constant: .constant
+        case .linear: .linear
+        case .cosine: .cosine
+        }
+    }
+
+    // MARK: - Advantages
+
+    /// Per-token advantages: the outcome score at the last token, less the KL penalty where it is part of the reward.
+    func advantages(_ trajectories: [Trajectory]) throws -> [[Float]] {
+        let padding = Padding(lengths: trajectories.map(\.response.count))
+        var rewards = trajectories.map { trajectory in
+            var row = [Float](repeating: 0, count: trajectory.response.count)
+            if !row.isEmpty { row[row.count - 1] = Float(trajectory.score ?? 0) }
+            return row
+        }
+        if plan.algorithm.useKLInReward {
+            let estimator = try Self.estimator(plan.algorithm.klPenalty)
+            let coefficient = plan.algorithm.klControl.klCoefficient
+            for (index, trajectory) in trajectories.enumerated() {
+                guard let reference = trajectory.refLogProbs else { continue }
+                let policy = trajectory.oldLogProbs ?? trajectory.rolloutLogProbs
+                let kl = try estimator(Tensor(policy), Tensor(reference)).values(Float.self)
+                for token in kl.indices { rewards[index][token] -= Float(coefficient) * kl[token] }
+            }
+        }
+        let result = try estimator(
+            AdvantageInputs(
+                tokenLevelRewards: padding.pad(rewards, device: .cpu), responseMask: padding.mask(device: .cpu),
+                groups: trajectories.map(\.prompt.group)))
+        return try padding.rows(result.advantages)
+    }
+
+    // MARK: - Update
+
+    func update(_ trajectories: [Trajectory], seed: UInt64) throws -> PhaseMetrics {
+        let samples = trajectories.map {
+            PolicySample(
+                sequence: $0.sequence, oldLogProbs: $0.oldLogProbs, advantages: $0.advantages,
+                rolloutLogProbs: $0.rolloutLogProbs, refLogProbs: $0.refLogProbs)
+        }
+        var reports: [PolicyStepReport] = []
+        for epoch in 0..<plan.actor.ppoEpochs {
+            for batch in miniBatches(trajectories, seed: seed &+ UInt64(epoch)) {
+                reports.append(try trainer.update(batch.map { samples[$0] }) { try objective($0) })
+            }
+        }
+        return try Self.metrics(reports, samples: samples.count)
+    }
+
+    /// Indices by mini-batch: whole groups, `ppo_mini_batch_size` prompts each, shuffled where asked.
+    private func miniBatches(_ trajectories: [Trajectory], seed: UInt64) -> [[Int]] {
+        var groups: OrderedDictionary<Int, [Int]> = [:]
+        for (index, trajectory) in trajectories.enumerated() { groups[trajectory.prompt.group, default: []].append(index) }
+        var order = Array(groups.values)
+        if plan.actor.shuffle {
+            var generator = SplitMix64(seed: seed)
+            order = generator.permutation(count: order.count).map { order[Int($0)] }
+        }
+        return stride(from: 0, to: order.count, by: plan.actor.ppoMiniBatchSize).map { start in
+            order[start..<min(start + plan.actor.ppoMiniBatchSize, order.count)].flatMap { $0 }
+        }
+    }
+
+    /// Means over the optimizer steps of one batch; maxima stay maxima.
+    private static func metrics(_ reports: [PolicyStepReport], samples: Int) throws -> PhaseMetrics {
+        var sums: OrderedDictionary<String, (total: Double, count: Int, greatest: Double)> = [:]
+        for report in reports where report.microBatches > 0 {
+            for (name, value) in report.metrics + [("actor/grad_norm", report.gradNorm)] {
+                let old = sums[name] ?? (0, 0, -Double.infinity)
+                sums[name] = (old.total + value, old.count + 1, max(old.greatest, value))
+            }
+        }
+        var metrics: PhaseMetrics = [:]
+        for (name, sum) in sums {
+            let isMaximum = name.hasSuffix("_max")
+            metrics[try MetricName(String(name))] = isMaximum ? sum.greatest : sum.total / Double(sum.count)
+        }
+        metrics["actor/lr"] = reports.last?.learningRate ?? 0
+        metrics["actor/optimizer_steps"] = Double(reports.count { $0.stepped })
+        // A gradient that was not finite leaves the weights alone: worth an alarm.
+        metrics["actor/nonfinite_gradients"] = Double(reports.count { $0.microBatches > 0 && !$0.stepped })
+        metrics["actor/micro_batches"] = Double(reports.reduce(0) { $0 + $1.microBatches })
+        metrics["actor/computed_tokens"] = Double(reports.reduce(0) { $0 + $1.computedTokens })
+        return metrics
+    }
+}
