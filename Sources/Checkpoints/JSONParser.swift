@@ -1,3 +1,5 @@
+internal import OrderedCollections
+
 /// Reads JSON from untrusted bytes: bounded depth, no recursion on input length, no traps.
 ///
 /// Python's `NaN`, `Infinity` and `-Infinity` are read, since `json.dump` writes them into `config.json`.
@@ -142,13 +144,13 @@ struct JSONParser {
         while let byte = peek(), byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\"), byte >= 0x20 { position += 1 }
         if peek() == UInt8(ascii: "\"") {
             defer { position += 1 }
-            return try utf8(bytes[start..<position])
+            return try utf8([UInt8](bytes[start..<position]))
         }
         var decoded = [UInt8](bytes[start..<position])
         while let byte = peek() {
             position += 1
             switch byte {
-            case UInt8(ascii: "\""): return try decoded.withUnsafeBytes { (raw) throws(Failure) in try utf8(raw[...]) }
+            case UInt8(ascii: "\""): return try utf8(decoded)
             case UInt8(ascii: "\\"): try escape(into: &decoded)
             case 0..<0x20: throw failure("a control character in a string")
             default: decoded.append(byte)
@@ -157,8 +159,8 @@ struct JSONParser {
         throw failure("the text ends inside a string")
     }
 
-    private func utf8(_ slice: Slice<UnsafeRawBufferPointer>) throws(Failure) -> String {
-        guard let text = String(validating: slice, as: UTF8.self) else { throw failure("a string is not UTF-8") }
+    private func utf8(_ text: [UInt8]) throws(Failure) -> String {
+        guard let text = String(validating: text, as: UTF8.self) else { throw failure("a string is not UTF-8") }
         return text
     }
 

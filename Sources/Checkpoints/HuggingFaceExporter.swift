@@ -1,0 +1,103 @@
+internal import OrderedCollections
+public import TensorCore
+
+/// Writes a model as a Hugging Face folder that `transformers` loads.
+public enum HuggingFaceExporter {
+    /// A file to put beside the weights: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` …
+    public struct CompanionFile: Sendable {
+        public let name: String
+        public let bytes: [UInt8]
+        public init(name: String, bytes: [UInt8]) {
+            self.name = name
+            self.bytes = bytes
+        }
+
+        /// A copy of a file, under its own name.
+        public init(copying path: String) throws {
+            let file = try MappedFile(path: path)
+            name = String(path.split(separator: "/").last ?? "")
+            bytes = [UInt8](file.bytes)
+        }
+    }
+
+    /// Names of the files that belong to a tokenizer or a generation config, to copy from a model's folder.
+    public static let companionNames = [
+        "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json", "merges.txt",
+        "special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
+    ]
+
+    /// The companions that a Hugging Face folder holds.
+    public static func companions(in folder: String) throws -> [CompanionFile] {
+        try companionNames.filter { pathExists(folder + "/" + $0) }.map {
+            try CompanionFile(copying: folder + "/" + $0)
+        }
+    }
+
+    /// Writes everything into a temporary folder beside `folder`, makes it durable and renames it: the folder is there whole or
+    /// not at all.
+    ///
+    /// - Parameters:
+    ///   - tensors: under Hugging Face's names, in the order to write. A tensor that `tie_word_embeddings` derives
+    ///     (`lm_head.weight`) is left out, since safetensors holds no shared memory.
+    ///   - config: written whole, unknown keys included; its `dtype` (and `torch_dtype`, where it was there) says what the
+    ///     weights are.
+    /// - Throws: `CheckpointError`: `diskFull` before anything is written, `duplicate` when `folder` exists and is not empty,
+    ///   `unsafePath` for a companion whose name is not a plain file name.
+    public static func write(
+        tensors: [(name: String, tensor: Tensor)], config: ModelConfig, tokenizerFiles: [CompanionFile] = [],
+        to folder: String, maxShardBytes: Int = SafetensorsWriter.defaultShardBytes,
+        fileSystem: any FileSystem = POSIXFileSystem()
+    ) throws {
+        if pathExists(folder) {
+            guard isDirectory(folder), try entries(of: folder).isEmpty else {
+                throw CheckpointError(
+                    .duplicate, folder, "the folder to export to exists already", remedy: "name a new folder")
+            }
+        }
+        let isTied = try config.bool("tie_word_embeddings", default: false)
+        let kept = tensors.filter { !(isTied && $0.name == "lm_head.weight") }
+        let writer = try SafetensorsWriter(kept, maxShardBytes: maxShardBytes, fileSystem: fileSystem)
+        var config = config
+        if let dtype = kept.first?.tensor.dtype {
+            config.object["dtype"] = .string("\(dtype)")
+            if config.has("torch_dtype") { config.object["torch_dtype"] = .string("\(dtype)") }
+        }
+        let files = [CompanionFile(name: "config.json", bytes: Array(config.text.utf8))] + tokenizerFiles
+        for file in files where file.name.isEmpty || file.name.contains("/") || file.name.hasPrefix(".") {
+            throw CheckpointError(.unsafePath, folder, "'\(file.name)' is not a plain file name")
+        }
+        var trimmed = folder
+        while trimmed.count > 1, trimmed.hasSuffix("/") { trimmed.removeLast() }
+        let (temporary, parent) = (trimmed + ".tmp", parentFolder(trimmed))
+        try fileSystem.createDirectory(parent)
+        let needed = writer.estimatedBytes + UInt64(files.reduce(0) { $0 + $1.bytes.count })
+        try requireSpace(needed, at: parent, fileSystem)
+        try fileSystem.remove(temporary)
+        try fileSystem.createDirectory(temporary)
+        do {
+            _ = try writer.write(into: temporary)
+            for file in files {
+                var writer = try HashingWriter(fileSystem, folder: temporary, name: file.name)
+                try writer.write(file.bytes)
+                _ = try writer.finish()
+            }
+            try fileSystem.syncDirectory(temporary)
+            try fileSystem.rename(temporary, to: trimmed)
+            try fileSystem.syncDirectory(parent)
+        } catch {
+            // The first error is the one to tell; what is left is only a folder named .tmp.
+            try? fileSystem.remove(temporary)
+            throw error
+        }
+    }
+}
+
+/// - Throws: `CheckpointError.diskFull` when fewer than `needed` bytes and a margin of 64 MiB are free.
+func requireSpace(_ needed: UInt64, at folder: String, _ fileSystem: any FileSystem) throws {
+    let margin: UInt64 = 64 << 20
+    let free = try fileSystem.availableBytes(folder)
+    guard free < needed + margin else { return }
+    throw CheckpointError(
+        .diskFull, folder, "\(needed) bytes and a margin of \(margin) are needed, \(free) are free",
+        remedy: "free space or write elsewhere", neededBytes: needed + margin, freeBytes: free)
+}

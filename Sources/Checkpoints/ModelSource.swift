@@ -1,0 +1,130 @@
+internal import OrderedCollections
+public import TensorCore
+
+/// A pre-trained model on disk, either a Hugging Face folder or a GGUF file, seen the same way.
+public final class ModelSource {
+    /// Where the weights come from.
+    public enum Storage {
+        case safetensors(SafetensorsModel)
+        case gguf(GGUFModel)
+    }
+
+    public let path: String
+    public let config: ModelConfig
+    /// Such as "LlamaForCausalLM"; from `config.json`, or derived from GGUF's architecture.
+    public let architecture: String
+    public let storage: Storage
+    /// Changes when the weights or the config do: a hash of the config, the tensor table and a sample of every tensor.
+    public let digest: String
+
+    /// Opens `path`, a folder with `config.json` and safetensors, or a .gguf file (or a folder that holds just one).
+    ///
+    /// - Throws: `CheckpointError`, saying what is missing, cut short, not a model, a git-lfs pointer or a pickle.
+    public static func open(_ path: String) throws -> ModelSource { try ModelSource(path) }
+
+    private init(_ path: String) throws {
+        self.path = path
+        guard pathExists(path) else {
+            throw CheckpointError(
+                .notFound, path, "there is no model here", remedy: "name a Hugging Face folder or a .gguf file")
+        }
+        let location = isDirectory(path) ? try Self.resolve(folder: path) : path
+        if isDirectory(location) {
+            let config = try ModelConfig(path: location + "/config.json")
+            let model = try SafetensorsModel(folder: location)
+            guard let architecture = config.architecture ?? config.modelType else {
+                throw CheckpointError(
+                    .configuration, config.path, "neither 'architectures' nor 'model_type' names the architecture")
+            }
+            (self.config, self.architecture, storage) = (config, architecture, .safetensors(model))
+        } else {
+            let model = try GGUFModel(path: location)
+            (config, storage) = (model.config, .gguf(model))
+            architecture = model.config.architecture ?? ""
+        }
+        digest = Self.digest(config, storage)
+    }
+
+    /// The folder itself when it is a Hugging Face one, else the one GGUF file in it.
+    private static func resolve(folder: String) throws -> String {
+        let names = try entries(of: folder)
+        let ggufs = names.filter { $0.hasSuffix(".gguf") }
+        guard names.contains("config.json") else {
+            if ggufs.count == 1 { return folder + "/" + ggufs[0] }
+            let several = ggufs.isEmpty ? "" : "; of its \(ggufs.count) GGUF files, name one"
+            throw CheckpointError(
+                .notFound, folder, "there is no config.json in this folder\(several)",
+                remedy: "name a Hugging Face folder or a .gguf file")
+        }
+        if names.contains("model.safetensors") || names.contains("model.safetensors.index.json") { return folder }
+        if let pickle = names.first(where: { $0.hasPrefix("pytorch_model") || $0.hasSuffix(".pt") || $0.hasSuffix(".pth") })
+        {
+            throw CheckpointError(
+                .pickle, folder, "the weights are in \(pickle), a Python pickle, which can run any code when read",
+                remedy: "convert it with transformers: AutoModelForCausalLM.from_pretrained(folder)"
+                    + ".save_pretrained(folder, safe_serialization=True)")
+        }
+        throw CheckpointError(
+            .notFound, folder, "there are no weights: neither model.safetensors nor model.safetensors.index.json",
+            remedy: "fetch the model again")
+    }
+
+    /// The file of GGUF weights, which also holds the tokenizer; nil for a Hugging Face folder.
+    public var gguf: GGUFFile? { if case .gguf(let model) = storage { model.file } else { nil } }
+    /// The Hugging Face folder, which also holds `tokenizer.json`; nil for a GGUF file.
+    public var folder: String? { if case .safetensors(let model) = storage { model.folder } else { nil } }
+
+    /// Hugging Face's names.
+    public var tensorNames: [String] {
+        switch storage {
+        case .safetensors(let model): model.tensorNames
+        case .gguf(let model): model.tensorNames
+        }
+    }
+
+    public func contains(_ name: String) -> Bool {
+        switch storage {
+        case .safetensors(let model): model.contains(name)
+        case .gguf(let model): model.contains(name)
+        }
+    }
+
+    public func shape(of name: String) throws -> [Int] {
+        switch storage {
+        case .safetensors(let model): try model.entry(named: name).shape
+        case .gguf(let model): try model.shape(of: name)
+        }
+    }
+
+    /// The tensor under its Hugging Face name, on the CPU, converted to `dtype`. It may borrow from the mapped file; writing to
+    /// it changes memory only.
+    ///
+    /// - Throws: `CheckpointError.missingTensor`; `TorchError`.
+    public func tensor(named name: String, dtype: DType) throws -> Tensor {
+        switch storage {
+        case .safetensors(let model): try model.tensor(named: name).to(dtype: dtype)
+        case .gguf(let model): try model.tensor(named: name, dtype: dtype)
+        }
+    }
+
+    private static func digest(_ config: ModelConfig, _ storage: Storage) -> String {
+        var hash = XXHash64()
+        hash.update(config.text)
+        func sample(_ file: MappedFile, _ header: Range<Int>, _ ranges: [Range<Int>]) {
+            hash.update(UnsafeRawBufferPointer(rebasing: file.bytes[header]))
+            for range in ranges {
+                hash.update(UnsafeRawBufferPointer(rebasing: file.bytes[range.prefix(4096)]))
+            }
+        }
+        switch storage {
+        case .safetensors(let model):
+            for file in model.files {
+                sample(file.file, file.headerRange, file.tensorNames.compactMap { try? file.entry(named: $0).range })
+            }
+        case .gguf(let model):
+            let file = model.file
+            sample(file.file, 0..<min(file.dataStart, file.file.count), file.tensors.values.map(\.range))
+        }
+        return hash.hexadecimal
+    }
+}
