@@ -1,6 +1,8 @@
 /// A text as token ids, with where each comes from. All arrays are of one length.
 public struct Encoding: Hashable, Sendable {
     public var ids: [Int32] = []
+    /// The spelling of each token; for added tokens, and for what Unigram does not know, the text that was found.
+    public var tokens: [String] = []
     /// 0 for the first text and 1 for the second, unless the template says otherwise.
     public var typeIDs: [Int32] = []
     /// UTF-8 bytes of the text that the token stands for; empty for added special tokens and padding.
@@ -18,6 +20,7 @@ public struct Encoding: Hashable, Sendable {
 
     mutating func append(_ other: Encoding) {
         ids += other.ids
+        tokens += other.tokens
         typeIDs += other.typeIDs
         byteOffsets += other.byteOffsets
         characterOffsets += other.characterOffsets
@@ -26,9 +29,10 @@ public struct Encoding: Hashable, Sendable {
     }
 
     /// A token that stands for no text.
-    static func added(_ id: Int32, typeID: Int32) -> Encoding {
+    static func added(_ id: Int32, _ token: String, typeID: Int32) -> Encoding {
         var encoding = Encoding()
         encoding.ids = [id]
+        encoding.tokens = [token]
         encoding.typeIDs = [typeID]
         encoding.byteOffsets = [0..<0]
         encoding.characterOffsets = [0..<0]
@@ -43,6 +47,7 @@ public struct Encoding: Hashable, Sendable {
 
     mutating func keep(_ range: Range<Int>) {
         ids = Array(ids[range])
+        tokens = Array(tokens[range])
         typeIDs = Array(typeIDs[range])
         byteOffsets = Array(byteOffsets[range])
         characterOffsets = Array(characterOffsets[range])

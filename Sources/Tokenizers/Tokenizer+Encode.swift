@@ -6,6 +6,7 @@ private struct TokenSink {
     var ids: [Int32] = []
     /// Where each comes from; only if offsets are asked for.
     var origins: [Range<Int>] = []
+    var tokens: [String] = []
 }
 
 extension Tokenizer {
@@ -63,7 +64,7 @@ extension Tokenizer {
         let added = addSpecialTokens ? postProcessor?.addedCount(isPair: parts.count > 1) ?? 0 : 0
         try truncation?.apply(to: &parts, reserved: added)
         if let postProcessor {
-            parts = postProcessor.process(parts, addSpecialTokens: addSpecialTokens, spelling: spelling(of:))
+            parts = postProcessor.process(parts, addSpecialTokens: addSpecialTokens)
         }
         var whole = [parts.reduce(into: Encoding()) { $0.append($1) }]
         padding?.apply(to: &whole)
@@ -84,7 +85,10 @@ extension Tokenizer {
                 try rawFinder.forEachStretch(in: bytes) { token, start, end in
                     if let token {
                         sink.ids.append(token.id)
-                        if tracksOffsets { sink.origins.append(start..<max(start, end)) }
+                        if tracksOffsets {
+                            sink.origins.append(start..<max(start, end))
+                            sink.tokens.append(String(decoding: bytes[start..<max(start, end)], as: UTF8.self))
+                        }
                     } else {
                         let part = UnsafeBufferPointer(rebasing: bytes[start..<end])
                         try addTokens(of: part, origin: start, tracksOffsets, scratch, to: &sink)
@@ -109,7 +113,10 @@ extension Tokenizer {
             try normalizedFinder.forEachStretch(in: bytes) { token, start, end in
                 if let token {
                     sink.ids.append(token.id)
-                    if tracksOffsets { sink.origins.append(text.origin(of: start..<max(start, end))) }
+                    if tracksOffsets {
+                        sink.origins.append(text.origin(of: start..<max(start, end)))
+                        sink.tokens.append(String(decoding: bytes[start..<max(start, end)], as: UTF8.self))
+                    }
                 } else {
                     let startsText = origin == 0 && start == 0
                     try addTokens(of: text.slice(start..<end), startsText: startsText, tracksOffsets, scratch, to: &sink)
@@ -165,6 +172,9 @@ extension Tokenizer {
             previousEnd = end
             let range = min(piece.start + start, piece.end)..<min(piece.start + max(start, end), piece.end)
             sink.origins.append(text.origin(of: range))
+            let isUnknown = model.unknownIsSpelledAsText && token.id == model.unknownID
+            let spelling = isUnknown ? text.bytes[range] : model.vocabulary.spelling(token.id) ?? []
+            sink.tokens.append(String(decoding: spelling, as: UTF8.self))
         }
     }
 }
@@ -222,7 +232,9 @@ extension Encoding {
     fileprivate init(_ sink: TokenSink, typeID: Int32, characters: CharacterIndex?) {
         let count = sink.ids.count
         ids = sink.ids
+        tokens = sink.tokens
         typeIDs = [Int32](repeating: typeID, count: count)
+        if characters == nil { tokens = [String](repeating: "", count: count) }
         if let characters {
             byteOffsets = sink.origins
             characterOffsets = sink.origins.map(characters.range)

@@ -18,6 +18,10 @@ public final class Tokenizer: Sendable {
     let rawFinder: TokenFinder
     let normalizedFinder: TokenFinder
     let specialIDs: Set<Int32>
+    /// How `decode` spells added tokens: normalized ones as the normalizer leaves them. It skips special tokens by that
+    /// spelling, as the reference does, so a special token that the normalizer changes is not skipped.
+    let decodedSpellings: [Int32: [UInt8]]
+    let skippedIDs: Set<Int32>
     /// Pieces reach the model as bytes instead of in the byte alphabet, which saves writing and looking that up.
     let keepsRawBytes: Bool
     /// Offsets must be kept even if nobody asks for them, because a step asks where the text begins.
@@ -64,6 +68,11 @@ public final class Tokenizer: Sendable {
             return text.bytes
         }
         normalizedFinder = TokenFinder(normalized, spelledAs: spellings)
+        var decoded = byID.mapValues(\.content)
+        for (token, spelling) in zip(normalized, spellings) { decoded[token.id] = spelling }
+        decodedSpellings = decoded
+        let specials = Set(placed.filter(\.isSpecial).map(\.content))
+        skippedIDs = Set(decoded.filter { specials.contains($0.value) }.keys)
     }
 
     /// The tokens with the ids that the library gives them: the vocabulary's own, else the next free ones in the order

@@ -23,7 +23,7 @@ import Testing
                 let ids = try tokenizer.encode(text, addSpecialTokens: adds)
                 if ids != wanted { failures.add("without offsets \(text.debugDescription): \(ids) not \(wanted)") }
             }
-            let tokens = wanted.map { tokenizer.token(for: $0) ?? "nil" }
+            let tokens = encoding.tokens
             if !zip(tokens, row["tokens"]!.strings).allSatisfy({ same($0, $1) }) {
                 failures.add("tokens \(tokens) not \(row["tokens"]!.strings)")
             }
@@ -71,6 +71,9 @@ import Testing
             if let wanted = row.present("pieces")?.strings {
                 if pieces.count != wanted.count || !zip(pieces, wanted).allSatisfy({ same($0, $1) }) {
                     failures.add("\(ids): \(pieces) not \(wanted)")
+                } else if row.present("stream_differs_from_decode") != nil {
+                    // What the library had shown is no beginning of the whole text: it has no flush to compare with.
+                    continue
                 } else if let rest = row.present("flush")?.string, !same(flush, rest) {
                     failures.add("flush of \(ids): \(flush.debugDescription) not \(rest.debugDescription)")
                 }

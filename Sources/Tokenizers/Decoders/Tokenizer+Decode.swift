@@ -13,17 +13,22 @@ extension Tokenizer {
             return bytes
         }
         var tokens: [[UInt8]] = []
-        for id in ids where !(skipSpecialTokens && specialIDs.contains(id)) {
-            if let spelling = spelling(of: id) { tokens.append(Array(spelling)) }
+        for id in ids where !(skipSpecialTokens && skippedIDs.contains(id)) {
+            if let spelling = decodedSpelling(of: id) { tokens.append(Array(spelling)) }
         }
         guard let decoder else { return Array(tokens.joined(separator: [0x20])) }
         return Array(decoder.decode(tokens).joined())
     }
 
+    private func decodedSpelling(of id: Int32) -> ArraySlice<UInt8>? {
+        if let added = decodedSpellings[id] { return added[...] }
+        return model.vocabulary.spelling(id)
+    }
+
     /// Appends the bytes that a token stands for under a byte-level decoder.
     func appendBytes(of id: Int32, skipSpecialTokens: Bool, to bytes: inout [UInt8]) {
-        if skipSpecialTokens, specialIDs.contains(id) { return }
-        guard let spelling = spelling(of: id) else { return }
+        if skipSpecialTokens, skippedIDs.contains(id) { return }
+        guard let spelling = decodedSpelling(of: id) else { return }
         let isInAlphabet = spelling.withUnsafeBufferPointer { ByteAlphabet.appendBytes(of: $0, to: &bytes) }
         if !isInAlphabet { bytes += spelling }
     }

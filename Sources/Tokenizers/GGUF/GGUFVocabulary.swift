@@ -80,7 +80,8 @@ public struct GGUFVocabulary: Sendable {
             guard tokens.indices.contains(id) else {
                 throw TokenizerError(.invalidField, "tokenizer.ggml.\(name)_token_id is \(id) of \(tokens.count) tokens")
             }
-            return [.init(ids: [Int32(id)], isSecondText: false, typeID: 0)]
+            let spelling = String(decoding: tokens[id], as: UTF8.self)
+            return [.init(ids: [Int32(id)], tokens: [spelling], isSecondText: false, typeID: 0)]
         }
         let start = try piece(bosID, addsBOS, "bos")
         let end = try piece(eosID, addsEOS, "eos")

@@ -14,6 +14,14 @@ enum Model: Sendable {
         }
     }
 
+    var unknownID: Int32? {
+        if case .unigram(let model) = self { return model.unknownID }
+        return nil
+    }
+
+    /// Unigram gives what it does not know as it is found.
+    var unknownIsSpelledAsText: Bool { unknownID != nil }
+
     /// Appends the tokens of one piece to `scratch.tokens`; those of pieces seen before come from its cache.
     func tokenize(_ piece: UnsafeBufferPointer<UInt8>, _ scratch: EncoderScratch) throws {
         if case .wordLevel(let model) = self { return try model.tokenize(piece, scratch) }

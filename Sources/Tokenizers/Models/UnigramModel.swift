@@ -2,7 +2,7 @@
 struct UnigramModel: Sendable {
     private(set) var vocabulary: Vocabulary
     private let scores: [Double]
-    private let unknownID: Int32?
+    let unknownID: Int32?
     private let unknownScore: Double
     private let fallbackIDs: [Int32]
     private let hasByteFallback: Bool

@@ -51,9 +51,14 @@ indirect enum Normalizer: Sendable {
                 end = position + length
             }
         }
-        let range = (left ? start ?? text.bytes.count : 0)..<(right ? end : text.bytes.count)
-        let kept = range.lowerBound < range.upperBound ? range : 0..<0
-        if kept.count != text.bytes.count { text = text.slice(start == nil && (left || right) ? 0..<0 : kept) }
+        guard left || right else { return }
+        // A text of blanks alone loses all of them to either side.
+        guard let start else {
+            text = text.slice(0..<0)
+            return
+        }
+        let kept = (left ? start : 0)..<(right ? end : text.bytes.count)
+        if kept.count != text.bytes.count { text = text.slice(kept) }
     }
 
     /// Whether it may put out scalars that come from where the text's first scalar does, besides the first itself.

@@ -72,6 +72,7 @@ struct Padding: Sendable {
     var fixedLength: Int?
     var multiple: Int
     var id: Int32
+    var token: String
     var typeID: Int32
     var isLeft: Bool
 
@@ -93,6 +94,7 @@ struct Padding: Sendable {
             let typeID = Int32(exactly: try fields.count("pad_type_id", default: 0))
         else { throw fields.failure("pad_id", "a sane number") }
         self.id = id
+        token = try fields.optionalString("pad_token") ?? "[PAD]"
         self.typeID = typeID
         isLeft = try fields.optionalString("direction") == "Left"
     }
@@ -105,6 +107,7 @@ struct Padding: Sendable {
             guard missing > 0 else { continue }
             var padding = Encoding()
             padding.ids = [Int32](repeating: id, count: missing)
+            padding.tokens = [String](repeating: token, count: missing)
             padding.typeIDs = [Int32](repeating: typeID, count: missing)
             padding.byteOffsets = [Range<Int>](repeating: 0..<0, count: missing)
             padding.characterOffsets = padding.byteOffsets

@@ -3,15 +3,24 @@ indirect enum PostProcessor: Sendable {
     struct TemplatePiece: Sendable {
         /// The ids of a special token, or nil for a text.
         var ids: [Int32]?
+        /// Their spellings.
+        var tokens: [String] = []
         var isSecondText: Bool
         var typeID: Int32
+    }
+
+    struct SpecialToken: Sendable {
+        var id: Int32
+        var spelling: String
+
+        func encoding(typeID: Int32) -> Encoding { .added(id, spelling, typeID: typeID) }
     }
 
     case sequence([PostProcessor])
     case byteLevel(trimsOffsets: Bool, addsPrefixSpace: Bool)
     case template(single: [TemplatePiece], pair: [TemplatePiece])
-    case bert(start: Int32, separator: Int32)
-    case roberta(start: Int32, separator: Int32, trimsOffsets: Bool, addsPrefixSpace: Bool)
+    case bert(start: SpecialToken, separator: SpecialToken)
+    case roberta(start: SpecialToken, separator: SpecialToken, trimsOffsets: Bool, addsPrefixSpace: Bool)
 
     /// How many tokens it adds.
     func addedCount(isPair: Bool) -> Int {
@@ -24,39 +33,34 @@ indirect enum PostProcessor: Sendable {
         }
     }
 
-    /// - Parameter vocabulary: the spellings of ids, for trimming offsets.
-    func process(
-        _ encodings: [Encoding], addSpecialTokens: Bool, spelling: (Int32) -> ArraySlice<UInt8>?
-    ) -> [Encoding] {
+    func process(_ encodings: [Encoding], addSpecialTokens: Bool) -> [Encoding] {
         switch self {
         case .sequence(let steps):
-            return steps.reduce(encodings) {
-                $1.process($0, addSpecialTokens: addSpecialTokens, spelling: spelling)
-            }
+            return steps.reduce(encodings) { $1.process($0, addSpecialTokens: addSpecialTokens) }
         case .byteLevel(let trims, let addsPrefixSpace):
             guard trims else { return encodings }
-            return encodings.map { Self.trimmed($0, addsPrefixSpace, spelling) }
+            return encodings.map { Self.trimmed($0, addsPrefixSpace) }
         case .template(let single, let pair):
             return Self.applyTemplate(encodings.count > 1 ? pair : single, encodings, addSpecialTokens)
         case .bert(let start, let separator):
             guard addSpecialTokens else { return encodings }
             return encodings.enumerated().map { index, encoding in
-                var result = index == 0 ? Encoding.added(start, typeID: 0) : Encoding()
+                var result = index == 0 ? start.encoding(typeID: 0) : Encoding()
                 var text = encoding
                 text.setTypeID(Int32(index))
                 result.append(text)
-                result.append(.added(separator, typeID: Int32(index)))
+                result.append(separator.encoding(typeID: Int32(index)))
                 return result
             }
         case .roberta(let start, let separator, let trims, let addsPrefixSpace):
             return encodings.enumerated().map { index, encoding in
-                var text = trims ? Self.trimmed(encoding, addsPrefixSpace, spelling) : encoding
+                var text = trims ? Self.trimmed(encoding, addsPrefixSpace) : encoding
                 // This model has one type of text only.
                 text.setTypeID(0)
                 guard addSpecialTokens else { return text }
-                var result = Encoding.added(index == 0 ? start : separator, typeID: 0)
+                var result = (index == 0 ? start : separator).encoding(typeID: 0)
                 result.append(text)
-                result.append(.added(separator, typeID: 0))
+                result.append(separator.encoding(typeID: 0))
                 return result
             }
         }
@@ -70,7 +74,7 @@ indirect enum PostProcessor: Sendable {
             if let ids = piece.ids {
                 guard addSpecialTokens else { continue }
                 var special = Encoding()
-                for id in ids { special.append(.added(id, typeID: piece.typeID)) }
+                for (id, token) in zip(ids, piece.tokens) { special.append(.added(id, token, typeID: piece.typeID)) }
                 result.append(special)
             } else {
                 let index = piece.isSecondText ? 1 : 0
@@ -84,13 +88,10 @@ indirect enum PostProcessor: Sendable {
     }
 
     /// Takes the blanks that a token begins and ends with out of its offsets.
-    private static func trimmed(
-        _ encoding: Encoding, _ addsPrefixSpace: Bool, _ spelling: (Int32) -> ArraySlice<UInt8>?
-    ) -> Encoding {
+    private static func trimmed(_ encoding: Encoding, _ addsPrefixSpace: Bool) -> Encoding {
         var result = encoding
-        for (index, id) in encoding.ids.enumerated() {
-            guard let bytes = spelling(id) else { continue }
-            let blanks = blankCounts(Array(bytes))
+        for (index, token) in encoding.tokens.enumerated() {
+            let blanks = blankCounts(Array(token.utf8))
             guard blanks.leading > 0 || blanks.trailing > 0 else { continue }
             func trim(_ range: Range<Int>) -> Range<Int> {
                 var (start, end) = (range.lowerBound, range.upperBound)
@@ -120,11 +121,11 @@ indirect enum PostProcessor: Sendable {
 extension PostProcessor {
     init(_ node: JSONNode, at place: String) throws {
         let fields = try FieldReader(node, at: place)
-        func token(_ name: StaticString) throws -> Int32 {
+        func token(_ name: StaticString) throws -> SpecialToken {
             guard let parts = node[name]?.elements, parts.count == 2, let id = parts[1].int,
-                let narrow = Int32(exactly: id), parts[0].string != nil
+                let narrow = Int32(exactly: id), let spelling = parts[0].string
             else { throw fields.failure(name, "[token, id]") }
-            return narrow
+            return SpecialToken(id: narrow, spelling: spelling)
         }
         switch try fields.string("type") {
         case "Sequence":
@@ -148,7 +149,7 @@ extension PostProcessor {
     }
 
     private static func template(_ fields: FieldReader) throws -> PostProcessor {
-        var specials: [String: [Int32]] = [:]
+        var specials: [String: (ids: [Int32], tokens: [String])] = [:]
         let table = fields.node["special_tokens"]
         try table?.forEachMember { key, value in
             guard let name = JSONNode(document: fields.node.document, index: key).string else { return }
@@ -157,7 +158,11 @@ extension PostProcessor {
             guard ids.allSatisfy({ $0 != nil }) else {
                 throw TokenizerError(.invalidField, "\(fields.place).special_tokens.\(name).ids: expected ids")
             }
-            specials[name] = ids.compactMap(\.self)
+            let tokens = node["tokens"]?.elements.compactMap(\.string) ?? []
+            guard tokens.count == ids.count else {
+                throw TokenizerError(.invalidField, "\(fields.place).special_tokens.\(name).tokens: one for each id")
+            }
+            specials[name] = (ids.compactMap(\.self), tokens)
         }
         func pieces(_ name: StaticString) throws -> [TemplatePiece] {
             try fields.array(name).map { node in
@@ -169,10 +174,10 @@ extension PostProcessor {
                     guard id == "A" || id == "B" else { throw fields.failure(name, "the sequences A and B") }
                     return TemplatePiece(ids: nil, isSecondText: id == "B", typeID: type)
                 }
-                guard let ids = specials[id] else {
+                guard let special = specials[id] else {
                     throw TokenizerError(.invalidField, "\(fields.place).special_tokens: '\(id)' is missing")
                 }
-                return TemplatePiece(ids: ids, isSecondText: false, typeID: type)
+                return TemplatePiece(ids: special.ids, tokens: special.tokens, isSecondText: false, typeID: type)
             }
         }
         return .template(single: try pieces("single"), pair: try pieces("pair"))

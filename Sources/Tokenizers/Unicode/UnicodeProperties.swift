@@ -5,9 +5,9 @@ enum UnicodeProperties {
     private static let scriptRanges = NumberList.ranges(
         ofRuns: UnicodeScriptData.runs, values: UnicodeScriptData.names.count)
 
-    static let whitespace = atoms { $0.hasSuffix("s") || $0.hasSuffix("sw") }
+    static let whitespace = atoms { $0.dropFirst(2).contains("s") }
     /// `\w` of the pattern engine.
-    static let word = atoms { $0.utf8.count > 2 && $0.hasSuffix("w") }
+    static let word = atoms { $0.dropFirst(2).contains("w") }
     static let decimalDigit = atoms { $0.hasPrefix("Nd") }
     static let letter = atoms { $0.hasPrefix("L") }
     static let number = atoms { $0.hasPrefix("N") }
