@@ -1,0 +1,59 @@
+/// What turns a piece of text into tokens.
+enum Model: Sendable {
+    case bpe(BPEModel)
+    case unigram(UnigramModel)
+    case wordPiece(WordPieceModel)
+    case wordLevel(WordLevelModel)
+
+    var vocabulary: Vocabulary {
+        switch self {
+        case .bpe(let model): model.vocabulary
+        case .unigram(let model): model.vocabulary
+        case .wordPiece(let model): model.vocabulary
+        case .wordLevel(let model): model.vocabulary
+        }
+    }
+
+    var unknownID: Int32? {
+        if case .unigram(let model) = self { return model.unknownID }
+        return nil
+    }
+
+    /// Unigram gives what it does not know as it is found.
+    var unknownIsSpelledAsText: Bool { unknownID != nil }
+
+    /// Appends the tokens of one piece to `scratch.tokens`; those of pieces seen before come from its cache.
+    func tokenize(_ piece: UnsafeBufferPointer<UInt8>, _ scratch: EncoderScratch) throws {
+        if case .wordLevel(let model) = self { return try model.tokenize(piece, scratch) }
+        let isCached = piece.count <= PieceCache.longestKey
+        let hash = isCached ? ByteHash.hash(piece) : 0
+        if isCached, scratch.cache.append(piece, hash, to: &scratch.tokens) { return }
+        let before = scratch.tokens.count
+        switch self {
+        case .bpe(let model): try model.tokenize(piece, scratch)
+        case .unigram(let model): try model.tokenize(piece, scratch)
+        case .wordPiece(let model): try model.tokenize(piece, scratch)
+        case .wordLevel: break
+        }
+        if isCached { scratch.cache.insert(piece, hash, scratch.tokens[before...]) }
+    }
+
+    /// Reads the `model` of a `tokenizer.json`; files of old have no `type`, which their fields then tell.
+    init(_ node: JSONNode?, at place: String) throws {
+        guard let node, node.isObject else { throw TokenizerError(.invalidField, "\(place): expected an object") }
+        var type = node["type"]?.string
+        if type == nil {
+            let isWordPiece = node["max_input_chars_per_word"] != nil
+            type =
+                node["merges"] != nil
+                ? "BPE" : node["vocab"]?.isArray == true ? "Unigram" : isWordPiece ? "WordPiece" : "WordLevel"
+        }
+        switch type {
+        case "BPE": self = .bpe(try BPEModel(node, at: place))
+        case "Unigram": self = .unigram(try UnigramModel(node, at: place))
+        case "WordPiece": self = .wordPiece(try WordPieceModel(node, at: place))
+        case "WordLevel": self = .wordLevel(try WordLevelModel(node, at: place))
+        default: throw TokenizerError(.unsupported, "\(place).type: unknown model \(type ?? "")")
+        }
+    }
+}
