@@ -55,6 +55,26 @@ import Testing
         #expect(syntax?.column == 9)
     }
 
+    @Test(arguments: [
+        // What each should give was taken from Jinja2 3.1.6.
+        ("{% for i in l %}{% set x %}a{% break %}{% endset %}b{% endfor %}|{{ x }}", "|"),
+        ("{% for i in l %}{% continue %}{% else %}e{% endfor %}", "e"),
+        ("{{ 1 + 2 ~ 3 if false else 2 ** 3 ** 2 }} {{ -1|abs }} {{ 2.5|round }} {{ 1e16 }}", "64 1 2.0 1e+16"),
+        ("{{ ('<'|e) + '<' }}{{ '<'|e ~ '<' }}", "&lt;&lt;&lt;<"),
+        ("{% if false %}{{ 1|nofilter }}{% endif %}k", "k"),
+        (
+            "{% for x in l if x > 1 %}{{ loop.index }}/{{ loop.length }}{{ loop.last }} {% endfor %}",
+            "1/2False 2/2True "
+        ),
+        ("{{ 'ΑΣ'|lower }} {{ 'ß'|upper }} {{ 'e\\u0301'|length }} {{ l[::-1] }}", "ας SS 2 [3, 2, 1]"),
+        ("{{ '%5.1f|%-3s|%r' % (2.25, 'a', 'b') }} {{ '{:>4}{:,}'.format('x', 1234) }}", "  2.2|a  |'b'    x1,234"),
+        ("{{ d|tojson(indent=2) }} {{ d }}", "{\n  \"a\": 1.0\n} {'a': 1.0}"),
+    ])
+    func speaksJinja(_ source: String, _ expected: String) throws {
+        let text = try ChatTemplate(source).render(variables: ["l": [1, 2, 3], "d": ["a": 1.0]]).text
+        #expect(text.utf8.elementsEqual(expected.utf8), "\(source): \(text)")
+    }
+
     @Test func theTemplatesOwnMessageIsKept() {
         let error = #expect(throws: TemplateError.self) {
             try ChatTemplate("{{ raise_exception('only ' ~ 2) }}").render([])
