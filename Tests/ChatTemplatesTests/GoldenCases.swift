@@ -39,14 +39,3 @@ struct GoldenCase {
 func sameBytes(_ left: String, _ right: String?) -> Bool {
     right.map { left.utf8.elementsEqual($0.utf8) } ?? false
 }
-
-/// How the golden files call a failure of this kind.
-func kind(of error: TemplateError) -> String {
-    switch error.code {
-    case .raised: "raise_exception"
-    case .unknownFilterOrTest: "unknown_filter_or_test"
-    case .zeroDivision: "zero_division"
-    case .limit: "recursion"
-    default: error.code.description
-    }
-}

@@ -11,7 +11,8 @@ struct Parameters: Sendable {
                 .type,
                 "\(function)() takes at most \(names.count) argument(s) but \(arguments.positional.count) were given")
         }
-        var values: [Value?] = arguments.positional + Array(repeating: nil, count: names.count - arguments.positional.count)
+        var values: [Value?] =
+            arguments.positional + Array(repeating: nil, count: names.count - arguments.positional.count)
         for (name, value) in arguments.keywords {
             guard let index = names.firstIndex(of: name) else {
                 throw TemplateError(.type, "\(function)() got an unexpected keyword argument '\(name)'")

@@ -117,7 +117,8 @@ struct Filter: Sendable {
         return .double(scaled.rounded(method == "ceil" ? .up : .down) / scale)
     }
 
-    private static func toJSON(_ interpreter: Interpreter, _ value: Value, _ arguments: BoundArguments) throws -> Value {
+    private static func toJSON(_ interpreter: Interpreter, _ value: Value, _ arguments: BoundArguments) throws -> Value
+    {
         var indent: String?
         if let given = arguments[1], !given.isNone {
             if let text = given.text {

@@ -56,7 +56,8 @@ enum SequenceFilters {
         "sort": Filter("sort", ["reverse", "case_sensitive", "attribute"]) { interpreter, value, arguments in
             let keys = try AttributePath.list(arguments[2], foldsCase: !arguments.flag(1))
             let items = try interpreter.elements(of: value)
-            let keyed = try items.map { item in (key: try keys.map { try $0.value(of: item, interpreter) }, item: item) }
+            let keyed = try items.map { item in (key: try keys.map { try $0.value(of: item, interpreter) }, item: item)
+            }
             let sorted = try interpreter.sorted(keyed, isDescending: arguments.flag(0)) { .tuple($0.key) }
             return try interpreter.list(sorted.map(\.item))
         },
@@ -241,7 +242,8 @@ enum SequenceFilters {
         return best?.item ?? nothing("No aggregated item, sequence was empty.")
     }
 
-    private static func groups(_ interpreter: Interpreter, _ value: Value, _ arguments: BoundArguments) throws -> Value {
+    private static func groups(_ interpreter: Interpreter, _ value: Value, _ arguments: BoundArguments) throws -> Value
+    {
         let path = try AttributePath(arguments[0], foldsCase: !arguments.flag(2), missing: arguments[1])
         let shown = try AttributePath(arguments[0], missing: arguments[1])
         let keyed = try interpreter.elements(of: value).map { (key: try path.value(of: $0, interpreter), item: $0) }
@@ -256,7 +258,9 @@ enum SequenceFilters {
         }
         return try interpreter.list(
             try groups.map { group in
-                .tuple([try shown.value(of: group.items[0], interpreter), try interpreter.list(group.items)])
+                let key = try shown.value(of: group.items[0], interpreter)
+                let items = try interpreter.list(group.items)
+                return .tuple(Elements([key, items], fieldNames: ["grouper", "list"]))
             })
     }
 

@@ -1,3 +1,5 @@
+import OrderedCollections
+
 /// The methods of Python's `str`.
 enum StringMethods {
     private typealias Body = @Sendable (Interpreter, Value, String, BoundArguments) throws -> Value
@@ -18,6 +20,17 @@ enum StringMethods {
             return .callable(
                 Callable(name, typeName: "builtin_function_or_method") { interpreter, arguments in
                     try interpreter.string(try BraceFormat.format(text, arguments, interpreter))
+                })
+        }
+        if name == "format_map" {
+            return .callable(
+                Callable(name, typeName: "builtin_function_or_method") { interpreter, arguments in
+                    guard arguments.keywords.isEmpty, arguments.positional.count == 1,
+                        case .dictionary(let mapping) = arguments.positional[0]
+                    else { throw TemplateError(.type, "format_map() takes exactly one mapping") }
+                    let keywords = mapping.entries.compactMap { key, value in key.value.text.map { ($0, value) } }
+                    return try interpreter.string(
+                        try BraceFormat.format(text, Arguments(keywords: keywords), interpreter))
                 })
         }
         guard let method = table[name] else { return nil }

@@ -91,7 +91,8 @@ enum TextFilters {
         return result
     }
 
-    private static func indent(_ interpreter: Interpreter, _ value: Value, _ arguments: BoundArguments) throws -> Value {
+    private static func indent(_ interpreter: Interpreter, _ value: Value, _ arguments: BoundArguments) throws -> Value
+    {
         if case .undefined(let missing) = value { throw missing.error }
         guard let text = value.text else {
             throw TemplateError(.type, "indent: '\(value.typeName)' and 'str' cannot be added")

@@ -11,7 +11,7 @@ enum BraceFormat {
         var nextIndex: Int? = 0
 
         mutating func run(_ format: ArraySlice<Unicode.Scalar>, level: Int) throws -> String {
-            guard level < 2 else { throw TemplateError(.value, "Max string recursion exceeded") }
+            guard level <= 2 else { throw TemplateError(.value, "Max string recursion exceeded") }
             var result = String.UnicodeScalarView()
             var rest = format
             while let scalar = rest.popFirst() {

@@ -62,7 +62,7 @@ struct FormatSpecification {
         case .string(let text), .markup(let text): return try layOut(text: text, interpreter)
         case .double(let number): return try format(number, isWhole: false, interpreter)
         case .int, .bool:
-            if kind == nil, case .bool = value { return try layOut(text: value.isTruthy ? "True" : "False", interpreter) }
+            if isPlain, case .bool = value { return try layOut(text: value.isTruthy ? "True" : "False", interpreter) }
             let integer = value.integer ?? 0
             switch kind {
             case nil, "d", "n": return try layOut(integer, String(integer.magnitude), "", interpreter)
@@ -137,12 +137,16 @@ struct FormatSpecification {
             case nil:
                 digits = PlatformMath.format("%.*g", precision: max(precision ?? 6, 1), magnitude)
                 if !digits.contains("."), !digits.contains("e") { digits += ".0" }
-            case "f", "F": digits = PlatformMath.format(isAlternate ? "%#.*f" : "%.*f", precision: precision ?? 6, magnitude)
+            case "f", "F":
+                digits = PlatformMath.format(isAlternate ? "%#.*f" : "%.*f", precision: precision ?? 6, magnitude)
             case "e": digits = PlatformMath.format(isAlternate ? "%#.*e" : "%.*e", precision: precision ?? 6, magnitude)
             case "E": digits = PlatformMath.format(isAlternate ? "%#.*E" : "%.*E", precision: precision ?? 6, magnitude)
             case "g", "n":
-                digits = PlatformMath.format(isAlternate ? "%#.*g" : "%.*g", precision: max(precision ?? 6, 1), magnitude)
-            case "G": digits = PlatformMath.format(isAlternate ? "%#.*G" : "%.*G", precision: max(precision ?? 6, 1), magnitude)
+                digits = PlatformMath.format(
+                    isAlternate ? "%#.*g" : "%.*g", precision: max(precision ?? 6, 1), magnitude)
+            case "G":
+                digits = PlatformMath.format(
+                    isAlternate ? "%#.*G" : "%.*G", precision: max(precision ?? 6, 1), magnitude)
             case "%": digits = PlatformMath.format("%.*f", precision: precision ?? 6, magnitude * 100) + "%"
             default: throw unknownKind(isWhole ? "int" : "float")
             }

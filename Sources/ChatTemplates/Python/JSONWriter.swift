@@ -103,8 +103,7 @@ struct JSONWriter {
 
     private mutating func appendString(_ value: String) {
         text += "\""
-        let isPlain = value.utf8.allSatisfy { $0 >= 0x20 && $0 != 0x22 && $0 != 0x5C && ($0 < 0x80 || !ensuresASCII) }
-        // DEL is ASCII and printed as it is, in both modes.
+        let isPlain = value.utf8.allSatisfy { $0 >= 0x20 && $0 != 0x22 && $0 != 0x5C && ($0 < 0x7F || !ensuresASCII) }
         if isPlain { text += value } else { appendEscaped(value) }
         text += "\""
     }
@@ -121,11 +120,7 @@ struct JSONWriter {
             case "\u{C}": text += "\\f"
             default:
                 if scalar.value < 0x20 || (ensuresASCII && scalar.value > 0x7E) {
-                    if scalar.value == 0x7F {
-                        text.unicodeScalars.append(scalar)
-                    } else {
-                        for unit in UTF16.encode(scalar) ?? .init() { text += JSONWriter.unitEscape(unit) }
-                    }
+                    for unit in UTF16.encode(scalar) ?? .init() { text += JSONWriter.unitEscape(unit) }
                 } else {
                     text.unicodeScalars.append(scalar)
                 }

@@ -95,7 +95,9 @@ struct TextWrapper {
     private func isBlank(_ chunk: [Unicode.Scalar]) -> Bool { chunk.allSatisfy(isSpace) }
 
     /// textwrap knows ASCII's white space only.
-    private func isSpace(_ scalar: Unicode.Scalar) -> Bool { scalar == " " || (scalar.value >= 9 && scalar.value <= 13) }
+    private func isSpace(_ scalar: Unicode.Scalar) -> Bool {
+        scalar == " " || (scalar.value >= 9 && scalar.value <= 13)
+    }
 
     private func splitLong(_ chunks: inout [[Unicode.Scalar]], _ line: inout [[Unicode.Scalar]], room: Int) {
         let room = max(room, 1)

@@ -160,7 +160,9 @@ enum PercentFormat {
             if kind == "d", case .double(let number) = value { integer = Int(exactly: number.rounded(.towardZero)) }
             guard let integer else {
                 throw TemplateError(
-                    .type, "%\(kind) format: \(kind == "d" ? "a real number" : "an integer") is required, not \(value.typeName)")
+                    .type,
+                    "%\(kind) format: \(kind == "d" ? "a real number" : "an integer") is required, not \(value.typeName)"
+                )
             }
             var specification = specification
             specification.kind = kind

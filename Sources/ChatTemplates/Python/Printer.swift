@@ -48,7 +48,7 @@ enum Printer {
         case .iterator(let iterator): text += "<\(iterator.typeName) object>"
         case .callable(let callable): text += "<\(callable.typeName) \(callable.name)>"
         case .object(let namespace as Namespace): try writeNamespace(namespace, to: &text, interpreter)
-        case .object(let object): text += "<\(object.typeName) object>"
+        case .object(let object): text += try object.shown(interpreter)
         }
     }
 

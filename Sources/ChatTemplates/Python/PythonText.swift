@@ -135,7 +135,7 @@ enum PythonText {
             rest = rest.drop(while: \.isPythonSpace)
             if rest.isEmpty { return pieces }
             if limit >= 0, pieces.count >= limit {
-                pieces.append(strip(String(rest), .end, where: \.isPythonSpace))
+                pieces.append(String(rest))
                 return pieces
             }
             let end = rest.firstIndex(where: \.isPythonSpace) ?? rest.endIndex
@@ -152,7 +152,7 @@ enum PythonText {
             while let last = rest.last, last.isPythonSpace { rest.removeLast() }
             if rest.isEmpty { break }
             if pieces.count >= limit {
-                pieces.append(strip(String(rest), .start, where: \.isPythonSpace))
+                pieces.append(String(rest))
                 break
             }
             let start = rest.lastIndex(where: \.isPythonSpace).map { rest.index(after: $0) } ?? rest.startIndex

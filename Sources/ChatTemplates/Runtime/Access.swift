@@ -5,8 +5,8 @@ extension Interpreter {
     /// `object.name`: an attribute first, then an element of that key, else undefined.
     func attribute(_ name: String, of object: Value) throws -> Value {
         if case .undefined(let missing) = object {
-            if name.hasPrefix("__"), name.hasSuffix("__") {
-                return .undefined(Undefined(.attribute(owner: object.ownerName, name: name)))
+            if Sandbox.commonInternals.contains(name) {
+                return .undefined(Undefined(.unsafe(owner: object.typeName, name: name)))
             }
             throw missing.error
         }
@@ -45,7 +45,9 @@ extension Interpreter {
         case .list(let elements):
             if Sandbox.listMutators.contains(name) { return Value.none }
             return ContainerMethods.method(name, of: elements, isList: true)
-        case .tuple(let elements): return ContainerMethods.method(name, of: elements, isList: false)
+        case .tuple(let elements):
+            if let field = elements.fieldNames.firstIndex(of: name) { return elements.items[field] }
+            return ContainerMethods.method(name, of: elements, isList: false)
         case .callable(let callable): return callable.attributes[name]
         case .range(let range): return ContainerMethods.attribute(name, of: range)
         case .int, .bool, .double: return NumberMethods.attribute(name, of: object)

@@ -37,7 +37,9 @@ extension Value {
         // Beyond 2^53 the conversion above may have rounded the integer.
         let exactA = integer ?? Int(exactly: a)
         let exactB = other.integer ?? Int(exactly: b)
-        guard let exactA, let exactB else { return exactA == nil && exactB == nil ? .equal : (exactA == nil ? .greater : .less) }
+        guard let exactA, let exactB else {
+            return exactA == nil && exactB == nil ? .equal : (exactA == nil ? .greater : .less)
+        }
         return exactA < exactB ? .less : exactA == exactB ? .equal : .greater
     }
 

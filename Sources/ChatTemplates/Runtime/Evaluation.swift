@@ -93,7 +93,11 @@ extension Interpreter {
         }
         var text = ""
         for value in values {
-            if case .markup(let safe) = value { text += safe } else { text += Markup.escape(try Printer.string(value, self)) }
+            if case .markup(let safe) = value {
+                text += safe
+            } else {
+                text += Markup.escape(try Printer.string(value, self))
+            }
         }
         try allocate(text.utf8.count)
         return .markup(text)

@@ -86,7 +86,10 @@ final class Interpreter {
         switch statement {
         case .setBlock(let target, let filter, let body):
             let inner = Scope(parent: scope)
-            let text = try capture { _ = try $0.execute(body, inner) }
+            var flow = Flow.next
+            let text = try capture { flow = try $0.execute(body, inner) }
+            // A `break` within leaves the loop, and nothing is assigned.
+            if flow != .next { return flow }
             var value: Value = escapes ? .markup(text) : .string(text)
             if let filter { value = try evaluateFilters(filter, on: value, inner) }
             try assign(value, to: target, scope)
@@ -95,7 +98,9 @@ final class Interpreter {
             try write(try evaluateCall(call, scope, caller: .callable(makeMacro(macro, scope))))
         case .filterBlock(let filter, let body):
             let inner = Scope(parent: scope)
-            let text = try capture { _ = try $0.execute(body, inner) }
+            var flow = Flow.next
+            let text = try capture { flow = try $0.execute(body, inner) }
+            if flow != .next { return flow }
             try write(try evaluateFilters(filter, on: .string(text), inner))
         case .with(let bindings, let body):
             let inner = Scope(parent: scope)

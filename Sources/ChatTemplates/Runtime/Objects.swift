@@ -132,6 +132,8 @@ final class LoopContext: RuntimeObject {
 
     override var length: Int? { try? count() }
 
+    override func shown(_ interpreter: Interpreter) throws -> String { "<LoopContext \(index + 1)/\(try count())>" }
+
     override func elements() throws -> [Value]? {
         var rest: [Value] = []
         while let value = try next() { rest.append(.tuple([value, .object(self)])) }
@@ -199,6 +201,8 @@ final class Joiner: RuntimeObject {
 /// `self`: the template's blocks as functions.
 final class BlocksReference: RuntimeObject {
     override var typeName: String { "TemplateReference" }
+
+    override func shown(_ interpreter: Interpreter) throws -> String { "<TemplateReference None>" }
 
     override func attribute(_ name: String, _ interpreter: Interpreter) throws -> Value? {
         guard let block = interpreter.tree.blocks[name] else { return nil }

@@ -5,7 +5,6 @@ extension Interpreter {
     func apply(_ operation: BinaryOperation, _ left: Value, _ right: Value) throws -> Value {
         if case .undefined(let missing) = left { throw missing.error }
         if operation == .modulo, let format = left.text {
-            if case .undefined(let missing) = right { throw missing.error }
             return try string(try PercentFormat.format(format, right, self))
         }
         if case .undefined(let missing) = right { throw missing.error }

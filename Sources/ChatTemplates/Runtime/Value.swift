@@ -52,9 +52,12 @@ final class Undefined {
 final class Elements {
     let items: [Value]
     let depth: Int
+    /// Names of the elements of a named tuple, as `groupby` makes them.
+    let fieldNames: [String]
 
-    init(_ items: [Value]) {
+    init(_ items: [Value], fieldNames: [String] = []) {
         self.items = items
+        self.fieldNames = fieldNames
         depth = 1 + items.reduce(0) { max($0, $1.depth) }
     }
 }
@@ -173,6 +176,8 @@ class RuntimeObject {
         throw TemplateError(.type, "'\(typeName)' object is not callable")
     }
     var isCallable: Bool { false }
+    /// Python's `repr`.
+    func shown(_ interpreter: Interpreter) throws -> String { "<\(typeName) object>" }
     /// What iterating over it gives; nil where it cannot be iterated.
     func elements() throws -> [Value]? { nil }
     var length: Int? { nil }

@@ -84,9 +84,11 @@ struct Lexer {
     private mutating func takeSign() -> StripSign {
         guard position < source.count else { return .none }
         switch source[position] {
-        case UInt8(ascii: "-"): position += 1
+        case UInt8(ascii: "-"):
+            position += 1
             return .minus
-        case UInt8(ascii: "+"): position += 1
+        case UInt8(ascii: "+"):
+            position += 1
             return .plus
         default: return .none
         }

@@ -10,7 +10,9 @@ struct NumberScanner {
         return (integerEnd(), false)
     }
 
-    private func isDigit(_ index: Int) -> Bool { index < source.count && source[index] >= 0x30 && source[index] <= 0x39 }
+    private func isDigit(_ index: Int) -> Bool {
+        index < source.count && source[index] >= 0x30 && source[index] <= 0x39
+    }
 
     private func digitsEnd(from index: Int, _ isDigit: (UInt8) -> Bool) -> Int {
         var index = index
