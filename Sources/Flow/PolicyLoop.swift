@@ -80,21 +80,24 @@ public struct PolicyLoop: Sendable {
             {
                 try metrics.add(try await timer.measure(.evaluate) { try await evaluator.evaluate() })
             }
-            try observer.willSave(state)
-            if settings.saveEvery > 0, state.step % settings.saveEvery == 0 {
-                // The metrics of a step are on disk before a checkpoint that counts it done.
-                try finish(&metrics, trajectories, timer)
-                try await actor.save(step: state.step, state: state)
+            try finish(&metrics, trajectories, timer)
+            if settings.saveEvery > 0, state.step % settings.saveEvery == 0, state.step < settings.totalSteps {
+                try await timer.measure(.save) { [state] in try await save(state) }
                 saved = state.step
-            } else {
-                try finish(&metrics, trajectories, timer)
             }
         }
-        if state.step >= settings.totalSteps { try await evaluate("after", &state) }
-        if saved != state.step || state.step >= settings.totalSteps {
-            try await actor.save(step: state.step, state: state)
+        if state.step >= settings.totalSteps, !state.evaluations.keys.contains(where: { $0.hasPrefix("after:") }) {
+            try await evaluate("after", &state)
         }
+        if saved != state.step { try await save(state) }
         return state
+    }
+
+    /// The metrics of a step are on disk before a checkpoint that counts it done.
+    private func save(_ state: LoopState) async throws {
+        try observer.phaseBegins(.save)
+        try observer.willSave(state)
+        try await actor.save(step: state.step, state: state)
     }
 
     /// One step, up to the update.

@@ -1,6 +1,5 @@
 import Algorithms
 public import Checkpoints
-import Dispatch
 public import Flow
 import Foundation
 public import Models
@@ -25,8 +24,6 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         public var maxPrefillTokens = 8192
         public var ignoresEndOfTurn = false
         public var stop: [String] = []
-        /// Nil for a worker that only samples.
-        public var training: TrainingPlan?
 
         public init(modelPath: String, dtype: DType, device: Device) {
             self.modelPath = modelPath
@@ -40,12 +37,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         let model: any CausalLanguageModel
         let rollout: RolloutEngine
         let text: TextProcessor
-        var training: TrainingParts?
     }
 
     private let executor: TensorExecutor
     private let plan: Plan
     private var parts: Parts?
+    private var trainingParts: TrainingParts?
     private var digest: String?
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
@@ -66,10 +63,14 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         let rollout = RolloutEngine(
             model: model, options: .init(maxRows: plan.maxRows, maxPrefillTokens: plan.maxPrefillTokens))
         rollout.makeDetokenizer = text.makeDetokenizer
-        parts = Parts(
-            source: source, model: model, rollout: rollout, text: text,
-            training: try plan.training.map { try TrainingParts($0, model: model, source: source) })
+        parts = Parts(source: source, model: model, rollout: rollout, text: text)
         return text
+    }
+
+    /// Makes the optimizer and what else training needs; a worker that only samples does without.
+    public func prepare(_ plan: TrainingPlan) throws {
+        let parts = try loaded()
+        trainingParts = try TrainingParts(plan, model: parts.model, source: parts.source)
     }
 
     private func loaded() throws -> Parts {
@@ -78,10 +79,10 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     }
     private func training() throws -> (Parts, TrainingParts) {
         let parts = try loaded()
-        guard let training = parts.training else {
-            throw WorkerError(.badSetting, "this policy worker was made to sample, not to train")
+        guard let trainingParts else {
+            throw WorkerError(.badSetting, "the policy worker was asked to train before prepare(_:)")
         }
-        return (parts, training)
+        return (parts, trainingParts)
     }
 
     // MARK: - Rollout
@@ -187,21 +188,38 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
             step: step, tensors: training.trainer.optimizer.state(), state: Array(JSONEncoder().encode(envelope)))
     }
 
-    public func restore() throws -> LoopState? {
+    public func restore() throws -> LoopState? { try restore(from: nil).state }
+
+    /// Goes on from the checkpoint at `path`, or from the newest whole one of the run's own folder.
+    /// - Returns: its state, and what was passed over because it is damaged.
+    func restore(from path: String?) throws -> (state: LoopState?, skipped: [String]) {
         let (parts, training) = try training()
-        guard let store = training.store, let found = try store.latest() else { return nil }
-        let envelope = try JSONDecoder().decode(SavedState.self, from: Data(found.state))
-        guard envelope.modelDigest == parts.source.digest else {
+        var skipped: [String] = []
+        let found: CheckpointStore.Checkpoint
+        if let path {
+            found = try CheckpointStore.checkpoint(at: path)
+        } else {
+            guard let store = training.store else { return (nil, []) }
+            let latest = try store.latest()
+            skipped = latest.skipped.map(\.description)
+            guard let newest = latest.checkpoint else { return (nil, skipped) }
+            found = newest
+        }
+        let saved = try JSONDecoder().decode(SavedState.self, from: Data(found.state))
+        guard saved.modelDigest == parts.source.digest else {
             throw WorkerError(
                 .badCheckpoint,
                 "\(found.folder): was written for another model than \(parts.source.path); give the run another folder "
                     + "(trainer.default_local_dir) or set trainer.resume_mode=disable")
         }
-        try training.trainer.optimizer.restore(stepCount: envelope.optimizerSteps) { try found.tensor(named: $0) }
-        parts.rollout.weightVersion = envelope.weightVersion
+        try training.trainer.optimizer.restore(stepCount: saved.optimizerSteps) { try found.tensors.tensor(named: $0) }
+        parts.rollout.weightVersion = saved.weightVersion
         digest = nil
-        return envelope.loop
+        return (saved.loop, skipped)
     }
+
+    /// Removes the checkpoints of an earlier run in the same folder, so that a later resume cannot take one of them.
+    func forgetCheckpoints() throws { try training().1.store?.removeAll() }
 
     // MARK: - Reference
 
@@ -217,7 +235,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     }
 
     /// Every tensor under its checkpoint name, for export; the views are of the live weights.
-    public func export(to folder: String, tokenizerFrom path: String? = nil) throws {
+    public func export(to folder: String) throws {
         let parts = try loaded()
         try ModelExport.write(model: parts.model, source: parts.source, to: folder)
     }

@@ -1,6 +1,6 @@
 import Algorithms
 import Checkpoints
-import Config
+public import Config
 import Datasets
 public import Flow
 import Models
@@ -14,13 +14,11 @@ public struct TrainingPlan: Sendable {
     public var actor: ActorSettings
     public var algorithm: AlgorithmSettings
     public var rollout: RolloutSettings
-    public var totalSteps: Int
     /// Optimizer steps of the whole run, for the learning rate's schedule.
     public var optimizerSteps: Int
     public var needsReference: Bool
     public var checkpointFolder: String?
     public var checkpointsKept: Int?
-    public var maxResponseLength: Int
 }
 
 /// The trainer of a policy worker with everything it needs; lives on the worker's thread.
@@ -76,7 +74,7 @@ struct TrainingParts {
                     beta1: optim.betas[0], beta2: optim.betas[1], epsilon: optim.eps, weightDecay: optim.weightDecay)),
             schedule: schedule, settings: settings)
         store = try plan.checkpointFolder.map {
-            try CheckpointStore(folder: $0, keepLast: plan.checkpointsKept)
+            try CheckpointStore(folder: $0, keepLast: plan.checkpointsKept ?? Int.max)
         }
     }
 

@@ -1,0 +1,119 @@
+import Config
+import Datasets
+import Flow
+import Foundation
+import Logging
+import RolloutCore
+import TensorCore
+
+/// What a configuration comes to on this machine: device, types, seeds.
+struct RunPlan {
+    let config: RunConfig
+    let device: Device
+    let dtype: DType
+
+    /// - Throws: ``WorkerError`` with code `device` when the device asked for is not there.
+    init(_ config: RunConfig) throws {
+        self.config = config
+        device = try DeviceChoice(config.device).open()
+        dtype = config.model.dtype == .bfloat16 ? .bfloat16 : .float32
+    }
+
+    var policy: PolicyWorker.Plan {
+        var plan = PolicyWorker.Plan(modelPath: config.model.path, dtype: dtype, device: device)
+        plan.templatePath = config.model.chatTemplate
+        plan.checkpointsActivations = config.model.enableGradientCheckpointing
+        plan.maxRows = config.rollout.maxNumSeqs
+        plan.ignoresEndOfTurn = config.rollout.ignoreEOS
+        plan.stop = config.rollout.stop
+        return plan
+    }
+
+    func training(totalSteps: Int, checkpoints: String) -> TrainingPlan {
+        let perBatch = (config.data.trainBatchSize + config.actor.ppoMiniBatchSize - 1) / config.actor.ppoMiniBatchSize
+        return TrainingPlan(
+            actor: config.actor, algorithm: config.algorithm, rollout: config.rollout,
+            optimizerSteps: totalSteps * perBatch * config.actor.ppoEpochs,
+            needsReference: config.needsReferenceModel, checkpointFolder: checkpoints,
+            checkpointsKept: config.trainer.maxActorCheckpointsToKeep)
+    }
+
+    func loop(totalSteps: Int) -> PolicyLoop.Settings {
+        let rollout = config.rollout
+        let stepsPerBatch =
+            (config.data.trainBatchSize + config.actor.ppoMiniBatchSize - 1) / config.actor.ppoMiniBatchSize
+            * config.actor.ppoEpochs
+        return PolicyLoop.Settings(
+            totalSteps: totalSteps,
+            rollout: RolloutRequestSettings(
+                n: rollout.n, temperature: rollout.temperature, topK: rollout.topK, topP: rollout.topP,
+                minP: rollout.minP, maxTokens: config.data.maxResponseLength, seed: 0),
+            seed: UInt64(config.seed), saveEvery: config.trainer.saveFreq, evaluateEvery: config.trainer.testFreq,
+            evaluatesFirst: config.trainer.valBeforeTrain,
+            recomputesOldLogProbs: stepsPerBatch > 1 || config.algorithm.useKLInReward,
+            samplesLogged: config.trainer.logSamples)
+    }
+
+    var validation: RolloutRequestSettings {
+        let sampling = config.rollout.valKwargs
+        return RolloutRequestSettings(
+            n: sampling.n, temperature: sampling.doSample ? sampling.temperature : 0, topK: sampling.topK,
+            topP: sampling.topP, maxTokens: config.data.maxResponseLength,
+            seed: SplitMix64Seed.validation(UInt64(config.seed)))
+    }
+}
+
+enum SplitMix64Seed {
+    /// Validation draws from a stream of its own, so that evaluating more often changes nothing in training.
+    static func validation(_ seed: UInt64) -> UInt64 { RolloutCore.SplitMix64.seed(seed, 0x76616C) }
+}
+
+/// `device` of the configuration or the command line, opened.
+public enum DeviceChoice: Sendable, Hashable {
+    case auto
+    case cpu
+    case cuda(Int)
+
+    init(_ setting: RunConfig.Device) {
+        switch setting {
+        case .auto: self = .auto
+        case .cpu: self = .cpu
+        case .cuda(let index): self = .cuda(index ?? 0)
+        }
+    }
+
+    /// `auto`, `cpu`, `cuda` or `cuda:N`; nil for anything else.
+    public init?(_ text: String) {
+        switch text {
+        case "auto": self = .auto
+        case "cpu": self = .cpu
+        case "cuda": self = .cuda(0)
+        default:
+            guard text.hasPrefix("cuda:"), let index = Int(text.dropFirst(5)), index >= 0 else { return nil }
+            self = .cuda(index)
+        }
+    }
+
+    /// Opens libtorch's CUDA half where it is wanted. `auto` takes the CPU when there is no GPU.
+    /// - Throws: ``WorkerError`` with code `device`.
+    public func open() throws -> TensorCore.Device {
+        switch self {
+        case .cpu: return .cpu
+        case .auto:
+            guard FileManager.default.fileExists(atPath: "/dev/nvidia0") else { return .cpu }
+            return try DeviceChoice.cuda(0).open()
+        case .cuda(let index):
+            try Torch.loadCUDA(from: Self.cudaFolder)
+            guard index < Torch.cudaDeviceCount else {
+                throw WorkerError(
+                    .device, "device cuda:\(index) is not there: this machine has \(Torch.cudaDeviceCount) CUDA devices")
+            }
+            return .cuda(index)
+        }
+    }
+
+    /// Where `libtorch_cuda.so` lies: beside the libtorch that FLEDGE_TORCH names, else on the library path.
+    private static var cudaFolder: String {
+        ProcessInfo.processInfo.environment["FLEDGE_TORCH"].map { $0 + "/lib" } ?? ""
+    }
+}

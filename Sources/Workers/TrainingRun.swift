@@ -1,0 +1,149 @@
+import Algorithms
+public import Config
+public import Flow
+import Foundation
+public import Logging
+public import OrderedCollections
+import Rewards
+public import Telemetry
+import TensorCore
+
+/// A run, from a configuration to its result.
+public struct TrainingRun: Sendable {
+    public let config: RunConfig
+    public let folder: RunFolder
+    public let log: Logger
+    /// Where progress is drawn; nil for none.
+    public let view: (@Sendable (_ totalSteps: Int) -> LiveView)?
+    /// Of Fledge and what it stands on, for the record.
+    public let versions: OrderedDictionary<String, String>
+
+    public init(
+        config: RunConfig, log: Logger, versions: OrderedDictionary<String, String>,
+        view: (@Sendable (_ totalSteps: Int) -> LiveView)? = nil
+    ) {
+        self.config = config
+        self.log = log
+        self.versions = versions
+        self.view = view
+        folder = RunFolder(config.runFolder)
+    }
+
+    /// The names that this build's registries know, for the configuration.
+    public static var knownNames: KnownNames {
+        KnownNames(
+            advantageEstimators: AdvantageEstimators.all.keys.sorted(), policyLosses: PolicyLosses.all.keys.sorted(),
+            rewards: RewardRegistry.builtIn.entries.map(\.name))
+    }
+
+    /// What a run came to.
+    public struct Outcome: Sendable {
+        public var state: LoopState
+        public var totalSteps: Int
+        /// The step that the run went on from; nil for a new one.
+        public var resumedStep: Int?
+        public var wasStopped: Bool { state.step < totalSteps }
+    }
+
+    /// Trains. `onStart` gets the observer, so that a signal handler can ask it to stop.
+    public func run(onStart: @Sendable (RunObserver) -> Void = { _ in }) async throws -> Outcome {
+        let plan = try RunPlan(config)
+        if let threads = config.trainer.numThreads { Torch.threadCount = threads }
+        if config.trainer.deterministic { Torch.useDeterministicAlgorithms(true) }
+
+        // What can fail cheaply comes first: the reward file, the data, then the weights.
+        let reward = try await RewardFactory.make(config)
+        do {
+            let outcome = try await run(plan, reward, onStart)
+            await RewardFactory.shutdown(reward)
+            return outcome
+        } catch {
+            await RewardFactory.shutdown(reward)
+            throw error
+        }
+    }
+
+    private func run(
+        _ plan: RunPlan, _ reward: any Reward, _ onStart: @Sendable (RunObserver) -> Void
+    ) async throws -> Outcome {
+        let start = ContinuousClock.now
+        let data = try DataSources(config)
+        let worker = PolicyWorker(plan.policy)
+        let text = try await worker.load()
+        let prompts = try data.prepare(config, PromptEncoder(text: text, data: config.data), log)
+        try folder.create()
+        try await worker.prepare(plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints))
+
+        let resumed = try await resume(worker)
+        let recorder = try RunRecorder(folder, resumingAfter: resumed?.step ?? (folder.holdsRun ? -1 : nil))
+        try folder.write(config: config.resolvedYAML())
+        let view = view?(prompts.totalSteps)
+        if resumed != nil, let view {
+            view.replay(
+                try MetricsHistory(reading: folder.metrics).steps.map { StepView($0, totalSteps: prompts.totalSteps) })
+        }
+        let observer = RunObserver(
+            folder: folder, recorder: recorder, view: view,
+            summary: RunSummary(
+                status: .running, steps: resumed?.step ?? 0, totalSteps: prompts.totalSteps, model: config.model.path,
+                device: plan.device.description, versions: versions, heldOutExactMatch: resumed?.exactMatch))
+        try observer.finish { _ in }
+        onStart(observer)
+
+        let rewards = RewardWorker(
+            reward: reward, policy: RewardFactory.policy(config.reward), maxResponseTokens: config.data.maxResponseLength)
+        let evaluator = HeldOutEvaluator(
+            prompts: prompts.heldOut, rollout: worker, settings: plan.validation, reward: rewards,
+            batchSize: config.data.valBatchSize ?? prompts.heldOut.count)
+        let loop = PolicyLoop(
+            settings: plan.loop(totalSteps: prompts.totalSteps), prompts: prompts.pipeline, rollout: worker,
+            reward: rewards, actor: worker, reference: config.needsReferenceModel ? worker.reference : nil,
+            evaluator: prompts.heldOut.isEmpty ? nil : evaluator, observer: observer, log: log)
+        do {
+            let state = try await loop.run(from: resumed)
+            let seconds = (ContinuousClock.now - start) / .seconds(1)
+            try observer.finish { summary in
+                summary.status = state.step < prompts.totalSteps ? .interrupted : .finished
+                summary.steps = state.step
+                summary.heldOutExactMatch = state.exactMatch
+                summary.times["time/run_s"] = seconds
+            }
+            if config.trainer.logger.contains(.html) { try folder.writeReport() }
+            return Outcome(state: state, totalSteps: prompts.totalSteps, resumedStep: resumed?.step)
+        } catch {
+            // The first error is the one to tell; a folder that cannot be written either must not hide it.
+            do {
+                try observer.finish { summary in
+                    summary.status = .failed
+                    summary.failure = "\(error)"
+                }
+            } catch let second {
+                log.error("the run's summary could not be written: \(second)")
+            }
+            throw error
+        }
+    }
+
+    private func resume(_ worker: PolicyWorker) async throws -> LoopState? {
+        guard config.trainer.resumeMode != .disable else {
+            try await worker.forgetCheckpoints()
+            return nil
+        }
+        let (state, skipped) = try await worker.restore(from: config.trainer.resumeFromPath)
+        for reason in skipped { log.warning("\(reason)") }
+        if let state {
+            log.info("going on from step \(state.step)")
+        } else if folder.holdsRun {
+            log.notice("\(folder.path) holds a run without a whole checkpoint: it begins anew")
+        }
+        return state
+    }
+}
+
+extension LoopState {
+    /// The held-out rates among the evaluations, for the summary.
+    var exactMatch: RunSummary.ExactMatch? {
+        let before = evaluations["before:val/exact_match"], after = evaluations["after:val/exact_match"]
+        return before == nil && after == nil ? nil : RunSummary.ExactMatch(before: before, after: after)
+    }
+}

@@ -1,0 +1,81 @@
+import ArgumentParser
+import Config
+import Dispatch
+import Foundation
+import Logging
+import Telemetry
+import Workers
+
+struct Train: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Train a model by reinforcement learning, as a YAML file says.",
+        discussion: """
+            Every setting can be overridden by key=value. A run that was stopped or killed goes on where its last
+            checkpoint was when the same command is given again. Ctrl-C finishes the step and saves; a second one ends at once.
+
+            EXAMPLES
+              fledge train recipes/quickstart.yaml
+              fledge train recipes/quickstart.yaml device=cuda model.dtype=bfloat16
+              fledge train my.yaml trainer.default_local_dir=runs/try2 trainer.resume_mode=disable
+            All settings with their defaults: recipes/example.yaml.
+            """)
+
+    @Argument(help: "The YAML file.", completion: .file(extensions: ["yaml", "yml"]))
+    var config: String
+
+    @Argument(help: ArgumentHelp("Settings to override.", valueName: "key=value"))
+    var overrides: [String] = []
+
+    func run() async throws {
+        let settings = try Failures.reported {
+            try RunConfig(contentsOf: URL(fileURLWithPath: config), overrides: overrides, names: TrainingRun.knownNames)
+        }
+        for warning in settings.warnings { Console.note("warning: \(warning)") }
+        try await Failures.reported { try await train(settings) }
+    }
+
+    private func train(_ settings: RunConfig) async throws {
+        let draws = settings.trainer.logger.contains(.console)
+        let title = "\(settings.experimentName): \(settings.model.path)"
+        let run = TrainingRun(
+            config: settings, log: Console.logger, versions: Version.record,
+            view: draws ? { LiveView(title: title, totalSteps: $0) } : nil)
+        let interrupts = InterruptHandler()
+        let outcome = try await run.run { observer in
+            interrupts.onFirst {
+                observer.requestStop()
+                Console.note("stopping after this step; press Ctrl-C again to end at once")
+            }
+        }
+        try report(outcome, run)
+        if outcome.wasStopped, interrupts.wasInterrupted { throw ExitCode(130) }
+    }
+
+    private func report(_ outcome: TrainingRun.Outcome, _ run: TrainingRun) throws {
+        let folder = run.folder
+        if let resumed = outcome.resumedStep, resumed >= outcome.totalSteps {
+            Console.say(
+                """
+                \(folder.path) is complete: \(resumed) of \(outcome.totalSteps) steps were done before, and nothing was trained now.
+                To go on, raise trainer.total_training_steps; to begin anew, trainer.resume_mode=disable.
+                """)
+        }
+        let traits = StandardStream.output.traits
+        let history = try MetricsHistory(reading: folder.metrics)
+        if history.steps.count > 1 {
+            let plot = LinePlot(
+                title: "reward", series: history.score, width: min(100, traits.width()), height: 12,
+                usesUnicode: traits.usesUnicode)
+            for line in plot.lines() { Console.say(line) }
+        }
+        if let match = try folder.readSummary()?.heldOutExactMatch {
+            func percent(_ rate: Double?) -> String { rate.map { "\(($0 * 1000).rounded() / 10) %" } ?? "not measured" }
+            Console.say("held-out exact match: before \(percent(match.before)), after \(percent(match.after))")
+        }
+        Console.say("the run's folder: \(folder.path)")
+        if outcome.wasStopped {
+            Console.say(
+                "stopped at step \(outcome.state.step) of \(outcome.totalSteps), saved; the same command goes on from there")
+        }
+    }
+}
