@@ -99,11 +99,14 @@ public final class AdamW {
 
     // MARK: - State
 
+    /// What a parameter's float32 weights are called in ``state()``.
+    public static func masterName(_ parameter: Parameter) -> String { "master." + parameter.name }
+
     /// Everything that a resumed run needs, under stable names; the tensors themselves, not copies.
     public func state() -> [(name: String, tensor: Tensor)] {
         var all: [(String, Tensor)] = []
         for (index, parameter) in parameters.enumerated() {
-            all.append(("master." + parameter.name, masters[index]))
+            all.append((Self.masterName(parameter), masters[index]))
             all.append(("exp_avg." + parameter.name, expAvgs[index]))
             all.append(("exp_avg_sq." + parameter.name, expAvgSqs[index]))
             all.append(("step." + parameter.name, steps[index]))

@@ -240,6 +240,25 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         try ModelExport.write(model: parts.model, source: parts.source, to: folder)
     }
 
+    /// Runs `body` on the worker's thread with its model.
+    func withModel<Result: Sendable>(
+        _ body: @Sendable (any CausalLanguageModel, Device) throws -> Result
+    ) throws -> Result { try body(loaded().model, plan.device) }
+
+    /// Replaces the weights by those of a run's newest whole checkpoint, for a worker that does not train.
+    public func loadWeights(checkpoints folder: String) throws {
+        let parts = try loaded()
+        guard let checkpoint = try CheckpointStore(folder: folder, keepLast: Int.max).latest().checkpoint else {
+            throw WorkerError(.badCheckpoint, "\(folder) holds no whole checkpoint")
+        }
+        try withNoGrad {
+            for parameter in parts.model.parameters {
+                try parameter.tensor.copy(from: checkpoint.tensors.tensor(named: AdamW.masterName(parameter)))
+            }
+        }
+        digest = nil
+    }
+
     public func memory() throws -> MemoryStatistics { try plan.device.memory() }
     public var parameterCount: Int { parts?.model.parameterCount ?? 0 }
 }

@@ -1,0 +1,43 @@
+public import Config
+public import Flow
+public import Logging
+import Rewards
+public import Telemetry
+
+/// A model measured on a recipe's held-out prompts, without training.
+public struct Evaluation: Sendable {
+    public let config: RunConfig
+    public let log: Logger
+
+    public init(config: RunConfig, log: Logger) {
+        self.config = config
+        self.log = log
+    }
+
+    /// - Parameter checkpoints: a run's checkpoint folder, to measure its newest weights; nil for the recipe's model.
+    public func run(checkpoints: String? = nil) async throws -> (metrics: PhaseMetrics, answers: [Trajectory]) {
+        let plan = try RunPlan(config)
+        let reward = try await RewardFactory.make(config)
+        do {
+            let worker = PolicyWorker(plan.policy)
+            let text = try await worker.load()
+            if let checkpoints { try await worker.loadWeights(checkpoints: checkpoints) }
+            let prompts = try DataSources(config).prepare(config, PromptEncoder(text: text, data: config.data), log)
+            guard !prompts.heldOut.isEmpty else {
+                throw WorkerError(.badData, "data.val_files names nothing to measure on")
+            }
+            let evaluator = HeldOutEvaluator(
+                prompts: prompts.heldOut, rollout: worker, settings: plan.validation,
+                reward: RewardWorker(
+                    reward: reward, policy: RewardFactory.policy(config.reward),
+                    maxResponseTokens: config.data.maxResponseLength),
+                batchSize: config.data.valBatchSize ?? prompts.heldOut.count)
+            let result = try await evaluator.answers()
+            await RewardFactory.shutdown(reward)
+            return (result.metrics, result.trajectories)
+        } catch {
+            await RewardFactory.shutdown(reward)
+            throw error
+        }
+    }
+}

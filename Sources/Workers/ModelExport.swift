@@ -1,0 +1,18 @@
+import Checkpoints
+import Models
+import TensorCore
+
+/// A model with what belongs to it, as a Hugging Face folder.
+enum ModelExport {
+    static func write(model: any CausalLanguageModel, source: ModelSource, to folder: String) throws {
+        let companions =
+            if let original = source.folder {
+                try HuggingFaceExporter.companions(in: original)
+            } else if let file = source.gguf {
+                try GGUFTokenizerExport.files(GGUFTokenizerMetadata(file))
+            } else { [HuggingFaceExporter.CompanionFile]() }
+        try HuggingFaceExporter.write(
+            tensors: model.namedTensors().map { ($0.name, try $0.tensor.detached()) }, config: source.config,
+            tokenizerFiles: companions, to: folder)
+    }
+}

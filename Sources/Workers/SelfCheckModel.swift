@@ -1,0 +1,96 @@
+import Models
+import RolloutCore
+import RolloutEngine
+import TensorCore
+import TrainingEngine
+
+/// The end-to-end part of the self-check: a small Llama with random weights samples, scores and learns.
+struct SelfCheckModel {
+    let device: Device
+    let dtype: DType
+
+    private static let config = LlamaConfig(
+        shape: ModelShape(
+            vocabulary: 500, hidden: 128, layers: 3, queryHeads: 4, keyValueHeads: 2, headDim: 64, maxPositions: 256),
+        intermediate: 256, normEps: 1e-5, rotary: RotaryFrequencies(headDim: 64, theta: 10000), tiedEmbeddings: true)
+
+    private func model(_ device: Device, _ dtype: DType) throws -> LlamaModel {
+        try LlamaModel(
+            Self.config,
+            ParameterBuilder(
+                source: RandomWeights(seed: 5, standardDeviation: 0.08), dtype: dtype, device: device))
+    }
+
+    private static let prompts: [[Int32]] = (0..<3).map { index in
+        (0..<20).map { Int32($0 * 13 % 500) } + [Int32(index), Int32(index * 7 + 1)]
+    }
+
+    func results(tolerance: Double) throws -> [SelfCheck.Result] {
+        [
+            try scores(tolerance), try samplerAgreesWithTrainer(), try learns(),
+        ]
+    }
+
+    private static var sequences: [TrainingSequence] {
+        prompts.enumerated().flatMap { index, prompt in
+            (0..<2).map { TrainingSequence(prompt: prompt, response: [Int32(5 + index), Int32(9 * $0 + 2), 77, 4]) }
+        }
+    }
+
+    private func trainer(_ device: Device, _ dtype: DType) throws -> PolicyTrainer {
+        let model = try model(device, dtype)
+        return PolicyTrainer(
+            model: model, optimizer: try AdamW(parameters: model.parameters, settings: .init(weightDecay: 0)),
+            schedule: LearningRateSchedule(peak: 1e-3))
+    }
+
+    private func scores(_ tolerance: Double) throws -> SelfCheck.Result {
+        let reference = try trainer(.cpu, .float32).score(Self.sequences).logProbs.flatMap { $0 }
+        let candidate = try trainer(device, dtype).score(Self.sequences).logProbs.flatMap { $0 }
+        return SelfCheck.Result(
+            name: "model: log-probabilities", error: try SelfCheck.distance(Tensor(candidate), Tensor(reference)),
+            tolerance: tolerance)
+    }
+
+    /// On one device: what the sampler records against what the trainer computes, the largest difference of any token.
+    private func samplerAgreesWithTrainer() throws -> SelfCheck.Result {
+        let trainer = try trainer(device, dtype)
+        let engine = RolloutEngine(model: trainer.model)
+        let requests = Self.prompts.enumerated().map {
+            RolloutRequest(prompt: $1, sampling: SamplingParameters(n: 4, maxTokens: 12, seed: UInt64($0)))
+        }
+        var worst = 0.0
+        for (request, samples) in zip(requests, try engine.generate(requests)) {
+            let scored = try trainer.score(samples.map { TrainingSequence(prompt: request.prompt, response: $0.tokens) })
+            for (sample, logProbs) in zip(samples, scored.logProbs) {
+                for (a, b) in zip(sample.logProbs, logProbs) { worst = max(worst, Double(abs(a - b))) }
+            }
+        }
+        return SelfCheck.Result(
+            name: "model: sampler against trainer", error: worst, tolerance: dtype == .float32 ? 1e-3 : 0.15)
+    }
+
+    /// Twenty steps of likelihood training, and where the loss ends up against the CPU's.
+    private func learns() throws -> SelfCheck.Result {
+        func loss(_ device: Device, _ dtype: DType) throws -> Double {
+            let trainer = try trainer(device, dtype)
+            let samples = Self.sequences.map { sequence in
+                let flat = [Float](repeating: 0, count: sequence.response.count)
+                return PolicySample(sequence: sequence, advantages: flat, rolloutLogProbs: flat)
+            }
+            var last = 0.0
+            for _ in 0..<20 {
+                last = try trainer.update(samples) { inputs in
+                    let loss = try inputs.logProbs.multiplied(by: inputs.responseMask).sum()
+                        .divided(by: Double(inputs.totals.tokens)).negated()
+                    return PolicyLossOutput(loss: loss, metrics: [LossMetric("loss", try loss.detached())])
+                }.metrics[0].value
+            }
+            return last
+        }
+        let reference = try loss(.cpu, .float32), candidate = try loss(device, dtype)
+        return SelfCheck.Result(
+            name: "model: twenty training steps", error: abs(candidate - reference) / reference,
+            tolerance: dtype == .float32 ? 1e-2 : 5e-2)
+    }
+}

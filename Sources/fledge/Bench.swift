@@ -1,0 +1,107 @@
+import ArgumentParser
+import Telemetry
+import TensorCore
+import Workers
+
+struct Bench: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Measure generation, training and start-up; prints JSON.",
+        discussion: """
+            EXAMPLES
+              fledge bench generate --model models/smollm2-135m-instruct --prompts 6 --samples 8
+              fledge bench train --model models/smollm2-135m-instruct --sequences 32 --length 128
+            A comparison with transformers in one run: scripts/peers/compare.
+            """,
+        subcommands: [GenerateBench.self, TrainBench.self])
+}
+
+/// One measurement's JSON.
+enum BenchReport {
+    static func print(_ entries: [(String, Entry)]) {
+        var writer = JSONWriter(style: .pretty)
+        writer.object { object in
+            for (name, entry) in entries {
+                object.key(name)
+                switch entry {
+                case .text(let text): object.value(text)
+                case .int(let number): object.value(number)
+                case .number(let number): object.value(number)
+                case .list(let numbers): object.array { list in for number in numbers { list.value(number) } }
+                }
+            }
+        }
+        Console.say(writer.text)
+    }
+
+    enum Entry {
+        case text(String)
+        case int(Int)
+        case number(Double)
+        case list([Double])
+    }
+
+    static func rounded(_ value: Double, _ digits: Double = 1e4) -> Double { (value * digits).rounded() / digits }
+}
+
+struct GenerateBench: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "generate", abstract: "Tokens a second of batched generation from one model.")
+
+    @OptionGroup var options: ModelOptions
+    @Option(help: "Prompts of random tokens.") var prompts = 6
+    @Option(help: "Samples of each.") var samples = 8
+    @Option(help: "Tokens of a prompt.") var promptTokens = 64
+    @Option(help: "New tokens of a sample; none stops earlier.") var newTokens = 64
+    @Option(help: "Runs after a first that does not count.") var repeats = 3
+    @Option(help: "CPU threads.") var threads: Int?
+
+    func run() async throws {
+        try await Failures.reported {
+            if let threads { Torch.threadCount = threads }
+            let result = try await Benchmarks.generation(
+                options.plan(), prompts: prompts, samples: samples, promptTokens: promptTokens, newTokens: newTokens,
+                repeats: repeats)
+            BenchReport.print([
+                ("case", .text("generate")), ("device", .text(options.device)),
+                ("dtype", .text(result.dtype)), ("threads", .int(Torch.threadCount)),
+                ("samples", .int(prompts * samples)), ("prompt_tokens", .int(promptTokens)),
+                ("new_tokens", .int(newTokens)), ("seconds", .list(result.seconds.map { BenchReport.rounded($0) })),
+                ("tokens_per_second", .number(BenchReport.rounded(result.best(of: prompts * samples * newTokens)))),
+                ("peak_memory_mib", .int(result.peakBytes >> 20)),
+            ])
+        }
+    }
+}
+
+struct TrainBench: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "train", abstract: "Seconds of one training step: forward, backward, AdamW.")
+
+    @OptionGroup var options: ModelOptions
+    @Option(help: "Sequences of random tokens.") var sequences = 32
+    @Option(help: "Tokens of a sequence.") var length = 128
+    @Option(help: "Token budget of a micro-batch.") var microBatchTokens = 4096
+    @Option(help: "Rows of logits at a time.") var logitsChunk = 256
+    @Flag(help: "Compute layers again in backward.") var checkpointing = false
+    @Option(help: "Steps after a first that does not count.") var repeats = 3
+    @Option(help: "CPU threads.") var threads: Int?
+
+    func run() async throws {
+        try await Failures.reported {
+            if let threads { Torch.threadCount = threads }
+            var plan = try options.plan()
+            plan.checkpointsActivations = checkpointing
+            let result = try await Benchmarks.training(
+                plan, sequences: sequences, length: length, microBatchTokens: microBatchTokens,
+                logitsChunk: logitsChunk, repeats: repeats)
+            BenchReport.print([
+                ("case", .text("train")), ("device", .text(options.device)), ("dtype", .text(result.dtype)),
+                ("threads", .int(Torch.threadCount)), ("sequences", .int(sequences)), ("length", .int(length)),
+                ("seconds", .list(result.seconds.map { BenchReport.rounded($0) })),
+                ("best_seconds", .number(BenchReport.rounded(result.seconds.min() ?? .nan))),
+                ("tokens_per_second", .number(BenchReport.rounded(result.best(of: sequences * length)))),
+                ("loss", .number(result.loss)), ("peak_memory_mib", .int(result.peakBytes >> 20)),
+            ])
+        }
+    }
+}

@@ -1,0 +1,129 @@
+import ArgumentParser
+import ChatTemplates
+import Flow
+import Foundation
+import TensorCore
+import Workers
+
+/// Where a command finds its model and computes.
+struct ModelOptions: ParsableArguments {
+    @Option(help: "A Hugging Face folder or a .gguf file.", completion: .directory)
+    var model: String
+
+    @Option(help: "auto, cpu, cuda or cuda:N.")
+    var device = "auto"
+
+    @Option(help: "float32 or bfloat16; by default float32 on the CPU and bfloat16 on CUDA.")
+    var dtype: String?
+
+    @Option(help: "A Jinja file in place of the model's own chat template.", completion: .file())
+    var chatTemplate: String?
+
+    func plan() throws -> PolicyWorker.Plan {
+        guard let choice = DeviceChoice(device) else {
+            throw ValidationError("--device '\(device)' is not auto, cpu, cuda or cuda:N")
+        }
+        let device = try choice.open()
+        let type: DType =
+            switch dtype {
+            case "float32"?: .float32
+            case "bfloat16"?: .bfloat16
+            case nil: device.isCUDA ? .bfloat16 : .float32
+            case let other?: throw ValidationError("--dtype '\(other)' is not float32 or bfloat16")
+            }
+        var plan = PolicyWorker.Plan(modelPath: ModelPath.resolved(model), dtype: type, device: device)
+        plan.templatePath = chatTemplate
+        return plan
+    }
+}
+
+/// Lets a folder that holds one .gguf file stand for the file.
+enum ModelPath {
+    static func resolved(_ path: String) -> String { path }
+}
+
+struct Generate: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Let a model answer, token by token.",
+        discussion: """
+            EXAMPLES
+              fledge generate --model models/smollm2-135m-instruct --chat "Tell me a joke."
+              fledge generate --model model.gguf --prompt "Once upon a time" --temperature 0.8 --seed 3
+              fledge generate --model DIR --chat            (a conversation, line by line, from standard input)
+            """)
+
+    @OptionGroup var options: ModelOptions
+
+    @Option(help: "Plain text to go on from.")
+    var prompt: String?
+
+    @Flag(help: "Talk through the chat template: to the text given, or line by line from standard input.")
+    var chat = false
+
+    @Argument(help: "What to say to the model with --chat.")
+    var message: String?
+
+    @Option(help: "A system turn for --chat.")
+    var system: String?
+
+    @Option(help: "The most new tokens.")
+    var maxTokens = 256
+
+    @Option(help: "0 is greedy.")
+    var temperature = 0.0
+
+    @Option(help: "Sample among the k likeliest; 0 for all.")
+    var topK = 0
+
+    @Option(help: "Sample among the likeliest that make up this probability.")
+    var topP = 1.0
+
+    @Option(help: "Sample among tokens at least this likely, relative to the likeliest.")
+    var minP = 0.0
+
+    @Option(help: "Decides every draw.")
+    var seed: UInt64 = 0
+
+    func validate() throws {
+        guard chat != (prompt != nil) else { throw ValidationError("give one of --prompt TEXT and --chat") }
+        if prompt != nil, message != nil { throw ValidationError("a message goes with --chat, not with --prompt") }
+        if maxTokens < 1 { throw ValidationError("--max-tokens must be at least 1") }
+    }
+
+    func run() async throws {
+        try await Failures.reported {
+            let worker = PolicyWorker(try options.plan())
+            let text = try await worker.load()
+            if let prompt {
+                _ = try await answer(worker, text.encode(prompt))
+                return
+            }
+            var turns: [ChatMessage] = system.map { [.system($0)] } ?? []
+            if let message {
+                _ = try await answer(worker, text.encode(turns + [.user(message)]))
+                return
+            }
+            while let line = readLine(), !line.isEmpty {
+                turns.append(.user(line))
+                turns.append(.assistant(try await answer(worker, text.encode(turns))))
+            }
+        }
+    }
+
+    private func answer(_ worker: PolicyWorker, _ prompt: [Int32]) async throws -> String {
+        let settings = RolloutRequestSettings(
+            n: 1, temperature: temperature, topK: topK, topP: topP, minP: minP, maxTokens: maxTokens, seed: seed)
+        let collected = Collected()
+        let clock = ContinuousClock(), start = clock.now
+        let counts = try await worker.stream(prompt, settings) { piece in
+            collected.append(piece)
+            Console.stream(piece)
+            return true
+        }
+        Console.stream("\n")
+        let seconds = (clock.now - start) / .seconds(1)
+        let rate = (Double(counts.tokens) / seconds * 10).rounded() / 10
+        Console.note("[\(counts.prompt) prompt tokens, \(counts.tokens) new, \(rate) tokens/s]")
+        return collected.text
+    }
+}
