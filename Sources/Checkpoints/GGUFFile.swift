@@ -37,7 +37,8 @@ public final class GGUFFile {
         let version = try cursor.read(UInt32.self, "the version")
         guard version == 2 || version == 3 else {
             let why = version.byteSwapped < 256 ? "is big-endian" : "has version \(version); 2 and 3 are read"
-            throw CheckpointError(.unsupported, path, "the GGUF file \(why)", remedy: "convert it with a newer llama.cpp")
+            throw CheckpointError(
+                .unsupported, path, "the GGUF file \(why)", remedy: "convert it with a newer llama.cpp")
         }
         self.version = Int(version)
         // A tensor's entry takes at least 24 bytes, a pair of metadata 13.

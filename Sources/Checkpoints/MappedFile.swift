@@ -51,7 +51,8 @@ public final class MappedFile: Sendable {
     /// `length` bytes from `offset`.
     ///
     /// - Throws: `CheckpointError.truncated` when they do not lie within the file.
-    public func slice(_ offset: Int, _ length: Int, of what: @autoclosure () -> String) throws -> UnsafeRawBufferPointer {
+    public func slice(_ offset: Int, _ length: Int, of what: @autoclosure () -> String) throws -> UnsafeRawBufferPointer
+    {
         guard offset >= 0, length >= 0, offset <= count, length <= count - offset else {
             throw CheckpointError(
                 .truncated, path, "\(what()) needs bytes \(offset) to \(offset)+\(length) of a file of \(count) bytes",

@@ -57,8 +57,9 @@ public final class ModelSource {
                 remedy: "name a Hugging Face folder or a .gguf file")
         }
         if names.contains("model.safetensors") || names.contains("model.safetensors.index.json") { return folder }
-        if let pickle = names.first(where: { $0.hasPrefix("pytorch_model") || $0.hasSuffix(".pt") || $0.hasSuffix(".pth") })
-        {
+        if let pickle = names.first(where: {
+            $0.hasPrefix("pytorch_model") || $0.hasSuffix(".pt") || $0.hasSuffix(".pth")
+        }) {
             throw CheckpointError(
                 .pickle, folder, "the weights are in \(pickle), a Python pickle, which can run any code when read",
                 remedy: "convert it with transformers: AutoModelForCausalLM.from_pretrained(folder)"

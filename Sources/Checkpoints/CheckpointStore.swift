@@ -1,0 +1,179 @@
+internal import OrderedCollections
+public import TensorCore
+
+/// A folder of training checkpoints, `step-000123` each, that survives a kill at any moment.
+///
+/// A checkpoint is written into `tmp-…`, every file and the folder made durable, and renamed: what is called `step-…` is whole.
+/// Its `manifest.json` holds the size and hash of every file, checked again when it is read. One process writes to a store at a
+/// time.
+public struct CheckpointStore {
+    /// A checkpoint whose every byte matched its manifest when it was opened.
+    public struct Checkpoint {
+        public let step: Int
+        public let folder: String
+        /// What was passed to `save`.
+        public let state: [UInt8]
+        public let tensors: SafetensorsModel
+    }
+
+    /// A checkpoint that was passed over, and why.
+    public struct Skipped: Sendable, CustomStringConvertible {
+        public let step: Int
+        public let reason: CheckpointError
+        public var description: String { "skipped the checkpoint of step \(step): \(reason)" }
+    }
+
+    public let folder: String
+    public let keepLast: Int
+    private let fileSystem: any FileSystem
+
+    /// Opens the store, creating its folder; what interrupted saves left behind is removed.
+    ///
+    /// - Parameter keepLast: how many checkpoints to keep, 1 or more.
+    public init(folder: String, keepLast: Int, fileSystem: any FileSystem = POSIXFileSystem()) throws {
+        guard keepLast > 0 else {
+            throw CheckpointError(.configuration, folder, "keepLast is \(keepLast); it must be 1 or more")
+        }
+        self.folder = folder
+        self.keepLast = keepLast
+        self.fileSystem = fileSystem
+        try fileSystem.createDirectory(folder)
+        for name in try entries(of: folder) {
+            if name.hasPrefix("tmp-") {
+                try fileSystem.remove(folder + "/" + name)
+            } else if name.hasPrefix("old-step-") {
+                // Set aside for a replacement (see `install`): it comes back unless the replacement is there.
+                let original = folder + "/" + name.dropFirst(4)
+                if pathExists(original) {
+                    try fileSystem.remove(folder + "/" + name)
+                } else {
+                    try fileSystem.rename(folder + "/" + name, to: original)
+                }
+            }
+        }
+    }
+
+    /// The steps that have a checkpoint, in ascending order; not validated.
+    public func steps() throws -> [Int] {
+        try entries(of: folder).compactMap { name in
+            guard name.hasPrefix("step-"), let step = Int(name.dropFirst(5)), Self.name(of: step) == name else {
+                return nil
+            }
+            return step
+        }.sorted()
+    }
+
+    private static func name(of step: Int) -> String { "step-" + padded(step, 6) }
+
+    /// Where the checkpoint of `step` is, or would be.
+    public func path(of step: Int) -> String { folder + "/" + Self.name(of: step) }
+
+    // MARK: Saving
+
+    /// Writes a checkpoint, makes it durable, and only then removes those beyond `keepLast`. One of the same step is replaced.
+    ///
+    /// - Parameters:
+    ///   - tensors: written straight from their memory; those not on the CPU are brought over one by one.
+    ///   - state: everything else, by custom JSON; stored as it is in `state.json`.
+    /// - Throws: `CheckpointError.diskFull` before anything is written when there is not room enough, or during the write; the
+    ///   checkpoints that were there stay in either case.
+    public func save(
+        step: Int, tensors: [(name: String, tensor: Tensor)], state: [UInt8],
+        maxShardBytes: Int = SafetensorsWriter.defaultShardBytes
+    ) throws {
+        guard step >= 0 else { throw CheckpointError(.configuration, folder, "the step \(step) is negative") }
+        let writer = try SafetensorsWriter(
+            tensors, baseName: CheckpointManifest.tensorsName, maxShardBytes: maxShardBytes, fileSystem: fileSystem)
+        try requireSpace(writer.estimatedBytes + UInt64(state.count) + 65536, at: folder, fileSystem)
+        let temporary = folder + "/tmp-" + Self.name(of: step)
+        try fileSystem.remove(temporary)
+        do {
+            try fileSystem.createDirectory(temporary)
+            var files = try writer.write(into: temporary)
+            var stateWriter = try HashingWriter(fileSystem, folder: temporary, name: CheckpointManifest.stateName)
+            try stateWriter.write(state)
+            files.append(try stateWriter.finish())
+            var manifest = try HashingWriter(fileSystem, folder: temporary, name: CheckpointManifest.fileName)
+            try manifest.write(CheckpointManifest(step: step, files: files).bytes)
+            _ = try manifest.finish()
+            try fileSystem.syncDirectory(temporary)
+            try install(temporary, step)
+        } catch {
+            // The first error is the one to tell; the next opening of the store removes what stays.
+            try? fileSystem.remove(temporary)
+            throw error
+        }
+        try prune(keeping: step)
+    }
+
+    /// Gives the finished folder its name. A checkpoint of the same step is set aside first, under a name that the next opening
+    /// knows, so that at every moment one of the two is found.
+    private func install(_ temporary: String, _ step: Int) throws {
+        let target = path(of: step)
+        let aside = folder + "/old-" + Self.name(of: step)
+        let replaces = pathExists(target)
+        if replaces { try fileSystem.rename(target, to: aside) }
+        do {
+            try fileSystem.rename(temporary, to: target)
+        } catch {
+            // Best effort: a store that is opened again does the same.
+            if replaces { try? fileSystem.rename(aside, to: target) }
+            throw error
+        }
+        try fileSystem.syncDirectory(folder)
+        if replaces { try fileSystem.remove(aside) }
+    }
+
+    /// Removes what is beyond `keepLast`: first steps above the one just saved (damaged ones that were passed over, or those of a
+    /// run that was set back), then the lowest.
+    private func prune(keeping saved: Int) throws {
+        let others = try steps().filter { $0 != saved }
+        var excess = others.filter { $0 > saved } + others.filter { $0 < saved }
+        excess.removeLast(min(keepLast - 1, excess.count))
+        for step in excess {
+            // Renamed first: a kill in the middle of a removal must not leave half a checkpoint under its name.
+            let doomed = folder + "/tmp-pruned-" + Self.name(of: step)
+            try fileSystem.remove(doomed)
+            try fileSystem.rename(path(of: step), to: doomed)
+            try fileSystem.remove(doomed)
+        }
+    }
+
+    // MARK: Loading
+
+    /// The checkpoint of the highest step that is whole, with those that were passed over because they are damaged; nil when
+    /// there is none.
+    public func latest() throws -> (checkpoint: Checkpoint?, skipped: [Skipped]) {
+        var skipped: [Skipped] = []
+        for step in try steps().reversed() {
+            do {
+                return (try load(step), skipped)
+            } catch let error as CheckpointError {
+                skipped.append(Skipped(step: step, reason: error))
+            }
+        }
+        return (nil, skipped)
+    }
+
+    /// Opens the checkpoint of `step`, reading every byte to check it.
+    ///
+    /// - Throws: `CheckpointError`: `notFound`, `damaged` with the file and what does not match.
+    public func load(_ step: Int) throws -> Checkpoint {
+        let place = path(of: step)
+        guard pathExists(place) else {
+            let others = try steps().map(String.init).joined(separator: ", ")
+            throw CheckpointError(
+                .notFound, place, "there is no checkpoint of step \(step)",
+                remedy: others.isEmpty ? "the store is empty" : "there are: \(others)")
+        }
+        let manifest = try CheckpointManifest(folder: place)
+        guard manifest.step == step else {
+            throw CheckpointError(.damaged, place, "the manifest is of step \(manifest.step)")
+        }
+        for file in manifest.files { try file.verify(in: place) }
+        let state = try MappedFile(path: place + "/" + CheckpointManifest.stateName)
+        return Checkpoint(
+            step: step, folder: place, state: [UInt8](state.bytes),
+            tensors: try SafetensorsModel(folder: place, name: CheckpointManifest.tensorsName))
+    }
+}
