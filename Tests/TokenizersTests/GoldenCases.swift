@@ -36,7 +36,11 @@ enum GoldenCases {
 extension JSONNode {
     var ints: [Int] { elements.compactMap(\.int) }
     var ids: [Int32] { ints.map { Int32($0) } }
-    var ranges: [Range<Int>] { elements.map { let pair = $0.ints; return pair[0]..<pair[1] } }
+    var ranges: [Range<Int>] {
+        elements.map {
+            let pair = $0.ints; return pair[0]..<pair[1]
+        }
+    }
     var strings: [String] { elements.compactMap(\.string) }
 }
 
