@@ -54,7 +54,7 @@ struct Failures {
 
     mutating func add(_ line: @autoclosure () -> String) {
         count += 1
-        if lines.count < 3 { lines.append(line()) }
+        if lines.count < 12 { lines.append(line()) }
     }
 
     var summary: String { "\(count) failures:\n" + lines.joined(separator: "\n") }
