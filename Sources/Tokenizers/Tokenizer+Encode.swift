@@ -119,7 +119,8 @@ extension Tokenizer {
                     }
                 } else {
                     let startsText = origin == 0 && start == 0
-                    try addTokens(of: text.slice(start..<end), startsText: startsText, tracksOffsets, scratch, to: &sink)
+                    try addTokens(
+                        of: text.slice(start..<end), startsText: startsText, tracksOffsets, scratch, to: &sink)
                 }
             }
         }
@@ -127,7 +128,8 @@ extension Tokenizer {
 
     /// Splits normalized text and tokenizes its pieces.
     private func addTokens(
-        of text: AlignedText, startsText: Bool, _ tracksOffsets: Bool, _ scratch: EncoderScratch, to sink: inout TokenSink
+        of text: AlignedText, startsText: Bool, _ tracksOffsets: Bool, _ scratch: EncoderScratch,
+        to sink: inout TokenSink
     ) throws {
         if !text.isTracked, keepsRawBytes, let splitter = preTokenizer?.onlySplitter {
             // One known split and bytes: nothing needs to be kept of the pieces.

@@ -36,7 +36,11 @@ enum GoldenCases {
 extension JSONNode {
     var ints: [Int] { elements.compactMap(\.int) }
     var ids: [Int32] { ints.map { Int32($0) } }
-    var ranges: [Range<Int>] { elements.map { let pair = $0.ints; return pair[0]..<pair[1] } }
+    var ranges: [Range<Int>] {
+        elements.map {
+            let pair = $0.ints; return pair[0]..<pair[1]
+        }
+    }
     var strings: [String] { elements.compactMap(\.string) }
 }
 
@@ -50,7 +54,7 @@ struct Failures {
 
     mutating func add(_ line: @autoclosure () -> String) {
         count += 1
-        if lines.count < 3 { lines.append(line()) }
+        if lines.count < 12 { lines.append(line()) }
     }
 
     var summary: String { "\(count) failures:\n" + lines.joined(separator: "\n") }

@@ -28,12 +28,14 @@ import Testing
                 failures.add("tokens \(tokens) not \(row["tokens"]!.strings)")
             }
             if let offsets = row.present("offsets")?.ranges, offsets != encoding.characterOffsets {
-                failures.add("offsets of \(text.debugDescription): \(encoding.characterOffsets) not \(offsets) \(tokens)")
+                failures.add(
+                    "offsets of \(text.debugDescription): \(encoding.characterOffsets) not \(offsets) \(tokens)")
             }
             if let types = row.present("type_ids")?.ids, types != encoding.typeIDs {
                 failures.add("types of \(text.debugDescription): \(encoding.typeIDs) not \(types)")
             }
-            if let mask = row.present("special_tokens_mask")?.ints, mask != encoding.specialTokensMask.map({ Int($0) }) {
+            if let mask = row.present("special_tokens_mask")?.ints, mask != encoding.specialTokensMask.map({ Int($0) })
+            {
                 failures.add("special mask of \(text.debugDescription): \(encoding.specialTokensMask) not \(mask)")
             }
             if let mask = row.present("attention_mask")?.ints, mask != encoding.attentionMask.map({ Int($0) }) {
@@ -49,7 +51,8 @@ import Testing
 
     private func check(_ row: JSONNode, _ ids: [Int32], _ tokenizer: Tokenizer, _ failures: inout Failures) {
         for (name, skips) in [("skip_special_tokens", true), ("keep_special_tokens", false)] {
-            let node = skips ? row["decoded"]!.present("skip_special_tokens") : row["decoded"]!.present("keep_special_tokens")
+            let node =
+                skips ? row["decoded"]!.present("skip_special_tokens") : row["decoded"]!.present("keep_special_tokens")
             guard let wanted = node?.string else { continue }
             let text = tokenizer.decode(ids, skipSpecialTokens: skips)
             if !same(text, wanted) {
@@ -160,6 +163,8 @@ import Testing
 extension JSONNode {
     fileprivate var ranges0: Range<Int> { let pair = ints; return pair[0]..<pair[1] }
     fileprivate var ranges0List: [ClosedRange<UInt32>] {
-        elements.map { let pair = $0.ints; return UInt32(pair[0])...UInt32(pair[1]) }
+        elements.map {
+            let pair = $0.ints; return UInt32(pair[0])...UInt32(pair[1])
+        }
     }
 }

@@ -78,7 +78,8 @@ public struct GGUFVocabulary: Sendable {
         func piece(_ id: Int?, _ isWanted: Bool, _ name: String) throws -> [PostProcessor.TemplatePiece] {
             guard isWanted, let id else { return [] }
             guard tokens.indices.contains(id) else {
-                throw TokenizerError(.invalidField, "tokenizer.ggml.\(name)_token_id is \(id) of \(tokens.count) tokens")
+                throw TokenizerError(
+                    .invalidField, "tokenizer.ggml.\(name)_token_id is \(id) of \(tokens.count) tokens")
             }
             let spelling = String(decoding: tokens[id], as: UTF8.self)
             return [.init(ids: [Int32(id)], tokens: [spelling], isSecondText: false, typeID: 0)]

@@ -21,7 +21,8 @@ extension TokenizerParts {
             vocabulary: vocabulary, capacity: gguf.merges.count, prefixLength: 0, place: "tokenizer.ggml.merges")
         for merge in gguf.merges {
             guard let space = merge.firstIndex(of: 0x20) else {
-                throw TokenizerError(.invalidField, "tokenizer.ggml.merges[\(builder.count)]: expected two parts and a blank")
+                throw TokenizerError(
+                    .invalidField, "tokenizer.ggml.merges[\(builder.count)]: expected two parts and a blank")
             }
             var text = merge
             text.remove(at: space)
@@ -111,7 +112,8 @@ struct GGUFSplit {
             preTokenizer = try bytes(splitting: true)
         case "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b":
             preTokenizer = .sequence([.digits(individual: true), try bytes(splitting: true)])
-        case "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "dbrx", "smaug-bpe":
+        case "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "dbrx",
+            "smaug-bpe":
             preTokenizer = .sequence([try pattern(KnownPattern.llama3.source), try bytes(splitting: false)])
             ignoresMerges = pre == "llama3" || pre == "llama-v3" || pre == "llama-bpe" || pre.hasPrefix("falcon")
         case "qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "solar-open":
@@ -127,7 +129,8 @@ struct GGUFSplit {
             preTokenizer = .sequence([try pattern(Self.gpt4o), try bytes(splitting: false)])
         default:
             throw TokenizerError(
-                .unsupported, "tokenizer.ggml.pre is '\(pre)': no split is known for it; use the model's tokenizer.json")
+                .unsupported, "tokenizer.ggml.pre is '\(pre)': no split is known for it; use the model's tokenizer.json"
+            )
         }
     }
 

@@ -125,7 +125,8 @@ private struct JSONScanner {
         case 0x7B, 0x5B:
             guard open.count < Self.maximumDepth else { throw failure("nested deeper than \(Self.maximumDepth)") }
             open.append(entries.count)
-            entries.append(.init(kind: text[position] == 0x7B ? .object : .array, start: UInt32(position), end: 0, count: 0))
+            entries.append(
+                .init(kind: text[position] == 0x7B ? .object : .array, start: UInt32(position), end: 0, count: 0))
             position += 1
         case 0x74: try scanWord("true", .yes, into: &entries)
         case 0x66: try scanWord("false", .no, into: &entries)
@@ -135,7 +136,9 @@ private struct JSONScanner {
         }
     }
 
-    mutating func scanWord(_ word: StaticString, _ kind: JSONDocument.Kind, into entries: inout [JSONDocument.Entry]) throws {
+    mutating func scanWord(_ word: StaticString, _ kind: JSONDocument.Kind, into entries: inout [JSONDocument.Entry])
+        throws
+    {
         let length = word.utf8CodeUnitCount
         guard position + length <= text.count,
             (0..<length).allSatisfy({ text[position + $0] == word.utf8Start[$0] })

@@ -28,7 +28,8 @@ extension BPEModel {
     ) throws -> PairTable {
         guard let node, node.isArray else { throw TokenizerError(.invalidField, "\(place): expected an array") }
         let document = node.document
-        var builder = MergeBuilder(vocabulary: vocabulary, capacity: node.count, prefixLength: prefixLength, place: place)
+        var builder = MergeBuilder(
+            vocabulary: vocabulary, capacity: node.count, prefixLength: prefixLength, place: place)
         var text: [UInt8] = []
         try node.forEachElement { index in
             text.removeAll(keepingCapacity: true)

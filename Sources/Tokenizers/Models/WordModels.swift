@@ -15,7 +15,8 @@ struct WordLevelModel: Sendable {
         guard let id = vocabulary.table.value(for: piece) ?? unknownID else {
             throw TokenizerError(
                 .unknownToken,
-                "'\(String(decoding: piece, as: UTF8.self))' and the unknown token '\(unknownToken)' are not in the vocabulary")
+                "'\(String(decoding: piece, as: UTF8.self))' and the unknown token '\(unknownToken)' are not in the vocabulary"
+            )
         }
         scratch.tokens.append(ModelToken(id: id, end: Int32(piece.count)))
     }

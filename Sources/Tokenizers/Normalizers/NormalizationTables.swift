@@ -67,16 +67,35 @@ struct NormalizationTables: Sendable {
             case (false, false): inertDecomposed
             case (false, true): inertDecomposedCompatibly
             }
-        let isInert = text.bytes.withUnsafeBufferPointer { bytes in
-            var position = 0
-            while position < bytes.count {
-                let (scalar, length) = UTF8Scanner.scalar(in: bytes, at: position)
-                if !inert.contains(scalar) { return false }
-                position += length
+        // Only runs of scalars that are not inert change, each together with the inert one before it.
+        var runs: [Range<Int>] = []
+        var previous = 0
+        var runStart = -1
+        text.forEachScalar { scalar, position, _ in
+            if inert.contains(scalar) {
+                if runStart >= 0 { runs.append(runStart..<position) }
+                runStart = -1
+            } else if runStart < 0 {
+                runStart = previous
             }
-            return true
+            previous = position
         }
-        if isInert { return }
+        if runStart >= 0 { runs.append(runStart..<text.bytes.count) }
+        if runs.isEmpty { return }
+        var result = AlignedText.empty(like: text)
+        var last = 0
+        for run in runs {
+            result.append(text, last..<run.lowerBound)
+            var part = text.slice(run)
+            normalizeWhole(&part, composing: composing, compatibly: compatibly)
+            result.append(part, 0..<part.bytes.count)
+            last = run.upperBound
+        }
+        result.append(text, last..<text.bytes.count)
+        text = result
+    }
+
+    private func normalizeWhole(_ text: inout AlignedText, composing: Bool, compatibly: Bool) {
         var items: [Item] = []
         items.reserveCapacity(text.bytes.count)
         text.forEachScalar { scalar, _, _ in decompose(scalar, compatibly: compatibly, into: &items) }

@@ -12,7 +12,8 @@ struct PrecompiledMap: Sendable {
         }
         let size = Int(word(at: 0))
         guard size % 4 == 0, size <= bytes.count - 4 else {
-            throw TokenizerError(.invalidField, "\(place): the charsmap is cut: \(size) bytes of trie in \(bytes.count)")
+            throw TokenizerError(
+                .invalidField, "\(place): the charsmap is cut: \(size) bytes of trie in \(bytes.count)")
         }
         units = (0..<size / 4).map { word(at: 4 + $0 * 4) }
         replacements = Array(bytes[(4 + size)...])

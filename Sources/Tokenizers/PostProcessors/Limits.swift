@@ -1,6 +1,8 @@
 /// `truncation` of a `tokenizer.json`: how long an encoding may be, and what is cut off.
 struct Truncation: Sendable {
-    enum Strategy: String, Sendable { case longestFirst = "LongestFirst", onlyFirst = "OnlyFirst", onlySecond = "OnlySecond" }
+    enum Strategy: String, Sendable {
+        case longestFirst = "LongestFirst", onlyFirst = "OnlyFirst", onlySecond = "OnlySecond"
+    }
 
     var maximumLength: Int
     var strategy: Strategy
@@ -43,7 +45,8 @@ struct Truncation: Sendable {
             let length = encodings[index].count - (total - limit)
             guard length > 0 else {
                 throw TokenizerError(
-                    .cannotTruncate, "\(total) tokens cannot be cut to \(limit) in one text of \(encodings[index].count)")
+                    .cannotTruncate,
+                    "\(total) tokens cannot be cut to \(limit) in one text of \(encodings[index].count)")
             }
             cut(&encodings[index], to: length)
         }

@@ -97,7 +97,9 @@ indirect enum PostProcessor: Sendable {
                 var (start, end) = (range.lowerBound, range.upperBound)
                 if blanks.leading > 0 {
                     let isFirst = index == 0 || start == 0
-                    start = min(start + blanks.leading - (isFirst && addsPrefixSpace ? 1 : 0), end)
+                    // A single blank that the first token begins with may be the one that was put before the text.
+                    let isAdded = isFirst && addsPrefixSpace && blanks.leading == 1
+                    start = min(start + (isAdded ? 0 : blanks.leading), end)
                 }
                 if blanks.trailing > 0, end >= blanks.trailing { end = max(end - blanks.trailing, start) }
                 return start..<end

@@ -62,6 +62,10 @@ extension PatternParser {
         let scalar = try next()
         guard scalar == "\\" else { return (scalar.value, ScalarSet([])) }
         if take("b" as UnicodeScalar) { return (8, ScalarSet([])) }
+        if peek == "w" || peek == "W" {
+            let word = UnicodeProperties.wordInClass
+            return (nil, try next() == "w" ? word : word.inverted)
+        }
         let set = try parseSetEscape()
         if set.ranges.count == 1, let range = set.ranges.first, range.count == 1 { return (range.lowerBound, set) }
         return (nil, set)
@@ -82,7 +86,8 @@ extension PatternParser {
             position = start
             return nil
         }
-        guard let set = UnicodeProperties.named(name) else { throw failure("the unknown class [:\(name):]") }
+        let found = name == "word" ? UnicodeProperties.wordInClass : UnicodeProperties.named(name)
+        guard let set = found else { throw failure("the unknown class [:\(name):]") }
         return isNegative ? set.inverted : set
     }
 

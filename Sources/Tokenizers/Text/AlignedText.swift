@@ -151,7 +151,9 @@ struct AlignedText {
         result.bytes.reserveCapacity(bytes.count)
         var position = 0
         func skipScalar() {
-            if position < bytes.count { position = min(bytes.count, position + UTF8Scanner.length(of: bytes[position])) }
+            if position < bytes.count {
+                position = min(bytes.count, position + UTF8Scanner.length(of: bytes[position]))
+            }
         }
         for change in changes {
             var span = Span(start: 0, end: 0)

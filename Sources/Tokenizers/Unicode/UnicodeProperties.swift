@@ -8,6 +8,8 @@ enum UnicodeProperties {
     static let whitespace = atoms { $0.dropFirst(2).contains("s") }
     /// `\w` of the pattern engine.
     static let word = atoms { $0.dropFirst(2).contains("w") }
+    /// The same inside brackets, where the engine leaves out `²³¹¼½¾`.
+    static let wordInClass = atoms { $0.dropFirst(2).contains("w") && !$0.hasPrefix("No") }
     static let decimalDigit = atoms { $0.hasPrefix("Nd") }
     static let letter = atoms { $0.hasPrefix("L") }
     static let number = atoms { $0.hasPrefix("N") }
