@@ -24,6 +24,7 @@ let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: 
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let orderedCollections = Target.Dependency.product(name: "OrderedCollections", package: "swift-collections")
 let subprocess = Target.Dependency.product(name: "Subprocess", package: "swift-subprocess")
+let systemPackage = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 
 func layer(_ name: String, _ dependencies: [Target.Dependency] = [], resources: [Resource] = []) -> Target {
@@ -44,6 +45,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
     targets: [
@@ -71,18 +73,19 @@ let package = Package(
         layer("Models", ["TensorCore", "Checkpoints"]),
         layer("Algorithms", ["TensorCore"]),
         // Layer 4
-        layer("RolloutEngine", ["TensorCore", "Models", "RolloutCore", "Tokenizers"]),
+        layer("RolloutEngine", ["TensorCore", "Models", "RolloutCore"]),
         layer("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),
-        layer("Rewards", [logging, subprocess, orderedCollections]),
-        layer("Datasets", [logging, orderedCollections]),
+        layer("Rewards", [subprocess, systemPackage, orderedCollections]),
+        layer("Datasets"),
         // Layer 5, torch-free
-        layer("Flow", ["Telemetry", logging]),
+        layer("Flow", ["Telemetry", logging, orderedCollections]),
         // Layer 6
         layer(
             "Workers",
             [
                 "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Datasets", "Flow", "Models", "Rewards",
                 "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", logging,
+                orderedCollections,
             ]),
         // Layer 8
         .executableTarget(
@@ -90,7 +93,7 @@ let package = Package(
             dependencies: [
                 "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Datasets", "Flow", "Models", "Rewards",
                 "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
-                argumentParser, logging,
+                argumentParser, logging, orderedCollections,
             ],
             swiftSettings: strict),
         // Tests
@@ -98,14 +101,14 @@ let package = Package(
         tests("TensorCore", []),
         tests("ChatTemplates", [orderedCollections]),
         tests("Tokenizers", []),
-        tests("Telemetry", []),
+        tests("Telemetry", [orderedCollections]),
         tests("Config", []),
         tests("Checkpoints", ["TensorCore"]),
         tests("Models", ["TensorCore", "Checkpoints"]),
         tests("Algorithms", ["TensorCore"]),
         tests("RolloutEngine", ["TensorCore", "Models", "RolloutCore", "Tokenizers"]),
         tests("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),
-        tests("Rewards", []),
+        tests("Rewards", [orderedCollections]),
         tests("Datasets", []),
         tests("Workers", ["Config", "Flow", "Rewards", "Datasets"]),
         .testTarget(

@@ -130,13 +130,15 @@ public struct CheckpointStore {
         let others = try steps().filter { $0 != saved }
         var excess = others.filter { $0 > saved } + others.filter { $0 < saved }
         excess.removeLast(min(keepLast - 1, excess.count))
-        for step in excess {
-            // Renamed first: a kill in the middle of a removal must not leave half a checkpoint under its name.
-            let doomed = folder + "/tmp-pruned-" + Self.name(of: step)
-            try fileSystem.remove(doomed)
-            try fileSystem.rename(path(of: step), to: doomed)
-            try fileSystem.remove(doomed)
-        }
+        for step in excess { try remove(step) }
+    }
+
+    /// Renamed first: a kill in the middle of a removal must not leave half a checkpoint under its name.
+    private func remove(_ step: Int) throws {
+        let doomed = folder + "/tmp-pruned-" + Self.name(of: step)
+        try fileSystem.remove(doomed)
+        try fileSystem.rename(path(of: step), to: doomed)
+        try fileSystem.remove(doomed)
     }
 
     // MARK: Loading
@@ -175,5 +177,26 @@ public struct CheckpointStore {
         return Checkpoint(
             step: step, folder: place, state: [UInt8](state.bytes),
             tensors: try SafetensorsModel(folder: place, name: CheckpointManifest.tensorsName))
+    }
+}
+
+extension CheckpointStore {
+    /// Opens one checkpoint by its folder, `…/step-000123`.
+    /// - Throws: `CheckpointError`: `notFound` when the path is not such a folder, `damaged`.
+    public static func checkpoint(at path: String) throws -> Checkpoint {
+        var path = path
+        while path.count > 1, path.hasSuffix("/") { path.removeLast() }
+        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+        guard let name = parts.last, name.hasPrefix("step-"), let step = Int(name.dropFirst(5)), pathExists(path) else {
+            throw CheckpointError(
+                .notFound, path, "this is no checkpoint", remedy: "name a folder such as RUN/checkpoints/step-000100")
+        }
+        let parent = parts.dropLast().joined(separator: "/")
+        return try CheckpointStore(folder: parent.isEmpty ? "." : parent, keepLast: Int.max).load(step)
+    }
+
+    /// Removes every checkpoint, for a run that begins anew in the same folder.
+    public func removeAll() throws {
+        for step in try steps() { try remove(step) }
     }
 }

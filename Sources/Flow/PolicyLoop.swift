@@ -1,5 +1,5 @@
 public import Logging
-import OrderedCollections
+public import OrderedCollections
 public import Telemetry
 
 /// The synchronous loop of GRPO and its kin (Shao et al. 2024; the controller of HybridFlow, Sheng et al. 2024): sample, score,

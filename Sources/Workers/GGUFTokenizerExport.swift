@@ -1,5 +1,5 @@
 import Checkpoints
-import OrderedCollections
+public import OrderedCollections
 
 /// The tokenizer inside a GGUF file, written the way Hugging Face's library reads it.
 enum GGUFTokenizerExport {

@@ -1,5 +1,5 @@
 public import Flow
-import OrderedCollections
+public import OrderedCollections
 public import Rewards
 import Telemetry
 

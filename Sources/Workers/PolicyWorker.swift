@@ -3,7 +3,7 @@ public import Checkpoints
 public import Flow
 import Foundation
 public import Models
-import OrderedCollections
+public import OrderedCollections
 import RolloutCore
 import RolloutEngine
 import Telemetry
@@ -125,7 +125,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
 
     /// One answer, token by token, as text; stops when `onText` gives false.
     public func stream(
-        _ prompt: [Int32], _ settings: RolloutRequestSettings, onText: @Sendable (String) -> Bool
+        _ prompt: [Int32], _ settings: RolloutRequestSettings, onText: @escaping @Sendable (String) -> Bool
     ) throws -> (tokens: Int, prompt: Int) {
         let parts = try loaded()
         var detokenizer = StreamingText(parts.text)

@@ -1,5 +1,5 @@
 import Config
-import OrderedCollections
+public import OrderedCollections
 import Rewards
 
 /// A run's reward, from its configuration.

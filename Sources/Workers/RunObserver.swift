@@ -1,5 +1,5 @@
 public import Flow
-import OrderedCollections
+public import OrderedCollections
 import Synchronization
 public import Telemetry
 

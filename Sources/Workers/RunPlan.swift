@@ -4,7 +4,7 @@ import Flow
 import Foundation
 import Logging
 import RolloutCore
-import TensorCore
+public import TensorCore
 
 /// What a configuration comes to on this machine: device, types, seeds.
 struct RunPlan {

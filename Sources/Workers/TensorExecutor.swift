@@ -11,7 +11,7 @@ public final class TensorExecutor: SerialExecutor {
     private let jobs = Mutex<[UnownedJob]>([])
     private let available = DispatchSemaphore(value: 0)
 
-    public init(name: String = "tensors") {
+    public init() {
         // The thread lives as long as the process: tensors made on it may be freed at any time.
         let context = Unmanaged.passRetained(self).toOpaque()
         var thread = pthread_t()
@@ -21,7 +21,6 @@ public final class TensorExecutor: SerialExecutor {
                 Unmanaged<TensorExecutor>.fromOpaque(context!).takeUnretainedValue().run()
             }, context)
         precondition(status == 0, "cannot start the tensor thread: error \(status)")
-        pthread_setname_np(thread, String(name.prefix(15)))
         pthread_detach(thread)
     }
 

@@ -4,7 +4,7 @@ public import Config
 import Datasets
 public import Flow
 import Models
-import OrderedCollections
+public import OrderedCollections
 import Telemetry
 import TensorCore
 import TrainingEngine

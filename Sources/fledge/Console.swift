@@ -3,6 +3,7 @@ import ChatTemplates
 import Checkpoints
 import Config
 import Datasets
+import Dispatch
 import Foundation
 import Logging
 import Models
@@ -69,7 +70,8 @@ final class InterruptHandler: Sendable {
         var first: (@Sendable () -> Void)?
     }
     private let state = Mutex(State())
-    private let sources: [any DispatchSourceSignal]
+    // Only ever kept alive: set once, in init.
+    nonisolated(unsafe) private let sources: [any DispatchSourceSignal]
 
     init() {
         sources = [SIGINT, SIGTERM].map { number in

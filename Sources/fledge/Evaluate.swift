@@ -1,6 +1,8 @@
 import ArgumentParser
 import Config
+import Flow
 import Foundation
+import OrderedCollections
 import Telemetry
 import Workers
 

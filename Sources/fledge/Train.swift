@@ -1,6 +1,6 @@
 import ArgumentParser
 import Config
-import Dispatch
+import Flow
 import Foundation
 import Logging
 import Telemetry
@@ -41,12 +41,12 @@ struct Train: AsyncParsableCommand {
             config: settings, log: Console.logger, versions: Version.record,
             view: draws ? { LiveView(title: title, totalSteps: $0) } : nil)
         let interrupts = InterruptHandler()
-        let outcome = try await run.run { observer in
+        let outcome = try await run.run(onStart: { observer in
             interrupts.onFirst {
                 observer.requestStop()
                 Console.note("stopping after this step; press Ctrl-C again to end at once")
             }
-        }
+        })
         try report(outcome, run)
         if outcome.wasStopped, interrupts.wasInterrupted { throw ExitCode(130) }
     }
