@@ -37,7 +37,11 @@ public struct CheckpointStore {
         self.folder = folder
         self.keepLast = keepLast
         self.fileSystem = fileSystem
-        try fileSystem.createDirectory(folder)
+        if !pathExists(folder) {
+            try fileSystem.createDirectory(folder)
+            // A checkpoint is as durable as the folder that holds it.
+            try fileSystem.syncDirectory(parentFolder(folder))
+        }
         for name in try entries(of: folder) {
             if name.hasPrefix("tmp-") {
                 try fileSystem.remove(folder + "/" + name)
@@ -74,7 +78,7 @@ public struct CheckpointStore {
     ///
     /// - Parameters:
     ///   - tensors: written straight from their memory; those not on the CPU are brought over one by one.
-    ///   - state: everything else, by custom JSON; stored as it is in `state.json`.
+    ///   - state: everything else, by custom as JSON; stored as it is in `state.json`.
     /// - Throws: `CheckpointError.diskFull` before anything is written when there is not room enough, or during the write; the
     ///   checkpoints that were there stay in either case.
     public func save(

@@ -144,6 +144,9 @@ func parentFolder(_ path: String) -> String {
     return slash == trimmed.startIndex ? "/" : String(trimmed[..<slash])
 }
 
+/// The hidden name under which `path` is written: no user's own file is called that.
+func temporaryName(for path: String) -> String { ".\(path.split(separator: "/").last ?? "").fledge-partial" }
+
 /// The size and digest of a file as written.
 struct WrittenFile: Sendable, Hashable {
     let name: String

@@ -43,6 +43,9 @@ struct GGUFConfig {
         } else {
             headSize = hidden / heads
         }
+        guard headSize > 0 else {
+            throw CheckpointError(.configuration, file.path, "\(heads) heads do not fit a hidden size of \(hidden)")
+        }
         // The embedding's rows are what the model has; the metadata's vocab_size is optional and may leave out padding.
         guard let embedding = file.tensors["token_embd.weight"], embedding.shape.count == 2 else {
             throw CheckpointError(.missingTensor, file.path, "there is no matrix 'token_embd.weight'")

@@ -138,7 +138,7 @@ public final class GGUFFile {
 
     /// The tensor, dequantised to `dtype`, on the CPU. float32 data is borrowed from the map when nothing has to change.
     ///
-    /// - Parameter dtype: a floating-point type; nil means float32.
+    /// - Parameter dtype: a floating-point type.
     public func tensor(named name: String, dtype: DType = .float32) throws -> Tensor {
         try tensor(named: name, dtype: dtype, rowOrder: nil)
     }

@@ -16,6 +16,11 @@ public final class GGUFModel {
 
     public init(_ file: GGUFFile) throws {
         self.file = file
+        if let parts = file.metadata["split.count"]?.intValue, parts > 1 {
+            throw CheckpointError(
+                .unsupported, file.path, "is one of the \(parts) parts of a split model",
+                remedy: "join them with 'llama-gguf-split --merge'")
+        }
         guard let architecture = file.metadata["general.architecture"]?.stringValue else {
             throw CheckpointError(.configuration, file.path, "the metadata has no general.architecture")
         }
@@ -71,7 +76,7 @@ public final class GGUFModel {
         }
         let heads = try config.int(headsKey)
         let rows = try file.entry(named: stored).shape.first ?? 0
-        guard heads > 0, rows % (2 * heads) == 0 else {
+        guard heads > 0, rows > 0, rows % (2 * heads) == 0 else {
             throw CheckpointError(
                 .malformed, file.path, "tensor '\(stored)' has \(rows) rows, which \(heads) heads do not divide")
         }

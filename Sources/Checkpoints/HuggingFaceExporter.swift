@@ -68,7 +68,8 @@ public enum HuggingFaceExporter {
         }
         var trimmed = folder
         while trimmed.count > 1, trimmed.hasSuffix("/") { trimmed.removeLast() }
-        let (temporary, parent) = (trimmed + ".tmp", parentFolder(trimmed))
+        let parent = parentFolder(trimmed)
+        let temporary = parent + "/" + temporaryName(for: trimmed)
         try fileSystem.createDirectory(parent)
         let needed = writer.estimatedBytes + UInt64(files.reduce(0) { $0 + $1.bytes.count })
         try requireSpace(needed, at: parent, fileSystem)
@@ -85,7 +86,7 @@ public enum HuggingFaceExporter {
             try fileSystem.rename(temporary, to: trimmed)
             try fileSystem.syncDirectory(parent)
         } catch {
-            // The first error is the one to tell; what is left is only a folder named .tmp.
+            // The first error is the one to tell; what is left is only a hidden folder, removed by the next export.
             try? fileSystem.remove(temporary)
             throw error
         }

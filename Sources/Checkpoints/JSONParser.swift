@@ -44,7 +44,7 @@ struct JSONParser {
     private func failure(_ message: String) -> Failure { Failure(offset: position, message: message) }
 
     private mutating func skipSpace() {
-        while position < bytes.count, [0x20, 0x0A, 0x0D, 0x09].contains(bytes[position]) { position += 1 }
+        while let byte = peek(), byte == 0x20 || byte == 0x0A || byte == 0x0D || byte == 0x09 { position += 1 }
     }
 
     private func peek() -> UInt8? { position < bytes.count ? bytes[position] : nil }

@@ -38,11 +38,33 @@ public final class ModelSource {
             }
             (self.config, self.architecture, storage) = (config, architecture, .safetensors(model))
         } else {
+            try Self.refuseOtherFiles(location)
             let model = try GGUFModel(path: location)
             (config, storage) = (model.config, .gguf(model))
             architecture = model.config.architecture ?? ""
         }
         digest = Self.digest(config, storage)
+    }
+
+    /// Names what else a user may point at, before it is read as GGUF.
+    private static func refuseOtherFiles(_ path: String) throws {
+        if path.hasSuffix(".safetensors") || path.hasSuffix(".json") {
+            throw CheckpointError(
+                .unsupported, path, "is one file of a Hugging Face model", remedy: "name its folder")
+        }
+        // A pickle's protocol mark, or the zip that torch.save wraps around it.
+        let file = try MappedFile(path: path)
+        let start = [UInt8](file.bytes.prefix(4))
+        if start.starts(with: [0x80, 2]) || start.elementsEqual([0x50, 0x4B, 3, 4]) {
+            throw pickle(path, "this file")
+        }
+    }
+
+    private static func pickle(_ place: String, _ what: String) -> CheckpointError {
+        CheckpointError(
+            .pickle, place, "the weights are a Python pickle (\(what)), which can run any code when read",
+            remedy: "convert them with transformers: AutoModelForCausalLM.from_pretrained(folder)"
+                + ".save_pretrained(folder, safe_serialization=True)")
     }
 
     /// The folder itself when it is a Hugging Face one, else the one GGUF file in it.
@@ -57,13 +79,9 @@ public final class ModelSource {
                 remedy: "name a Hugging Face folder or a .gguf file")
         }
         if names.contains("model.safetensors") || names.contains("model.safetensors.index.json") { return folder }
-        if let pickle = names.first(where: {
-            $0.hasPrefix("pytorch_model") || $0.hasSuffix(".pt") || $0.hasSuffix(".pth")
-        }) {
-            throw CheckpointError(
-                .pickle, folder, "the weights are in \(pickle), a Python pickle, which can run any code when read",
-                remedy: "convert it with transformers: AutoModelForCausalLM.from_pretrained(folder)"
-                    + ".save_pretrained(folder, safe_serialization=True)")
+        let pickles = [".bin", ".pt", ".pth"]
+        if let name = names.first(where: { name in pickles.contains { name.hasSuffix($0) } }) {
+            throw pickle(folder, name)
         }
         throw CheckpointError(
             .notFound, folder, "there are no weights: neither model.safetensors nor model.safetensors.index.json",

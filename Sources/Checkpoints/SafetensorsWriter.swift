@@ -3,6 +3,7 @@ public import TensorCore
 
 /// Writes safetensors straight from the tensors' memory, in one file or in shards with an index.
 public struct SafetensorsWriter {
+    /// What the Hub prefers: a file that fetches in one go.
     public static let defaultShardBytes = 5_000_000_000
 
     /// One file's tensors, with its header laid out.
@@ -22,7 +23,7 @@ public struct SafetensorsWriter {
     ///   - metadata: `__metadata__`; "format" is "pt" unless given.
     ///   - maxShardBytes: a file holds at most this many bytes of tensors, or one tensor that is larger.
     /// - Throws: `CheckpointError.duplicate` when two tensors share a name.
-    public init(
+    init(
         _ tensors: [(name: String, tensor: Tensor)], metadata: [String: String] = [:], baseName: String = "model",
         maxShardBytes: Int = defaultShardBytes, fileSystem: any FileSystem = POSIXFileSystem()
     ) throws {
@@ -67,11 +68,17 @@ public struct SafetensorsWriter {
         let writer = try SafetensorsWriter(
             tensors, metadata: metadata, maxShardBytes: .max, fileSystem: fileSystem)
         let folder = parentFolder(path)
-        let name = String(path.split(separator: "/").last ?? "") + ".tmp"
+        let name = temporaryName(for: path)
         try fileSystem.remove(folder + "/" + name)
-        _ = try writer.write(writer.shards[0], name, in: folder)
-        try fileSystem.rename(folder + "/" + name, to: path)
-        try fileSystem.syncDirectory(folder)
+        do {
+            _ = try writer.write(writer.shards[0], name, in: folder)
+            try fileSystem.rename(folder + "/" + name, to: path)
+            try fileSystem.syncDirectory(folder)
+        } catch {
+            // The first error is the one to tell.
+            try? fileSystem.remove(folder + "/" + name)
+            throw error
+        }
     }
 
     /// Writes the files, `BASE.safetensors` or the shards and `BASE.safetensors.index.json`, into a folder that exists and

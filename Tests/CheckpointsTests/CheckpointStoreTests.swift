@@ -101,7 +101,7 @@ import Testing
         var outcomes: Set<Int> = []
         while !finished {
             let folder = try TemporaryFolder()
-            let calm = try CheckpointStore(folder: folder.path, keepLast: 2)
+            let calm = try CheckpointStore(folder: folder.path, keepLast: 2, fileSystem: FaultyFileSystem(.none))
             for step in steps.dropLast() { try Self.save(calm, step) }
             let before = try calm.steps()
             let faulty = FaultyFileSystem(.death(atOperation: operation))
@@ -111,7 +111,7 @@ import Testing
                 finished = true
             } catch is FaultyFileSystem.Death {}
             // The next process opens the store and goes on.
-            let next = try CheckpointStore(folder: folder.path, keepLast: 2)
+            let next = try CheckpointStore(folder: folder.path, keepLast: 2, fileSystem: FaultyFileSystem(.none))
             let (latest, skipped) = try next.latest()
             #expect(skipped.isEmpty, "operation \(operation): \(skipped)")
             #expect(latest != nil || before.isEmpty, "operation \(operation)")

@@ -173,6 +173,8 @@ import Testing
         ("unknown architecture", .unknownArchitecture, { $0.metadata[0].1 = .string("bloom9") }),
         ("no architecture", .configuration, { $0.metadata.remove(at: 0) }),
         ("no layers", .configuration, { $0.metadata.remove(at: 1) }),
+        ("a part of a split model", .unsupported, { $0.metadata.append(("split.count", .u32(2))) }),
+        ("more heads than width", .configuration, { $0.metadata[5].1 = .u32(9) }),
         ("no embedding", .missingTensor, { $0.tensors.remove(at: 0) }),
         ("foreign tensor", .unsupported, { $0.tensors[3].name = "v.blk.0.weight" }),
     ]
@@ -186,6 +188,21 @@ import Testing
         defer { withExtendedLifetime(folder) {} }
         let error = #expect(throws: CheckpointError.self) { try ModelSource.open(path) }
         #expect(error?.code == code, "\(String(describing: error))")
+    }
+
+    /// What only a read of the tensor shows.
+    @Test(arguments: [[], [8, 7], [1], [8, 8, 3, 1]] as [[UInt64]])
+    func refusesRowsThatAreNoHeads(_ dimensions: [UInt64]) throws {
+        var builder = GGUFBuilder.llama()
+        let count = Int(dimensions.reduce(1, *))
+        builder.tensors[2].dimensions = dimensions
+        builder.tensors[2].data = GGUFBuilder.floats([Float](repeating: 0, count: count))
+        let (folder, path) = try write(builder)
+        defer { withExtendedLifetime(folder) {} }
+        let source = try ModelSource.open(path)
+        let name = "model.layers.0.self_attn.q_proj.weight"
+        let error = #expect(throws: CheckpointError.self) { try source.tensor(named: name, dtype: .float32) }
+        #expect(error?.code == .malformed)
     }
 
     @Test func anyDamageIsAnErrorOrHarmless() throws {

@@ -54,6 +54,9 @@ import Testing
         #expect(code(try folder.write("GGML....", "b.gguf")) == .malformed)
         #expect(code(try folder.write("GG", "c.gguf")) == .truncated)
         #expect(code(try folder.write("", "d.gguf")) == .truncated)
+        #expect(code(try folder.write([0x80, 2, 0, 0, 0], "weights")) == .pickle)
+        #expect(code(try folder.write([0x50, 0x4B, 3, 4, 0], "weights.pt")) == .pickle)
+        #expect(code(try folder.write("x", "w.safetensors")) == .unsupported)
         let whole = GGUFBuilder.llama().build()
         for length in stride(from: 0, to: whole.count, by: 7) {
             let error = #expect(throws: CheckpointError.self) {
