@@ -26,46 +26,60 @@ public struct ArithmeticProblems: Sendable {
 
     /// Problems that training may use, reorderings included, in a random order.
     public let training: [ArithmeticProblem]
-    /// Problems to measure by, no two of them reorderings of each other.
+    /// Problems to measure by, with all their reorderings of the same form.
     public let heldOut: [ArithmeticProblem]
     /// The solved problems that every prompt begins with; neither trained on nor measured by.
     public let examples: [ArithmeticProblem]
     public let prompt: ArithmeticPrompt
 
-    /// - Parameter heldOutForms: the forms that held-out problems are drawn from; nil for all.
+    /// Held-out problems are taken class by class, a class being a problem with its reorderings, and evenly from all forms; so
+    /// no problem of a held-out class is ever trained on. Reorderings count as problems of their own.
+    ///
+    /// - Parameters:
+    ///   - heldOutForms: the forms that held-out problems are drawn from; nil for all.
+    ///   - shown: user turns that prompts already show with their answers; what they ask is not held out.
     /// - Throws: `DatasetError.badSetting` when the space is empty or too large, or has too few problems for the
     ///   examples, `heldOut` and at least one to train on.
     public init(
         seed: UInt64, space: Space = Space(), heldOut heldOutCount: Int = 200,
-        heldOutForms: [[ArithmeticProblem.Operator]]? = nil, prompt: ArithmeticPrompt = ArithmeticPrompt()
+        heldOutForms: [[ArithmeticProblem.Operator]]? = nil, prompt: ArithmeticPrompt = ArithmeticPrompt(),
+        shown: Set<String> = []
     ) throws {
         let all = try Self.enumerate(space)
         var generator = SplitMix64(seed: seed)
         let shuffled = generator.permutation(count: all.count).map { all[Int($0)] }
+        var members: [[ArithmeticProblem.Product]: [ArithmeticProblem]] = [:]
+        for problem in shuffled { members[problem.identity, default: []].append(problem) }
+
         var taken: Set<[ArithmeticProblem.Product]> = []
-
-        func take(_ count: Int, where isWanted: (ArithmeticProblem) -> Bool, _ purpose: String) throws
-            -> [ArithmeticProblem]
-        {
-            var found: [ArithmeticProblem] = []
-            for problem in shuffled where found.count < count && isWanted(problem) {
-                if taken.insert(problem.identity).inserted { found.append(problem) }
-            }
-            guard count >= 0, found.count == count else {
-                throw DatasetError(
-                    .badSetting,
-                    "\(count) \(purpose) problems are wanted and \(found.count) distinct ones found; widen the operands "
-                        + "or add forms")
-            }
-            return found
+        var examples: [ArithmeticProblem] = []
+        for problem in shuffled where examples.count < prompt.examples {
+            if taken.insert(problem.identity).inserted { examples.append(problem) }
         }
-
-        examples = try take(prompt.examples, where: { _ in true }, "example")
-        heldOut = try take(
-            heldOutCount, where: { problem in heldOutForms?.contains(problem.operators) ?? true }, "held-out")
+        let isShown = Set(shuffled.filter { shown.contains(prompt.question($0).content) }.map(\.identity))
+        let forms = heldOutForms ?? space.forms.uniqued
+        var heldOut: [ArithmeticProblem] = []
+        for (index, form) in forms.enumerated() {
+            // What is left, shared evenly among the forms not yet drawn from.
+            var quota = (heldOutCount - heldOut.count + forms.count - index - 1) / (forms.count - index)
+            for problem in shuffled where quota > 0 && problem.operators == form && !isShown.contains(problem.identity) {
+                let twins = members[problem.identity, default: []].filter { $0.operators == form }
+                guard twins.count <= quota, taken.insert(problem.identity).inserted else { continue }
+                heldOut += twins
+                quota -= twins.count
+            }
+        }
+        self.examples = examples
+        self.heldOut = heldOut
         let reserved = taken
         training = shuffled.filter { !reserved.contains($0.identity) }
         self.prompt = prompt
+        guard examples.count == prompt.examples, heldOutCount >= 0, heldOut.count == heldOutCount else {
+            throw DatasetError(
+                .badSetting,
+                "\(prompt.examples) examples and \(heldOutCount) held-out problems are wanted, \(examples.count) and "
+                    + "\(heldOut.count) found; widen the operands or add forms")
+        }
         guard !training.isEmpty else {
             throw DatasetError(
                 .badSetting,
@@ -126,5 +140,13 @@ public struct ArithmeticProblems: Sendable {
             }
         }
         return all
+    }
+}
+
+extension Array where Element: Hashable {
+    /// The elements without repeats, in order.
+    fileprivate var uniqued: [Element] {
+        var seen: Set<Element> = []
+        return filter { seen.insert($0).inserted }
     }
 }

@@ -30,7 +30,7 @@ public struct ArithmeticPrompt: Hashable, Sendable {
         return messages
     }
 
-    private func question(_ problem: ArithmeticProblem) -> PromptMessage {
+    func question(_ problem: ArithmeticProblem) -> PromptMessage {
         let parts = template.split(separator: "{problem}", omittingEmptySubsequences: false)
         return PromptMessage(
             role: "user", content: parts.joined(separator: problem.text(multiplication: multiplication)))

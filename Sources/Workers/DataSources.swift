@@ -43,7 +43,7 @@ struct DataSources {
             heldOut: settings.heldout,
             prompt: ArithmeticPrompt(
                 template: settings.template, examples: settings.examples,
-                multiplication: settings.multiplicationSign))
+                multiplication: settings.multiplicationSign), shown: Set(config.data.fewShot.map(\.user)))
     }
 
     /// Prompts as token ids, over-long ones settled, and the number of steps that the run will take.

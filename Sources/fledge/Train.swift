@@ -37,9 +37,10 @@ struct Train: AsyncParsableCommand {
     private func train(_ settings: RunConfig) async throws {
         let draws = settings.trainer.logger.contains(.console)
         let title = "\(settings.experimentName): \(settings.model.path)"
+        let makeView: @Sendable (Int) -> LiveView = { steps in LiveView(title: title, totalSteps: steps) }
         let run = TrainingRun(
             config: settings, log: Console.logger, versions: Version.record,
-            view: draws ? { LiveView(title: title, totalSteps: $0) } : nil)
+            view: draws ? makeView : nil)
         let interrupts = InterruptHandler()
         let outcome = try await run.run(onStart: { observer in
             interrupts.onFirst {
