@@ -84,6 +84,7 @@ public final class Tokenizer: Sendable {
     private static func placed(_ tokens: [AddedToken], behind vocabulary: Vocabulary) -> [AddedToken] {
         var result: [AddedToken] = []
         var seen = ByteTable(capacity: tokens.count)
+        var indexOf: [Int32: Int] = [:]
         var largest: Int32 = -1
         for var token in tokens where !token.content.isEmpty {
             if let known = seen.value(for: token.content) ?? vocabulary.id(token.content) {
@@ -94,8 +95,12 @@ public final class Tokenizer: Sendable {
             }
             largest = max(largest, token.id)
             token.content.withUnsafeBufferPointer { seen.set($0, to: token.id) }
-            result.removeAll { $0.id == token.id }
-            result.append(token)
+            if let index = indexOf[token.id] {
+                result[index] = token
+            } else {
+                indexOf[token.id] = result.count
+                result.append(token)
+            }
         }
         return result
     }
