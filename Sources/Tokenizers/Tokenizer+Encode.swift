@@ -151,11 +151,13 @@ extension Tokenizer {
             return
         }
         var pieces = Pieces(text, startsText: startsText)
-        try preTokenizer?.apply(to: &pieces, keepsRawBytes: keepsRawBytes)
+        let isSpelledOut = tracksOffsets && keepsRawBytes && lacksBytes
+        try preTokenizer?.apply(to: &pieces, keepsRawBytes: keepsRawBytes && !isSpelledOut)
         try pieces.text.bytes.withUnsafeBufferPointer { bytes in
             for piece in pieces.list {
                 scratch.tokens.removeAll(keepingCapacity: true)
-                try model.tokenize(UnsafeBufferPointer(rebasing: bytes[piece.start..<piece.end]), scratch)
+                try model.tokenize(
+                    UnsafeBufferPointer(rebasing: bytes[piece.start..<piece.end]), scratch, isSpelledOut: isSpelledOut)
                 for token in scratch.tokens { sink.ids.append(token.id) }
                 if tracksOffsets { addOrigins(of: scratch.tokens, in: piece, pieces.text, to: &sink) }
             }

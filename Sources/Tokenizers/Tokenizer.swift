@@ -24,6 +24,7 @@ public final class Tokenizer: Sendable {
     let skippedIDs: Set<Int32>
     /// Pieces reach the model as bytes instead of in the byte alphabet, which saves writing and looking that up.
     let keepsRawBytes: Bool
+    let lacksBytes: Bool
     /// Offsets must be kept even if nobody asks for them, because a step asks where the text begins.
     let alwaysTracks: Bool
     private let scratches = Mutex<[EncoderScratch]>([])
@@ -37,13 +38,16 @@ public final class Tokenizer: Sendable {
         padding = parts.padding
         var model = parts.model
         var keepsRawBytes = false
+        var lacksBytes = false
         if case .bpe(var bpe) = model, bpe.canTakeRawBytes, parts.preTokenizer?.endsInByteLevel == true {
             bpe.takeRawBytes()
+            lacksBytes = bpe.lacksBytes
             model = .bpe(bpe)
             keepsRawBytes = true
         }
         self.model = model
         self.keepsRawBytes = keepsRawBytes
+        self.lacksBytes = lacksBytes
         alwaysTracks = parts.normalizer != nil && parts.preTokenizer?.asksForTextStart == true
 
         let placed = Self.placed(parts.addedTokens, behind: model.vocabulary)
@@ -80,6 +84,7 @@ public final class Tokenizer: Sendable {
     private static func placed(_ tokens: [AddedToken], behind vocabulary: Vocabulary) -> [AddedToken] {
         var result: [AddedToken] = []
         var seen = ByteTable(capacity: tokens.count)
+        var indexOf: [Int32: Int] = [:]
         var largest: Int32 = -1
         for var token in tokens where !token.content.isEmpty {
             if let known = seen.value(for: token.content) ?? vocabulary.id(token.content) {
@@ -90,8 +95,12 @@ public final class Tokenizer: Sendable {
             }
             largest = max(largest, token.id)
             token.content.withUnsafeBufferPointer { seen.set($0, to: token.id) }
-            result.removeAll { $0.id == token.id }
-            result.append(token)
+            if let index = indexOf[token.id] {
+                result[index] = token
+            } else {
+                indexOf[token.id] = result.count
+                result.append(token)
+            }
         }
         return result
     }

@@ -90,6 +90,50 @@ import Testing
     }
 }
 
+@Suite struct GoldenRealFileTests {
+    /// The GGUF file of SmolLM2 holds the same tokens and merges as its `tokenizer.json`.
+    @Test func ggufOfSmolLM2EqualsItsJSON() throws {
+        guard GoldenCases.folders.contains("smollm2") else { return }
+        let tokenizer = try GoldenCases.tokenizer("smollm2")
+        let merges = try GoldenCases.document("smollm2").root["model"]!["merges"]!.elements.map { $0.stringBytes! }
+        let ids = 0..<Int32(tokenizer.vocabularyCount)
+        let gguf = GGUFVocabulary(
+            model: "gpt2", pre: "smollm", tokens: ids.map { Array(tokenizer.token(for: $0)!.utf8) },
+            tokenTypes: ids.map { tokenizer.isSpecial($0) ? 3 : 1 }, merges: merges)
+        let other = try Tokenizer(gguf: gguf)
+        for row in try GoldenCases.rows("smollm2/cases.jsonl") where row.present("pair") == nil {
+            #expect(try other.encode(row["text"]!.string!) == row["ids"]!.ids)
+        }
+    }
+
+    /// Damage to any kind of tokenizer gives an error or a tokenizer, never a trap.
+    @Test(arguments: GoldenCases.folders)
+    func survivesMutations(_ folder: String) throws {
+        let original = try GoldenCases.document(folder).bytes
+        guard original.count < 60_000 else { return }
+        var random = RandomTexts(seed: UInt64(original.count))
+        for _ in 0..<60 {
+            var bytes = original
+            for _ in 0...random.next(3) {
+                // The front holds the components, the rest the vocabulary.
+                let position = random.next(random.next(2) == 0 ? min(6000, bytes.count) : bytes.count)
+                switch random.next(3) {
+                case 0: bytes[position] = UInt8(random.next(128))
+                case 1: bytes.removeSubrange(position..<min(bytes.count, position + 1 + random.next(30)))
+                default: bytes[position] = UInt8(0x30 + random.next(10))
+                }
+            }
+            guard let tokenizer = try? Tokenizer(jsonData: Data(bytes)) else { continue }
+            let text = random.text(length: 60)
+            let encoding = try? tokenizer.encoding(text, "b", addSpecialTokens: true)
+            _ = tokenizer.decode(encoding?.ids ?? [1, 2, 3], skipSpecialTokens: false)
+            var stream = StreamingDetokenizer(tokenizer)
+            for id in encoding?.ids.prefix(20) ?? [] { _ = stream.push(id) }
+            _ = stream.flush()
+        }
+    }
+}
+
 @Suite struct GoldenComponentTests {
     @Test(arguments: ["normalizer", "pre_tokenizer", "decoder"])
     func components(_ kind: String) throws {

@@ -46,10 +46,51 @@ struct JSONNode {
         return isNegative ? -value : value
     }
 
+    /// The number by way of a 64-bit whole number and a power of ten, as Rust's JSON library reads it: it may be off by
+    /// the last bit, and ties between segmentations depend on that bit.
     var double: Double? {
         guard kind == .number else { return nil }
         let entry = document.entries[index]
-        return Double(String(decoding: document.bytes[Int(entry.start)..<Int(entry.end)], as: UTF8.self))
+        let text = document.bytes[Int(entry.start)..<Int(entry.end)]
+        guard Double(String(decoding: text, as: UTF8.self)) != nil else { return nil }
+        var significand: UInt64 = 0
+        var exponent = 0
+        var isAfterPoint = false
+        var isFull = false
+        var position = text.first == 0x2D ? text.startIndex + 1 : text.startIndex
+        digits: while position < text.endIndex {
+            switch text[position] {
+            case 0x2E: isAfterPoint = true
+            case 0x30...0x39:
+                let (product, overflows) = significand.multipliedReportingOverflow(by: 10)
+                let (sum, carries) = product.addingReportingOverflow(UInt64(text[position] - 0x30))
+                if isFull || overflows || carries {
+                    // Further digits do not count, but for the size of a whole number.
+                    isFull = true
+                    if !isAfterPoint { exponent += 1 }
+                } else {
+                    significand = sum
+                    if isAfterPoint { exponent -= 1 }
+                }
+            default: break digits
+            }
+            position += 1
+        }
+        if position < text.endIndex {
+            let written = Int(String(decoding: text[(position + 1)...], as: UTF8.self)) ?? 0
+            exponent += max(-100_000, min(100_000, written))
+        }
+        var value = Double(significand)
+        while exponent < -308, value != 0 {
+            value /= 1e308
+            exponent += 308
+        }
+        if value != 0 {
+            guard exponent <= 308 else { return nil }
+            let power = Double("1e\(abs(exponent))") ?? 1
+            value = exponent >= 0 ? value * power : value / power
+        }
+        return text.first == 0x2D ? -value : value
     }
 
     /// The member of that name; the last one where a name stands twice, as a hash map would keep it.

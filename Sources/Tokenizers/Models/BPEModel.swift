@@ -42,6 +42,10 @@ struct BPEModel: Sendable {
         return ByteAlphabet.scalars.allSatisfy { vocabulary.id(Array(UTF8Scanner.encode($0))) != nil }
     }
 
+    /// Whether bytes have no token. The reference counts offsets in the byte alphabet less what it dropped: to agree, the
+    /// piece must be spelled out.
+    var lacksBytes: Bool { byteIDs.contains(-1) }
+
     mutating func takeRawBytes() {
         byteIDs = ByteAlphabet.scalars.map { vocabulary.id(Array(UTF8Scanner.encode($0))) ?? -1 }
         guard ignoresMerges else { return }
@@ -62,8 +66,8 @@ struct BPEModel: Sendable {
     /// Appends the tokens of one piece to `scratch.tokens`.
     ///
     /// - Throws: `TokenizerError` (`unknownToken`) where an unknown token is needed and the vocabulary has none.
-    func tokenize(_ piece: UnsafeBufferPointer<UInt8>, _ scratch: EncoderScratch) throws {
-        let isRaw = !byteIDs.isEmpty
+    func tokenize(_ piece: UnsafeBufferPointer<UInt8>, _ scratch: EncoderScratch, isSpelledOut: Bool = false) throws {
+        let isRaw = !byteIDs.isEmpty && !isSpelledOut
         if ignoresMerges, let id = isRaw ? rawTable?.value(for: piece) : vocabulary.table.value(for: piece) {
             scratch.tokens.append(ModelToken(id: id, end: Int32(piece.count)))
             return

@@ -23,7 +23,12 @@ enum Model: Sendable {
     var unknownIsSpelledAsText: Bool { unknownID != nil }
 
     /// Appends the tokens of one piece to `scratch.tokens`; those of pieces seen before come from its cache.
-    func tokenize(_ piece: UnsafeBufferPointer<UInt8>, _ scratch: EncoderScratch) throws {
+    ///
+    /// - Parameter isSpelledOut: the piece is in the byte alphabet though the model takes bytes.
+    func tokenize(_ piece: UnsafeBufferPointer<UInt8>, _ scratch: EncoderScratch, isSpelledOut: Bool = false) throws {
+        if isSpelledOut, case .bpe(let model) = self {
+            return try model.tokenize(piece, scratch, isSpelledOut: true)
+        }
         if case .wordLevel(let model) = self { return try model.tokenize(piece, scratch) }
         let isCached = piece.count <= PieceCache.longestKey
         let hash = isCached ? ByteHash.hash(piece) : 0

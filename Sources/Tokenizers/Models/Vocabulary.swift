@@ -9,7 +9,7 @@ struct Vocabulary: Sendable {
     var count: Int { table.count }
 
     /// Ids above this are taken for corruption.
-    static let maximumID = 1 << 24
+    static let maximumID = 1 << 22
 
     init(capacity: Int) {
         table = ByteTable(capacity: capacity)

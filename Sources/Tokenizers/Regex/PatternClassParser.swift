@@ -86,7 +86,13 @@ extension PatternParser {
             position = start
             return nil
         }
-        let found = name == "word" ? UnicodeProperties.wordInClass : UnicodeProperties.named(name)
+        let found =
+            switch name {
+            case "word": UnicodeProperties.wordInClass
+            // The bracketed class has the symbols too; `\p{Punct}` has not.
+            case "punct": UnicodeProperties.named("P")!.union(UnicodeProperties.named("S")!)
+            default: UnicodeProperties.named(name)
+            }
         guard let set = found else { throw failure("the unknown class [:\(name):]") }
         return isNegative ? set.inverted : set
     }

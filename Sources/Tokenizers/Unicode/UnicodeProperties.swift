@@ -42,15 +42,17 @@ enum UnicodeProperties {
             return atoms { $0.hasPrefix(category) }
         }
         switch key {
-        case "alpha", "alphabetic": return atoms { $0.hasPrefix("L") || $0.hasPrefix("Nl") || $0 == "Sow" }
+        case "alpha", "alphabetic": return NumberList.set(UnicodeSetData.alphabetic)
         case "alnum": return named("alpha")!.union(decimalDigit)
         case "any": return ScalarSet([0...ScalarSet.last])
         case "ascii": return ScalarSet([0...0x7F])
         case "blank": return ScalarSet([9...9]).union(named("Zs")!)
         case "cntrl": return named("Cc")
         case "digit": return decimalDigit
-        case "lower", "lowercase": return named("Ll")
-        case "upper", "uppercase": return named("Lu")
+        case "graph": return atoms { !$0.hasPrefix("Z") && (!$0.hasPrefix("C") || $0 == "Cf" || $0 == "Co") }
+        case "lower", "lowercase": return NumberList.set(UnicodeSetData.lowercase)
+        case "print": return named("graph")!.union(named("Zs")!)
+        case "upper", "uppercase": return NumberList.set(UnicodeSetData.uppercase)
         case "punct": return named("P")
         case "space", "whitespace": return whitespace
         case "xdigit": return ScalarSet([0x30...0x39, 0x41...0x46, 0x61...0x66])
@@ -90,7 +92,8 @@ enum UnicodeProperties {
         var result: [(scalar: UInt32, fold: UInt32)] = []
         for range in atoms({ $0.hasPrefix("Lu") || $0.hasPrefix("Ll") || $0.hasPrefix("Lt") || $0 == "Sow" }).ranges {
             for value in range {
-                guard let scalar = UnicodeScalar(value) else { continue }
+                // The dotless i is the upper case of nothing but itself to a pattern.
+                guard let scalar = UnicodeScalar(value), value != 0x131 else { continue }
                 let upper = scalar.properties.uppercaseMapping.unicodeScalars
                 let single = upper.count == 1 ? upper.first! : scalar
                 let lower = single.properties.lowercaseMapping.unicodeScalars
