@@ -12,7 +12,7 @@ public struct KnownNames: Sendable {
     public init(
         advantageEstimators: [String] = ["grpo"], groupAdvantageEstimators: Set<String> = ["grpo"],
         policyLosses: [String] = ["vanilla"],
-        rewards: [String] = ["exact_match", "number_match", "regex", "format"],
+        rewards: [String] = ["exact_match", "number_match", "bare_number", "regex", "format"],
         rewardsWithPattern: Set<String> = ["regex", "format"]
     ) {
         self.advantageEstimators = advantageEstimators

@@ -33,6 +33,12 @@ struct ExactNumber: Hashable, Sendable {
     /// Fractions of the same value have no common form here, so all of one sign share a hash.
     func hash(into hasher: inout Hasher) { hasher.combine(isNegative) }
 
+    /// The nearest double, or an infinity.
+    var doubleValue: Double {
+        func whole(_ digits: [UInt8]) -> Double { digits.reversed().reduce(0) { $0 * 10 + Double($1) } }
+        return (isNegative ? -1 : 1) * whole(numerator) / whole(denominator)
+    }
+
     private static func parse(_ digits: some Sequence<UInt8>) -> [UInt8] {
         var values = digits.map { $0 - 0x30 }
         values.reverse()

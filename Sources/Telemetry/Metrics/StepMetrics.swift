@@ -35,8 +35,8 @@ public struct StepMetrics: Hashable, Sendable {
 
     /// Adds `name/mean`, `name/min` and `name/max` of the values; adds nothing when there are none.
     /// The sum runs in order, so equal values in equal order give an equal mean.
-    /// - Throws: `TelemetryError` with code `duplicateMetric`.
-    public mutating func record(_ name: MetricName, summaryOf values: some Sequence<Double>) throws(TelemetryError) {
+    /// - Throws: `TelemetryError` with code `duplicateMetric` or `invalidName`.
+    public mutating func record(_ name: String, summaryOf values: some Sequence<Double>) throws(TelemetryError) {
         var count = 0
         var sum = 0.0
         var least = Double.infinity
@@ -49,9 +49,9 @@ public struct StepMetrics: Hashable, Sendable {
             most = value.isNaN || most.isNaN ? .nan : Swift.max(most, value)
         }
         if count == 0 { return }
-        try record(name.appending("mean"), sum / Double(count))
-        try record(name.appending("min"), least)
-        try record(name.appending("max"), most)
+        try record(MetricName(name + "/mean"), sum / Double(count))
+        try record(MetricName(name + "/min"), least)
+        try record(MetricName(name + "/max"), most)
     }
 
     /// The metrics that are not finite: the sign of a run that broke.
