@@ -59,6 +59,7 @@ let package = Package(
                 ])
             ],
             linkerSettings: linkTorch),
+        .target(name: "CNoICUData"),
         // Layer 1
         layer("TensorCore", ["CTorch"]),
         // Layer 1, torch-free
@@ -91,7 +92,7 @@ let package = Package(
         .executableTarget(
             name: "fledge",
             dependencies: [
-                "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Datasets", "Flow", "Models", "Rewards",
+                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Datasets", "Flow", "Models", "Rewards",
                 "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
                 argumentParser, logging, orderedCollections,
             ],
