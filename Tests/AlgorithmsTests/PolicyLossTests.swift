@@ -107,7 +107,8 @@ import Testing
 
     @Test(arguments: names) func maskedTokensHaveNoGradient(name: String) throws {
         let make = try #require(PolicyLosses.all[name]), batch = try Batch()
-        let loss = make(try Self.settings())
+        let settings = try Self.settings()
+        let loss = make(settings)
         let gradient = try batch.run(loss, 0..<Self.rows, LossAggregation(.tokenMean)).gradient
         for (value, isToken) in zip(gradient, try batch.mask.values(Double.self)) where isToken == 0 {
             #expect(value == 0)
@@ -118,14 +119,13 @@ import Testing
     @Test(arguments: ["vanilla", "cispo", "dppo_tv", "dppo_kl", "gpg", "reinforce", "gspo", "dro", "sapo"])
     func isPolicyGradientOnPolicy(name: String) throws {
         let make = try #require(PolicyLosses.all[name]), batch = try Batch()
-        var settings = PolicyLossSettings()
-        (settings.tauPositive, settings.tauNegative) = (1, 1)
+        let loss = make(PolicyLossSettings(tauPositive: 1, tauNegative: 1))
         let leaf = try batch.old.cloned()
         try leaf.setRequiresGrad()
         try withGrad {
             var arguments = try batch.arguments(leaf, 0..<Self.rows, LossAggregation(.seqMeanTokenMean))
             arguments.rolloutWeights = nil
-            try make(settings)(arguments).loss.backward()
+            try loss(arguments).loss.backward()
         }
         let found = try leaf.grad()
         let lengths = try batch.mask.sum(-1, keepDim: true).clamped(min: 1).multiplied(by: -6)
@@ -141,7 +141,8 @@ import Testing
             let settings = PolicyLossSettings(clipCovRatio: ratio, clipCovLower: -100, clipCovUpper: 100)
             var arguments = try batch.arguments(batch.old, 0..<Self.rows, LossAggregation(.tokenSum))
             arguments.totals = .init()
-            let metrics = try ClipCovLoss(settings)(arguments).metrics
+            let loss = ClipCovLoss(settings)
+            let metrics = try loss(arguments).metrics
             let fraction = try #require(metrics.first { $0.name == "actor/pg_clipfrac" }).value.item()
             #expect(Int((fraction * 24).rounded()) == min(dropped, 24))
         }
