@@ -148,6 +148,32 @@ import Testing
         }
     }
 
+    /// Numbers gone bad reach the loss, they do not stop the program.
+    @Test(arguments: names) func takesNaNs(name: String) throws {
+        let make = try #require(PolicyLosses.all[name]), batch = try Batch()
+        let loss = make(try Self.settings())
+        let arguments = try batch.arguments(
+            Tensor.full([Self.rows, Self.width], .nan), 0..<Self.rows, LossAggregation(.tokenMean))
+        let fitted = try loss.fitted(to: arguments)
+        for loss in [loss, fitted] { _ = try loss(arguments).loss.item() }
+    }
+
+    /// Where all covariances are equal, no more than the share asked for is held back.
+    @Test func klCovBreaksTies() throws {
+        let batch = try Batch()
+        let leaf = try batch.new.cloned()
+        try leaf.setRequiresGrad()
+        try withGrad {
+            var arguments = try batch.arguments(leaf, 0..<Self.rows, LossAggregation(.tokenSum))
+            arguments.advantages = try batch.advantages.multiplied(by: 0)
+            let loss = KLCovLoss(PolicyLossSettings(klCovRatio: 0.25))
+            try loss(arguments).loss.backward()
+        }
+        let found = try leaf.grad()
+        let gradient = try #require(found).values(Double.self)
+        #expect(gradient.count { $0 != 0 } == 6)
+    }
+
     @Test func badSettingsSayWhatToGive() throws {
         let batch = try Batch()
         let arguments = try batch.arguments(batch.new, 0..<Self.rows, LossAggregation(.tokenMean))

@@ -34,11 +34,8 @@ public struct ClipCovLoss: PolicyLoss {
         let kept = try withNoGrad {
             let isClipped = try clipped.greater(than: plain)
             let cut = try cut ?? findCut(arguments, isClipped: isClipped)
-            var kept = [Float](repeating: 1, count: isClipped.count)
-            for candidate in try candidates(arguments, cut.covariance, isClipped) where candidate.hash <= cut.highest {
-                kept[candidate.index] = 0
-            }
-            return try Tensor(kept, shape: isClipped.shape, device: isClipped.device)
+            let dropped = try candidates(arguments, cut.covariance, isClipped).filter { $0.hash <= cut.highest }
+            return try TokenHash.marks(dropped, like: isClipped).negated().adding(1)
         }
         return try arguments.result(plain.maximum(clipped).multiplied(by: kept)) {
             [
@@ -53,10 +50,10 @@ public struct ClipCovLoss: PolicyLoss {
     }
 
     private func findCut(_ batch: PolicyLossArguments, isClipped: Tensor) throws -> Cut {
-        guard settings.clipCovRatio > 0 else {
+        guard settings.clipCovRatio > 0, settings.clipCovRatio <= 1 else {
             throw AlgorithmError(
                 .badSetting, "clip_cov",
-                "policy_loss.clip_cov_ratio is \(settings.clipCovRatio); give a positive number"
+                "policy_loss.clip_cov_ratio is \(settings.clipCovRatio); give a number above 0, up to 1"
             )
         }
         let covariance = try TokenCovariance(of: batch)
@@ -68,25 +65,10 @@ public struct ClipCovLoss: PolicyLoss {
     /// The tokens whose covariance is within the range and that PPO's clip has left alone.
     private func candidates(
         _ arguments: PolicyLossArguments, _ covariance: TokenCovariance, _ isClipped: Tensor
-    ) throws -> [(index: Int, hash: UInt64)] {
+    ) throws(TorchError) -> [TokenHash] {
         let values = try covariance(arguments)
         let isCandidate = try values.greater(than: settings.clipCovLower)
-            .logicalAnd(values.less(than: settings.clipCovUpper)).logicalAnd(isClipped.logicalNot()).flattened()
-        let indices = try isCandidate.nonZero().flattened()
-        let logProbs = try arguments.oldLogProbs.flattened().indexSelect(0, indices).values(Float.self)
-        let advantages = try arguments.advantages.flattened().indexSelect(0, indices).values(Float.self)
-        let width = arguments.responseMask.size(1)
-        return try indices.values(Int64.self).enumerated().map { place, index in
-            let bits = UInt64(logProbs[place].bitPattern) << 32 | UInt64(advantages[place].bitPattern)
-            return (Int(index), Self.mixed(bits &+ Self.mixed(UInt64(Int(index) % width))))
-        }
-    }
-
-    /// SplitMix64's finaliser.
-    private static func mixed(_ value: UInt64) -> UInt64 {
-        var z = value &+ 0x9e37_79b9_7f4a_7c15
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
+            .logicalAnd(values.less(than: settings.clipCovUpper)).logicalAnd(isClipped.logicalNot())
+        return try TokenHash.all(arguments, where: isCandidate)
     }
 }
