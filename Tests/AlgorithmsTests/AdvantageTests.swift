@@ -95,6 +95,15 @@ import Testing
         }
     }
 
+    @Test(
+        arguments: AdvantageEstimators.all.keys.filter { !["gae", "reinforce_plus_plus", "remax"].contains($0) }
+            .sorted())
+    func groupsAreCounted(name: String) throws {
+        var inputs = try Self.inputs()
+        inputs.groups.append(3)
+        #expect { try Self.run(name, inputs) } throws: { ($0 as? AlgorithmError)?.code == .mismatch }
+    }
+
     @Test func passKNeedsTwo() throws {
         var inputs = try Self.inputs()
         inputs.groups = [0, 0, 0, 1, 1, 7]

@@ -4,6 +4,20 @@ import TestSupport
 import Testing
 
 @Suite struct AlgorithmsGoldenTests {
+    /// No case of the folder goes unread: each kind has its test, and the kinds with several tests leave nothing over.
+    @Test func everyCaseIsRead() {
+        let wholeKinds = [
+            "advantage", "aggregation", "kl", "kl_controller", "reward_kl", "value_loss", "whiten", "entropy",
+            "logprob",
+            "policy_loss", "rollout_correction", "preference_loss",
+        ]
+        let read =
+            wholeKinds.reduce(0) { $0 + GoldenCase.all($1).count }
+            + GoldenCase.all("overlong", ["dapo", "soft_overlong_punishment"]).count
+            + GoldenCase.all("sft_loss", ["nll", "dft", "verl_sft"]).count
+        #expect(read == Golden.files("algorithms", withExtension: "json").count)
+    }
+
     @Test(arguments: GoldenCase.all("advantage")) func advantage(golden: GoldenCase) throws {
         let settings = AdvantageSettings(
             normalizesByStd: golden.flag("norm_adv_by_std_in_grpo") ?? true, gamma: golden.number("gamma") ?? 1,

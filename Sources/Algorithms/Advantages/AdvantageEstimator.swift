@@ -44,6 +44,18 @@ public struct AdvantageInputs {
         return try responseMask.multiplied(by: column)
     }
 
+    /// ``rowsByGroup``, where there is one id a row.
+    ///
+    /// - Throws: ``AlgorithmError`` (`mismatch`) otherwise.
+    func checkedGroups() throws -> [[Int]] {
+        guard groups.count == responseMask.size(0) else {
+            throw AlgorithmError(
+                .mismatch, "adv_estimator",
+                "\(groups.count) group ids for \(responseMask.size(0)) answers; give one an answer")
+        }
+        return rowsByGroup
+    }
+
     /// Row indices of each group, in order of first appearance.
     public var rowsByGroup: [[Int]] {
         var order: [Int] = [], rows: [Int: [Int]] = [:]

@@ -27,7 +27,7 @@ public struct GDPOAdvantage: AdvantageEstimator {
                 "\(weights.count) weights for \(components.count) components of \(components.map(\.count)) scores for "
                     + "\(inputs.groups.count) answers; give one weight a component and one score an answer")
         }
-        let groups = inputs.rowsByGroup
+        let groups = try inputs.checkedGroups()
         let normalize = GRPOAdvantage(normalizesByStd: normalizesByStd, epsilon: epsilon)
         var sums = [Double](repeating: 0, count: inputs.groups.count)
         for (weight, scores) in zip(weights, components) {

@@ -11,7 +11,7 @@ public struct GPGAdvantage: AdvantageEstimator {
     public func callAsFunction(_ inputs: AdvantageInputs) throws -> Advantages {
         let scores = try inputs.scores()
         let alpha = Double(scores.count) / Double(max(1, scores.count { $0 != 0 }))
-        let centred = GRPOAdvantage(normalizesByStd: false).normalized(scores, inputs.rowsByGroup)
+        let centred = try GRPOAdvantage(normalizesByStd: false).normalized(scores, inputs.checkedGroups())
         return Advantages(both: try inputs.broadcast(centred.map { alpha * $0 / norm }))
     }
 }

@@ -14,7 +14,7 @@ public struct GRPOAdvantage: AdvantageEstimator {
     }
 
     public func callAsFunction(_ inputs: AdvantageInputs) throws -> Advantages {
-        Advantages(both: try inputs.broadcast(normalized(inputs.scores(), inputs.rowsByGroup)))
+        Advantages(both: try inputs.broadcast(normalized(inputs.scores(), inputs.checkedGroups())))
     }
 
     /// `scores` (one a row) relative to their groups.

@@ -9,7 +9,7 @@ public struct OPOAdvantage: AdvantageEstimator {
     public func callAsFunction(_ inputs: AdvantageInputs) throws -> Advantages {
         var scores = try inputs.scores()
         let lengths = try inputs.responseMask.sum(-1).values(Double.self)
-        for rows in inputs.rowsByGroup where rows.count > 1 {
+        for rows in try inputs.checkedGroups() where rows.count > 1 {
             let total = rows.reduce(0) { $0 + lengths[$1] }
             // A group without a token has no advantage to place.
             guard total > 0 else { continue }

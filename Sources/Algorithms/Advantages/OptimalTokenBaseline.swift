@@ -46,7 +46,7 @@ public struct OptimalTokenBaseline: AdvantageEstimator {
         // The answer tokens' columns of each row, and each row's place in a group's alignment for one of them.
         let columns = (0..<mask.rows).map { row in (0..<mask.width).filter { mask[row, $0] != 0 } }
         var advantages = HostMatrix(zeros: mask)
-        for group in inputs.rowsByGroup {
+        for group in try inputs.checkedGroups() {
             let rows = isMultiTurn ? group.filter { !columns[$0].isEmpty } : group
             var numerator = [Double](repeating: 0, count: mask.width)
             var denominator = [Double](repeating: epsilon, count: mask.width)

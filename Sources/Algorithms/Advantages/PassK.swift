@@ -16,7 +16,7 @@ public struct PassKAdvantage: AdvantageEstimator {
     public func callAsFunction(_ inputs: AdvantageInputs) throws -> Advantages {
         let scores = try inputs.scores()
         var result = [Double](repeating: 0, count: scores.count)
-        for rows in inputs.rowsByGroup {
+        for rows in try inputs.checkedGroups() {
             let ranked = rows.sorted { scores[$0] > scores[$1] }
             guard ranked.count > 1 else {
                 throw AlgorithmError(

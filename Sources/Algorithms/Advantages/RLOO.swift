@@ -12,7 +12,7 @@ public struct RLOOAdvantage: AdvantageEstimator {
     public func callAsFunction(_ inputs: AdvantageInputs) throws -> Advantages {
         let scores = try inputs.scores()
         var result = scores
-        for rows in inputs.rowsByGroup {
+        for rows in try inputs.checkedGroups() {
             guard rows.count > 1 else {
                 if singleton == .zero { result[rows[0]] = 0 }
                 continue

@@ -33,7 +33,7 @@ public struct ReinforcePlusPlusBaselineAdvantage: AdvantageEstimator {
 
     /// - Throws: ``AlgorithmError`` (`tooFew`) for a batch of fewer than two answer tokens.
     public func callAsFunction(_ inputs: AdvantageInputs) throws -> Advantages {
-        let centred = GRPOAdvantage(normalizesByStd: false).normalized(try inputs.scores(), inputs.rowsByGroup)
+        let centred = try GRPOAdvantage(normalizesByStd: false).normalized(inputs.scores(), inputs.checkedGroups())
         let whitened = try Masked.whitened(inputs.broadcast(centred), inputs.responseMask)
         return Advantages(both: try whitened.multiplied(by: inputs.responseMask))
     }

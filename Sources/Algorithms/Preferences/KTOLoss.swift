@@ -55,7 +55,7 @@ public struct KTOLoss: Sendable, Hashable {
         let loss = try Pairs.mean(losses, totals)
 
         let metrics = try withNoGrad {
-            var metrics = [("kl", try Tensor([Float(kl)], shape: []))]
+            var metrics = [("kl", try Tensor([Float(kl)], shape: [], device: logProbs.device))]
             var rewards: [Tensor] = []
             for (name, isChosen) in [("chosen", true), ("rejected", false)] where isDesirable.contains(isChosen) {
                 let isIn = try column { $0 == isChosen ? 1 : 0 }

@@ -61,7 +61,8 @@ public struct RolloutCorrection: Sendable, Hashable {
                 if normalizes {
                     let factor = try weightMean ?? mean(cut, mask, level)
                     cut = try cut.divided(by: factor)
-                    metrics.add("rollout_is_batch_norm_factor", try Tensor([Float(factor)], shape: []))
+                    metrics.add(
+                        "rollout_is_batch_norm_factor", try Tensor([Float(factor)], shape: [], device: mask.device))
                 }
                 weights = cut
             }
