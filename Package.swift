@@ -105,7 +105,7 @@ let package = Package(
         tests("Telemetry", [orderedCollections]),
         tests("Config", []),
         tests("Checkpoints", ["TensorCore"]),
-        tests("Models", ["TensorCore", "Checkpoints"]),
+        tests("Models", ["TensorCore", "Checkpoints", orderedCollections]),
         tests("Algorithms", ["TensorCore"]),
         tests("RolloutEngine", ["TensorCore", "Models", "RolloutCore", "Tokenizers"]),
         tests("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),

@@ -11,7 +11,7 @@ struct PolicyObjective {
     var kl: (estimator: Algorithms.KLEstimator, coefficient: Double)?
 
     /// Whether a sequence without advantage adds nothing to the gradient.
-    var vanishesWithoutAdvantage: Bool { entropyCoefficient == 0 && kl == nil }
+    var vanishesWithoutAdvantage: Bool { policyLoss.vanishesWithoutAdvantage && entropyCoefficient == 0 && kl == nil }
 
     func callAsFunction(_ inputs: PolicyLossInputs) throws -> PolicyLossOutput {
         let totals = LossAggregation.Totals(tokens: inputs.totals.tokens, sequences: inputs.totals.sequences)

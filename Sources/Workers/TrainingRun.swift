@@ -29,10 +29,16 @@ public struct TrainingRun: Sendable {
         folder = RunFolder(config.runFolder)
     }
 
-    /// The names that this build's registries know, for the configuration.
+    /// The names that a configuration may use: of the registries, what this loop can feed. Estimators that want a critic or
+    /// another baseline, and losses that are fitted to whole batches, are not wired yet.
     public static var knownNames: KnownNames {
-        KnownNames(
-            advantageEstimators: AdvantageEstimators.all.keys.sorted(), policyLosses: PolicyLosses.all.keys.sorted(),
+        let comparing: Set<String> = ["grpo", "grpo_vectorized", "grpo_passk", "rloo", "rloo_vectorized", "opo"]
+        let estimators = comparing.union(["gpg", "reinforce_plus_plus", "reinforce_plus_plus_baseline"])
+        let unwired: Set<String> = ["bypass_mode", "clip_cov", "kl_cov"]
+        return KnownNames(
+            advantageEstimators: AdvantageEstimators.all.keys.filter(estimators.contains).sorted(),
+            groupAdvantageEstimators: comparing,
+            policyLosses: PolicyLosses.all.keys.filter { !unwired.contains($0) }.sorted(),
             rewards: RewardRegistry.builtIn.entries.map(\.name))
     }
 

@@ -4,6 +4,8 @@ internal import TensorCore
 ///
 /// Source: verl `core_algos.compute_policy_loss_dro`.
 public struct DROLoss: PolicyLoss {
+    /// The pull towards the old policy acts without advantages too.
+    public var vanishesWithoutAdvantage: Bool { false }
     public var beta: Double
     public init(_ settings: PolicyLossSettings) { beta = settings.droBeta }
 

@@ -7,6 +7,8 @@ internal import TensorCore
 ///
 /// Source: verl `core_algos.compute_policy_loss_kl_cov`.
 public struct KLCovLoss: PolicyLoss {
+    /// The pull towards the old policy acts without advantages too.
+    public var vanishesWithoutAdvantage: Bool { false }
     public var settings: PolicyLossSettings
     private var cut: Cut?
     public init(_ settings: PolicyLossSettings = PolicyLossSettings()) { self.settings = settings }

@@ -63,10 +63,14 @@ public protocol PolicyLoss: Sendable {
     /// that its shares over micro-batches add up. Call it once a step with all rows; the current log-probabilities are not known
     /// then, so give the old ones for both. A loss that was not fitted takes each call's rows for the whole batch.
     func fitted(to batch: PolicyLossArguments) throws -> any PolicyLoss
+
+    /// Whether rows whose advantages are all zero have no gradient, so that they need not be computed.
+    var vanishesWithoutAdvantage: Bool { get }
 }
 
 extension PolicyLoss {
     public func fitted(to batch: PolicyLossArguments) throws -> any PolicyLoss { self }
+    public var vanishesWithoutAdvantage: Bool { true }
 }
 
 /// The numbers that losses may use, from the configuration.
