@@ -25,6 +25,7 @@ final class GenerationRun {
     private let onToken: ((GeneratedToken) -> Bool)?
     private var rows: [Row] = []
     private var results: [[GeneratedSample?]]
+    private(set) var firstToken: ContinuousClock.Instant?
     private(set) var prefilledTokens = 0, generatedTokens = 0, decodeSteps = 0, prefills = 0
 
     init(
@@ -143,6 +144,7 @@ final class GenerationRun {
         }
         let (tokens, logProbs) = try logits_BV.sample(draws)
         generatedTokens += tokens.count
+        firstToken = firstToken ?? .now
         var going: [Row] = []
         going.reserveCapacity(drawing.count)
         for (index, row) in drawing.enumerated() {

@@ -48,6 +48,8 @@ public final class RolloutEngine {
     /// Counted up by whoever changes the weights.
     public var weightVersion = 0
     public private(set) var statistics = GenerationStatistics()
+    /// When this engine drew its first token.
+    public private(set) var firstToken: ContinuousClock.Instant?
     /// Gives a function that turns one row's tokens into text piece by piece; needed for stop texts.
     public var makeDetokenizer: (() -> (Int32) -> String)?
     private var cache: KeyValueCache?
@@ -78,6 +80,7 @@ public final class RolloutEngine {
             scheduler: RolloutScheduler(requests: requests, limits: limits, slots: cache.slotCount),
             makeDetokenizer: makeDetokenizer, onToken: onToken)
         let samples = try withNoGrad { try run.finishAll() }
+        firstToken = firstToken ?? run.firstToken
         statistics.prefilledTokens = run.prefilledTokens
         statistics.generatedTokens = run.generatedTokens
         statistics.decodeSteps = run.decodeSteps

@@ -16,30 +16,39 @@ public final class AdamW {
 
     public let settings: Settings
     private let parameters: [Parameter]
-    private let masters, expAvgs, expAvgSqs, steps: [Tensor]
+    private let masters: [Tensor]
+    /// Made at the first step: a start should not wait for memory that it does not need yet.
+    private var moments: Moments?
     private var gradSums: [Tensor?]
     private let ownsMasters: Bool
     /// Steps taken.
     public private(set) var stepCount = 0
 
+    private struct Moments {
+        var expAvgs: [Tensor] = [], expAvgSqs: [Tensor] = [], steps: [Tensor] = []
+
+        init(_ parameters: [Parameter]) throws(TorchError) {
+            for parameter in parameters {
+                let shape = parameter.tensor.shape, device = parameter.tensor.device
+                expAvgs.append(try Tensor.zeros(shape, device: device))
+                expAvgSqs.append(try Tensor.zeros(shape, device: device))
+                steps.append(try Tensor.zeros([], device: device))
+            }
+        }
+    }
+
     public init(parameters: [Parameter], settings: Settings) throws(TorchError) {
         self.settings = settings
         self.parameters = parameters
         ownsMasters = parameters.contains { $0.tensor.dtype != .float32 }
-        var masters: [Tensor] = [], first: [Tensor] = [], second: [Tensor] = [], steps: [Tensor] = []
+        var masters: [Tensor] = []
         for parameter in parameters {
             let tensor = parameter.tensor
             try tensor.setRequiresGrad()
             masters.append(
                 ownsMasters ? try tensor.detached().to(dtype: .float32, copy: true) : try tensor.detached())
-            first.append(try Tensor.zeros(tensor.shape, device: tensor.device))
-            second.append(try Tensor.zeros(tensor.shape, device: tensor.device))
-            steps.append(try Tensor.zeros([], device: tensor.device))
         }
         self.masters = masters
-        expAvgs = first
-        expAvgSqs = second
-        self.steps = steps
         gradSums = Array(repeating: nil, count: parameters.count)
     }
 
@@ -76,9 +85,10 @@ public final class AdamW {
         if maxNorm > 0, norm > maxNorm {
             for grad in grads { try grad.scale(by: maxNorm / (norm + 1e-6)) }
         }
+        let moments = try currentMoments()
         try fusedAdamW(
-            parameters: live.map { masters[$0] }, grads: grads, expAvgs: live.map { expAvgs[$0] },
-            expAvgSqs: live.map { expAvgSqs[$0] }, steps: live.map { steps[$0] },
+            parameters: live.map { masters[$0] }, grads: grads, expAvgs: live.map { moments.expAvgs[$0] },
+            expAvgSqs: live.map { moments.expAvgSqs[$0] }, steps: live.map { moments.steps[$0] },
             options: AdamWOptions(
                 learningRate: learningRate, beta1: settings.beta1, beta2: settings.beta2,
                 weightDecay: settings.weightDecay, epsilon: settings.epsilon))
@@ -86,6 +96,13 @@ public final class AdamW {
         try clearLeaves()
         stepCount += 1
         return (norm, true)
+    }
+
+    private func currentMoments() throws(TorchError) -> Moments {
+        if let moments { return moments }
+        let made = try Moments(parameters)
+        moments = made
+        return made
     }
 
     private func publishMasters() throws(TorchError) {
@@ -103,20 +120,21 @@ public final class AdamW {
     public static func masterName(_ parameter: Parameter) -> String { "master." + parameter.name }
 
     /// Everything that a resumed run needs, under stable names; the tensors themselves, not copies.
-    public func state() -> [(name: String, tensor: Tensor)] {
+    public func state() throws(TorchError) -> [(name: String, tensor: Tensor)] {
+        let moments = try currentMoments()
         var all: [(String, Tensor)] = []
         for (index, parameter) in parameters.enumerated() {
             all.append((Self.masterName(parameter), masters[index]))
-            all.append(("exp_avg." + parameter.name, expAvgs[index]))
-            all.append(("exp_avg_sq." + parameter.name, expAvgSqs[index]))
-            all.append(("step." + parameter.name, steps[index]))
+            all.append(("exp_avg." + parameter.name, moments.expAvgs[index]))
+            all.append(("exp_avg_sq." + parameter.name, moments.expAvgSqs[index]))
+            all.append(("step." + parameter.name, moments.steps[index]))
         }
         return all
     }
 
     /// Puts back what ``state()`` gave and writes the weights into the model.
     public func restore(stepCount: Int, _ saved: (String) throws -> Tensor) throws {
-        for (name, tensor) in state() { try withNoGrad { try tensor.copy(from: saved(name)) } }
+        for (name, tensor) in try state() { try withNoGrad { try tensor.copy(from: saved(name)) } }
         try withNoGrad { try publishMasters() }
         self.stepCount = stepCount
     }

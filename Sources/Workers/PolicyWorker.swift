@@ -185,7 +185,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
             loop: state, optimizerSteps: training.trainer.optimizer.stepCount,
             weightVersion: parts.rollout.weightVersion, modelDigest: parts.source.digest)
         try store.save(
-            step: step, tensors: training.trainer.optimizer.state(), state: Array(JSONEncoder().encode(envelope)))
+            step: step, tensors: try training.trainer.optimizer.state(), state: Array(JSONEncoder().encode(envelope)))
     }
 
     public func restore() throws -> LoopState? { try restore(from: nil).state }
@@ -257,6 +257,11 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
             }
         }
         digest = nil
+    }
+
+    /// Seconds from `origin` to the first token that this worker drew; nil when there is none yet.
+    func secondsToFirstToken(since origin: ContinuousClock.Instant) -> Double? {
+        parts?.rollout.firstToken.map { (origin.duration(to: $0)) / .seconds(1) }
     }
 
     public func memory() throws -> MemoryStatistics { try plan.device.memory() }

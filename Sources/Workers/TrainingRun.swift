@@ -108,11 +108,13 @@ public struct TrainingRun: Sendable {
         do {
             let state = try await loop.run(from: resumed)
             let seconds = (ContinuousClock.now - start) / .seconds(1)
+            let firstToken = await worker.secondsToFirstToken(since: ProcessStart.instant)
             try observer.finish { summary in
                 summary.status = state.step < prompts.totalSteps ? .interrupted : .finished
                 summary.steps = state.step
                 summary.heldOutExactMatch = state.exactMatch
                 summary.times["time/run_s"] = seconds
+                summary.times["time/first_token_s"] = firstToken
             }
             if config.trainer.logger.contains(.html) { try folder.writeReport() }
             return Outcome(state: state, totalSteps: prompts.totalSteps, resumedStep: resumed?.step)

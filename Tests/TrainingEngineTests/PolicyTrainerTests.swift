@@ -173,7 +173,7 @@ import Testing
         let first = try trainer()
         _ = try first.update(Self.samples, loss: Self.loss)
         var saved: [String: Tensor] = [:]
-        for (name, tensor) in first.optimizer.state() { saved[name] = try tensor.cloned() }
+        for (name, tensor) in try first.optimizer.state() { saved[name] = try tensor.cloned() }
         let second = try trainer()
         try second.optimizer.restore(stepCount: 1) { try #require(saved[$0]) }
         _ = try first.update(Self.samples, loss: Self.loss)
