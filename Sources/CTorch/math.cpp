@@ -1,6 +1,7 @@
 // Element-wise maths, reductions, products.
 #include "shim.hpp"
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
 
 using namespace ct;
@@ -130,6 +131,27 @@ int ct_l2_norm(const ct_tensor *tensors, int count, double *out, ct_message *err
 CT_OP(ct_matmul, (ct_tensor a, ct_tensor b, CT_RESULT), at::matmul(T(a), T(b)))
 CT_OP(ct_linear, (ct_tensor x, ct_tensor weight, ct_tensor bias, CT_RESULT),
       at::linear(T(x), T(weight), maybe(bias)))
+
+int ct_pack_linear(ct_tensor weight, int64_t rows, CT_RESULT) {
+    return guarded(error, [&] {
+        at::NoGradGuard no_grad;
+        static const auto op = c10::Dispatcher::singleton()
+                                   .findSchemaOrThrow("mkldnn::_reorder_linear_weight", "")
+                                   .typed<at::Tensor(const at::Tensor &, std::optional<c10::SymInt>)>();
+        *out = wrap(op.call(T(weight).detach(), c10::SymInt(rows)));
+    });
+}
+
+int ct_packed_linear(ct_tensor x, ct_tensor packed, ct_tensor bias, CT_RESULT) {
+    return guarded(error, [&] {
+        at::NoGradGuard no_grad;
+        using Call = at::Tensor(const at::Tensor &, const at::Tensor &, const std::optional<at::Tensor> &, std::string_view,
+                                c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
+        static const auto op =
+            c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_linear_pointwise", "").typed<Call>();
+        *out = wrap(op.call(T(x), T(packed), maybe(bias), "none", c10::List<std::optional<at::Scalar>>(), ""));
+    });
+}
 
 int ct_fused_adamw_(const ct_tensor *params, const ct_tensor *grads, const ct_tensor *exp_avgs,
                     const ct_tensor *exp_avg_sqs, const ct_tensor *steps, int count, ct_adamw o, ct_message *error) {

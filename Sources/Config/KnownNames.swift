@@ -13,7 +13,7 @@ public struct KnownNames: Sendable {
         advantageEstimators: [String] = ["grpo"], groupAdvantageEstimators: Set<String> = ["grpo"],
         policyLosses: [String] = ["vanilla"],
         rewards: [String] = ["exact_match", "number_match", "bare_number", "regex", "format"],
-        rewardsWithPattern: Set<String> = ["regex", "format"]
+        rewardsWithPattern: Set<String> = ["regex"]
     ) {
         self.advantageEstimators = advantageEstimators
         self.groupAdvantageEstimators = groupAdvantageEstimators

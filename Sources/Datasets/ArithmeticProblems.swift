@@ -62,7 +62,8 @@ public struct ArithmeticProblems: Sendable {
         for (index, form) in forms.enumerated() {
             // What is left, shared evenly among the forms not yet drawn from.
             var quota = (heldOutCount - heldOut.count + forms.count - index - 1) / (forms.count - index)
-            for problem in shuffled where quota > 0 && problem.operators == form && !isShown.contains(problem.identity) {
+            for problem in shuffled where quota > 0 && problem.operators == form && !isShown.contains(problem.identity)
+            {
                 let twins = members[problem.identity, default: []].filter { $0.operators == form }
                 guard twins.count <= quota, taken.insert(problem.identity).inserted else { continue }
                 heldOut += twins

@@ -14,7 +14,9 @@ extension StepMetrics {
         try record("prompt_length", summaryOf: batch.map { Double($0.prompt.tokens.count) })
         // A group whose answers all score the same teaches nothing under group-relative advantages.
         var groups: OrderedDictionary<Int, Set<Double>> = [:]
-        for trajectory in batch { if let score = trajectory.score { groups[trajectory.prompt.group, default: []].insert(score) } }
+        for trajectory in batch {
+            if let score = trajectory.score { groups[trajectory.prompt.group, default: []].insert(score) }
+        }
         if !groups.isEmpty {
             try record("critic/uniform_groups", Double(groups.values.count { $0.count == 1 }) / Double(groups.count))
         }

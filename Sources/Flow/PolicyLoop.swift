@@ -152,7 +152,8 @@ public struct PolicyLoop: Sendable {
             .enumerated().filter { $0.offset % settings.rollout.n == 0 }.map(\.element)
             .map {
                 Sample(
-                    prompt: $0.prompt.text, answer: $0.text, groundTruth: $0.prompt.groundTruth, reward: $0.score ?? .nan)
+                    prompt: $0.prompt.text, answer: $0.text, groundTruth: $0.prompt.groundTruth,
+                    reward: $0.score ?? .nan)
             }
         try observer.stepEnded(metrics, samples: samples)
     }
@@ -161,7 +162,9 @@ public struct PolicyLoop: Sendable {
         guard let evaluator else { return }
         try observer.phaseBegins(.evaluate)
         let result = try await evaluator.evaluate()
-        for (metric, value) in result where !metric.dependsOnClock { state.evaluations["\(name):\(metric.text)"] = value }
+        for (metric, value) in result where !metric.dependsOnClock {
+            state.evaluations["\(name):\(metric.text)"] = value
+        }
         try observer.evaluated(name, result)
     }
 }

@@ -24,12 +24,14 @@ public protocol CausalLanguageModel: AnyObject {
     var shape: ModelShape { get }
     /// Every parameter, in the model's order.
     var parameters: [Parameter] { get }
-    /// The output projection `[V, C]`; the input embedding itself where they are tied.
-    var head: Tensor { get }
+    /// The output projection `[V, C]`; its weight is the input embedding itself where they are tied.
+    var output: Projection { get }
+    /// Every weight that is multiplied with, the output among them.
+    var projections: [Projection] { get }
     /// Whether layers are run again in backward instead of keeping their activations.
     var usesCheckpointing: Bool { get set }
 
-    /// Final normed hidden states `[T, C]` of `ids` (int64 `[T]`) at `positions` (int64 `[T]`); `head` turns them into logits.
+    /// Final normed hidden states `[T, C]` of `ids` (int64 `[T]`) at `positions` (int64 `[T]`); `output` turns them into logits.
     /// `observe` sees the input of the first layer (index 0), each layer's output, and the final norm's in place of the last.
     func hiddenStates(
         ids: Tensor, positions: Tensor, attention: any AttentionBackend, observe: ((Int, Tensor) -> Void)?
@@ -40,6 +42,16 @@ extension CausalLanguageModel {
     public func hiddenStates(ids: Tensor, positions: Tensor, attention: any AttentionBackend) throws -> Tensor {
         try hiddenStates(ids: ids, positions: positions, attention: attention, observe: nil)
     }
+
+    /// The weight of the output projection, `[V, C]`.
+    public var head: Tensor { output.weight }
+
+    /// Lays the weights out for decoding about `rows` sequences on the CPU; does nothing on other devices. Call
+    /// ``unpackProjections()`` before the weights change.
+    public func packProjections(rows: Int) throws(TorchError) {
+        for projection in projections { try projection.pack(rows: rows) }
+    }
+    public func unpackProjections() { for projection in projections { projection.unpack() } }
 
     public var dtype: DType { parameters[0].tensor.dtype }
     public var device: Device { parameters[0].tensor.device }

@@ -1,25 +1,18 @@
 import TensorCore
 
-/// `x · weightᵀ + bias`.
-struct Linear {
-    let weight: Tensor
-    let bias: Tensor?
-
-    /// One or more projections of the same input, stacked by rows. `names` are the checkpoint's module names.
-    init(
-        _ builder: ParameterBuilder, _ name: String, _ parts: [(name: String, rows: Int)], inputs: Int, bias: Bool
-    ) throws {
-        weight = try builder.fused(
-            name + ".weight", parts.map { ($0.name + ".weight", $0.rows) }, columns: [inputs])
-        self.bias =
-            bias ? try builder.fused(name + ".bias", parts.map { ($0.name + ".bias", $0.rows) }, columns: []) : nil
+extension ParameterBuilder {
+    /// One or more projections of the same input, stacked by rows. `parts` are the checkpoint's module names.
+    func linear(
+        _ name: String, _ parts: [(name: String, rows: Int)], inputs: Int, bias: Bool
+    ) throws -> Projection {
+        let weight = try fused(name + ".weight", parts.map { ($0.name + ".weight", $0.rows) }, columns: [inputs])
+        let offset = bias ? try fused(name + ".bias", parts.map { ($0.name + ".bias", $0.rows) }, columns: []) : nil
+        return projection(weight, bias: offset)
     }
 
-    init(_ builder: ParameterBuilder, _ name: String, inputs: Int, outputs: Int, bias: Bool) throws {
-        try self.init(builder, name, [(name, outputs)], inputs: inputs, bias: bias)
+    func linear(_ name: String, inputs: Int, outputs: Int, bias: Bool) throws -> Projection {
+        try linear(name, [(name, outputs)], inputs: inputs, bias: bias)
     }
-
-    func callAsFunction(_ x: Tensor) throws(TorchError) -> Tensor { try x.linear(weight, bias: bias) }
 }
 
 struct RMSNorm {
@@ -36,13 +29,13 @@ struct RMSNorm {
 
 /// The gated feed-forward layer of Llama: `down(silu(gate(x)) * up(x))`.
 struct GatedMLP {
-    let gateUp, down: Linear
+    let gateUp, down: Projection
 
     init(_ builder: ParameterBuilder, _ name: String, size: Int, intermediate: Int, bias: Bool) throws {
-        gateUp = try Linear(
-            builder, name + ".gate_up_proj",
+        gateUp = try builder.linear(
+            name + ".gate_up_proj",
             [(name + ".gate_proj", intermediate), (name + ".up_proj", intermediate)], inputs: size, bias: bias)
-        down = try Linear(builder, name + ".down_proj", inputs: intermediate, outputs: size, bias: bias)
+        down = try builder.linear(name + ".down_proj", inputs: intermediate, outputs: size, bias: bias)
     }
 
     func callAsFunction(_ x: Tensor) throws(TorchError) -> Tensor { try down(gateUp(x).siluMultiply()) }

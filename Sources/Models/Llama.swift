@@ -26,7 +26,8 @@ public struct LlamaConfig: Sendable, Hashable {
 public final class LlamaModel: CausalLanguageModel {
     public let config: LlamaConfig
     public let parameters: [Parameter]
-    public let head: Tensor
+    public let output: Projection
+    public let projections: [Projection]
     public var usesCheckpointing = false
     public var shape: ModelShape { config.shape }
 
@@ -40,10 +41,11 @@ public final class LlamaModel: CausalLanguageModel {
         embedding = try builder.parameter("model.embed_tokens.weight", [shape.vocabulary, shape.hidden])
         layers = try (0..<shape.layers).map { try LlamaLayer(config, builder, index: $0) }
         norm = try RMSNorm(builder, "model.norm", size: shape.hidden, eps: config.normEps)
-        head =
+        output = builder.projection(
             config.tiedEmbeddings
-            ? embedding : try builder.parameter("lm_head.weight", [shape.vocabulary, shape.hidden])
+                ? embedding : try builder.parameter("lm_head.weight", [shape.vocabulary, shape.hidden]))
         parameters = try builder.finish()
+        projections = builder.projections
     }
 
     public func hiddenStates(
@@ -92,7 +94,7 @@ private struct LlamaLayer {
 }
 
 private struct LlamaAttention {
-    let queryKeyValue, output: Linear
+    let queryKeyValue, output: Projection
     let queryHeads, keyValueHeads, headDim: Int
 
     init(_ config: LlamaConfig, _ builder: ParameterBuilder, _ name: String) throws {
@@ -100,14 +102,14 @@ private struct LlamaAttention {
         queryHeads = shape.queryHeads
         keyValueHeads = shape.keyValueHeads
         headDim = shape.headDim
-        queryKeyValue = try Linear(
-            builder, name + ".qkv_proj",
+        queryKeyValue = try builder.linear(
+            name + ".qkv_proj",
             [
                 (name + ".q_proj", queryHeads * headDim), (name + ".k_proj", keyValueHeads * headDim),
                 (name + ".v_proj", keyValueHeads * headDim),
             ], inputs: shape.hidden, bias: config.attentionBias)
-        output = try Linear(
-            builder, name + ".o_proj", inputs: queryHeads * headDim, outputs: shape.hidden, bias: config.attentionBias)
+        output = try builder.linear(
+            name + ".o_proj", inputs: queryHeads * headDim, outputs: shape.hidden, bias: config.attentionBias)
     }
 
     func callAsFunction(

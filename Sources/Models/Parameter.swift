@@ -35,6 +35,8 @@ public protocol WeightSource {
 /// Gathers a model's parameters as its layers ask for them.
 public final class ParameterBuilder {
     public private(set) var parameters: [Parameter] = []
+    /// Every weight that is multiplied with.
+    public private(set) var projections: [Projection] = []
     public let dtype: DType
     public let device: Device
     private let source: any WeightSource
@@ -65,6 +67,13 @@ public final class ParameterBuilder {
         let tensor = tensors.count == 1 ? try tensors[0].to(copy: true) : try Tensor.concatenate(tensors)
         parameters.append(Parameter(name: name, tensor: tensor, parts: ranges))
         return tensor
+    }
+
+    /// A weight, already a parameter, that inputs are multiplied with.
+    public func projection(_ weight: Tensor, bias: Tensor? = nil) -> Projection {
+        let projection = Projection(weight: weight, bias: bias)
+        projections.append(projection)
+        return projection
     }
 
     public func has(_ name: String) -> Bool { source.hasWeight(name) }

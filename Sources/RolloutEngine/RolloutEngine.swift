@@ -45,8 +45,14 @@ public final class RolloutEngine {
 
     public let model: any CausalLanguageModel
     public let options: Options
-    /// Counted up by whoever changes the weights.
-    public var weightVersion = 0
+    /// Counted up by whoever changes the weights; they must tell by this before the next `generate`.
+    public var weightVersion = 0 {
+        didSet {
+            model.unpackProjections()
+            packedVersion = nil
+        }
+    }
+    private var packedVersion: Int?
     public private(set) var statistics = GenerationStatistics()
     /// When this engine drew its first token.
     public private(set) var firstToken: ContinuousClock.Instant?
@@ -59,9 +65,11 @@ public final class RolloutEngine {
         self.options = options
     }
 
-    /// Frees the key-value cache until the next `generate`.
+    /// Frees the key-value cache and the weights' decoding layout until the next `generate`.
     public func sleep() throws(TorchError) {
         cache = nil
+        model.unpackProjections()
+        packedVersion = nil
         try model.device.emptyCache()
     }
 
@@ -79,7 +87,10 @@ public final class RolloutEngine {
             model: model, cache: cache, weightVersion: weightVersion,
             scheduler: RolloutScheduler(requests: requests, limits: limits, slots: cache.slotCount),
             makeDetokenizer: makeDetokenizer, onToken: onToken)
-        let samples = try withNoGrad { try run.finishAll() }
+        let samples = try withNoGrad {
+            try pack(for: requests)
+            return try run.finishAll()
+        }
         firstToken = firstToken ?? run.firstToken
         statistics.prefilledTokens = run.prefilledTokens
         statistics.generatedTokens = run.generatedTokens
@@ -88,6 +99,19 @@ public final class RolloutEngine {
         statistics.cacheBytes = cache.keys.reduce(0) { $0 + 2 * $1.byteCount }
         return samples
     }
+
+    /// Lays out the weights for decoding, where the decode steps to come are worth the copy.
+    private func pack(for requests: [RolloutRequest]) throws(TorchError) {
+        guard !model.device.isCUDA, packedVersion != weightVersion else { return }
+        let rows = min(options.maxRows, requests.reduce(0) { $0 + $1.sampling.n })
+        let steps = requests.map(\.sampling.maxTokens).max() ?? 0
+        guard rows * steps >= Self.worthPacking else { return }
+        try model.packProjections(rows: rows)
+        packedVersion = weightVersion
+    }
+
+    /// Tokens to decode from which on the copy has paid for itself.
+    private static let worthPacking = 256
 
     private func check(_ requests: [RolloutRequest]) throws(RolloutError) {
         for (index, request) in requests.enumerated() {

@@ -10,6 +10,9 @@ public func withNoGrad<Result, Failure: Error>(_ body: () throws(Failure) -> Res
     try withGradMode(false, body)
 }
 
+/// Whether this thread records gradients now.
+public var isGradEnabled: Bool { ct_grad_enabled() }
+
 private func withGradMode<Result, Failure: Error>(
     _ on: Bool, _ body: () throws(Failure) -> Result
 ) throws(Failure) -> Result {

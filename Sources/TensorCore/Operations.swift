@@ -183,6 +183,21 @@ extension Tensor {
     }
 }
 
+/// A linear layer's weight in the layout that oneDNN's CPU kernels like best; a copy, for inference only.
+public struct PackedLinear {
+    let packed: Tensor
+
+    /// - Parameters: weight `[N, K]` float32 or bfloat16 on the CPU; rows of input that the layout is chosen for.
+    public init(_ weight: Tensor, rows: Int) throws(TorchError) {
+        packed = try tensor("packLinear", [weight]) { ct_pack_linear(weight.raw, Int64(rows), $0, $1) }
+    }
+
+    /// `x [T, K] · weightᵀ + bias`, without gradients.
+    public func callAsFunction(_ x: Tensor, bias: Tensor? = nil) throws(TorchError) -> Tensor {
+        try tensor("packedLinear", [x]) { ct_packed_linear(x.raw, packed.raw, bias?.raw, $0, $1) }
+    }
+}
+
 // MARK: - In place
 
 extension Tensor {

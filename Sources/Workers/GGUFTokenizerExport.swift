@@ -17,7 +17,8 @@ enum GGUFTokenizerExport {
         var config: JSONObject = [
             "tokenizer_class": .string("PreTrainedTokenizerFast"), "clean_up_tokenization_spaces": .bool(false),
         ]
-        for (name, id) in [("bos_token", metadata.bosID), ("eos_token", metadata.eosID), ("pad_token", metadata.padID)] {
+        for (name, id) in [("bos_token", metadata.bosID), ("eos_token", metadata.eosID), ("pad_token", metadata.padID)]
+        {
             if let id { config[name] = .string(text(metadata, id)) }
         }
         if let template = metadata.chatTemplate { config["chat_template"] = .string(template) }
@@ -98,7 +99,8 @@ enum GGUFTokenizerExport {
         default:
             throw WorkerError(
                 .badCheckpoint,
-                "the GGUF tokenizer splits text as '\(pre)', which cannot be exported; known are smollm, gpt-2, llama-bpe, qwen2")
+                "the GGUF tokenizer splits text as '\(pre)', which cannot be exported; known are smollm, gpt-2, llama-bpe, qwen2"
+            )
         }
     }
 }

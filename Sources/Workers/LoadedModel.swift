@@ -27,7 +27,9 @@ public struct TextProcessor: Sendable {
             tokenizer = try Tokenizer(gguf: GGUFVocabulary(metadata))
             template = metadata.chatTemplate
             endOfTurnIDs = Set([metadata.eosID].compactMap { $0.map(Int32.init) })
-            for (name, id) in [("bos_token", metadata.bosID), ("eos_token", metadata.eosID), ("pad_token", metadata.padID)] {
+            for (name, id) in [
+                ("bos_token", metadata.bosID), ("eos_token", metadata.eosID), ("pad_token", metadata.padID),
+            ] {
                 if let id, let text = tokenizer.token(for: Int32(id)) { specials[name] = .string(text) }
             }
             addsBOS = metadata.addsBOS ?? false
@@ -61,7 +63,8 @@ public struct TextProcessor: Sendable {
         guard let template else {
             throw WorkerError(
                 .noTemplate,
-                "\(path): the tokenizer has no chat template; give one with model.chat_template=FILE, or use plain-text prompts")
+                "\(path): the tokenizer has no chat template; give one with model.chat_template=FILE, or use plain-text prompts"
+            )
         }
         let text = try template.render(messages, addGenerationPrompt: true, variables: specials).text
         return try tokenizer.encode(text)

@@ -94,7 +94,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         let clock = ContinuousClock(), start = clock.now
         let requests = prompts.enumerated().map { index, prompt in
             RolloutRequest(
-                prompt: prompt.tokens, sampling: sampling(settings, seed: SplitMix64.seed(settings.seed, UInt64(index))))
+                prompt: prompt.tokens, sampling: sampling(settings, seed: SplitMix64.seed(settings.seed, UInt64(index)))
+            )
         }
         let samples = try parts.rollout.generate(requests)
         let digest = try weightDigest()

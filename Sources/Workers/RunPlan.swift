@@ -15,6 +15,10 @@ struct RunPlan {
     /// - Throws: ``WorkerError`` with code `device` when the device asked for is not there.
     init(_ config: RunConfig) throws {
         self.config = config
+        guard config.model.paramDType == .float32 else {
+            throw WorkerError(
+                .badSetting, "model.param_dtype: bfloat16 master weights are not supported yet; set it to float32")
+        }
         device = try DeviceChoice(config.device).open()
         dtype = config.model.dtype == .bfloat16 ? .bfloat16 : .float32
     }
@@ -106,7 +110,8 @@ public enum DeviceChoice: Sendable, Hashable {
             try Torch.loadCUDA(from: Self.cudaFolder)
             guard index < Torch.cudaDeviceCount else {
                 throw WorkerError(
-                    .device, "device cuda:\(index) is not there: this machine has \(Torch.cudaDeviceCount) CUDA devices")
+                    .device, "device cuda:\(index) is not there: this machine has \(Torch.cudaDeviceCount) CUDA devices"
+                )
             }
             return .cuda(index)
         }

@@ -61,7 +61,8 @@ struct SelfCheckModel {
         }
         var worst = 0.0
         for (request, samples) in zip(requests, try engine.generate(requests)) {
-            let scored = try trainer.score(samples.map { TrainingSequence(prompt: request.prompt, response: $0.tokens) })
+            let scored = try trainer.score(
+                samples.map { TrainingSequence(prompt: request.prompt, response: $0.tokens) })
             for (sample, logProbs) in zip(samples, scored.logProbs) {
                 for (a, b) in zip(sample.logProbs, logProbs) { worst = max(worst, Double(abs(a - b))) }
             }

@@ -151,7 +151,9 @@ struct TrainingParts {
     /// Indices by mini-batch: whole groups, `ppo_mini_batch_size` prompts each, shuffled where asked.
     private func miniBatches(_ trajectories: [Trajectory], seed: UInt64) -> [[Int]] {
         var groups: OrderedDictionary<Int, [Int]> = [:]
-        for (index, trajectory) in trajectories.enumerated() { groups[trajectory.prompt.group, default: []].append(index) }
+        for (index, trajectory) in trajectories.enumerated() {
+            groups[trajectory.prompt.group, default: []].append(index)
+        }
         var order = Array(groups.values)
         if plan.actor.shuffle {
             var generator = SplitMix64(seed: seed)

@@ -97,7 +97,8 @@ public struct TrainingRun: Sendable {
         onStart(observer)
 
         let rewards = RewardWorker(
-            reward: reward, policy: RewardFactory.policy(config.reward), maxResponseTokens: config.data.maxResponseLength)
+            reward: reward, policy: RewardFactory.policy(config.reward),
+            maxResponseTokens: config.data.maxResponseLength)
         let evaluator = HeldOutEvaluator(
             prompts: prompts.heldOut, rollout: worker, settings: plan.validation, reward: rewards,
             batchSize: config.data.valBatchSize ?? prompts.heldOut.count)

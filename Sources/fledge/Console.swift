@@ -1,3 +1,4 @@
+import Algorithms
 import ArgumentParser
 import ChatTemplates
 import Checkpoints
@@ -54,7 +55,8 @@ enum Failures {
         if error is ExitCode || error is ValidationError || error is CleanExit { return error }
         Console.note("error: \(error)")
         switch error {
-        case is ConfigError, is DatasetError, is RewardError, is WorkerError, is ModelError, is TokenizerError,
+        case is AlgorithmError, is ConfigError, is DatasetError, is RewardError, is WorkerError, is ModelError,
+            is TokenizerError,
             is TemplateError, is RolloutError:
             return ExitCode(2)
         case let error as CheckpointError: return ExitCode(error.code == .diskFull ? 1 : 2)

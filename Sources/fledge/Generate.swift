@@ -31,15 +31,10 @@ struct ModelOptions: ParsableArguments {
             case nil: device.isCUDA ? .bfloat16 : .float32
             case let other?: throw ValidationError("--dtype '\(other)' is not float32 or bfloat16")
             }
-        var plan = PolicyWorker.Plan(modelPath: ModelPath.resolved(model), dtype: type, device: device)
+        var plan = PolicyWorker.Plan(modelPath: model, dtype: type, device: device)
         plan.templatePath = chatTemplate
         return plan
     }
-}
-
-/// Lets a folder that holds one .gguf file stand for the file.
-enum ModelPath {
-    static func resolved(_ path: String) -> String { path }
 }
 
 struct Generate: AsyncParsableCommand {

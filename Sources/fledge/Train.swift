@@ -76,7 +76,8 @@ struct Train: AsyncParsableCommand {
         Console.say("the run's folder: \(folder.path)")
         if outcome.wasStopped {
             Console.say(
-                "stopped at step \(outcome.state.step) of \(outcome.totalSteps), saved; the same command goes on from there")
+                "stopped at step \(outcome.state.step) of \(outcome.totalSteps), saved; the same command goes on from there"
+            )
         }
     }
 }

@@ -13,7 +13,8 @@ import Testing
 
         static let all: [Fixture] = {
             guard let root = Golden.directory("models") else { return [] }
-            let folders = (try? FileManager.default.contentsOfDirectory(at: root, includingPropertiesForKeys: nil)) ?? []
+            let folders =
+                (try? FileManager.default.contentsOfDirectory(at: root, includingPropertiesForKeys: nil)) ?? []
             return folders.sorted { $0.path < $1.path }.filter { folder in
                 guard let config = try? ModelConfig(path: folder.path + "/config.json") else { return false }
                 return ModelRegistry.families[config.architecture ?? ""] != nil
@@ -66,7 +67,8 @@ import Testing
             var states: [Int: Tensor] = [:]
             let logits = try withNoGrad { try forward(model, ids) { states[$0] = $1 }.linear(model.head) }
             try expectClose(
-                logits, expected.tensors.tensor(named: "logits.\(index)"), expected.tolerance("logits"), "logits \(index)")
+                logits, expected.tensors.tensor(named: "logits.\(index)"), expected.tolerance("logits"),
+                "logits \(index)")
             for (layer, state) in states where expected.tensors.contains("hidden_states.\(index).\(layer)") {
                 try expectClose(
                     state, expected.tensors.tensor(named: "hidden_states.\(index).\(layer)"),
@@ -117,7 +119,8 @@ import Testing
                 }
                 if expected.tensors.contains("grad." + name) {
                     try expectClose(
-                        part, expected.tensors.tensor(named: "grad." + name), expected.tolerance("grad"), "gradient of \(name)")
+                        part, expected.tensors.tensor(named: "grad." + name), expected.tolerance("grad"),
+                        "gradient of \(name)")
                 }
             }
         }

@@ -163,6 +163,10 @@ int ct_l2_norm(const ct_tensor *tensors, int count, double *out, ct_message *err
 // ---- products
 int ct_matmul(ct_tensor a, ct_tensor b, CT_RESULT);
 int ct_linear(ct_tensor x, ct_tensor weight, ct_tensor bias_or_null, CT_RESULT);
+// A weight [N,K] of a CPU linear layer laid out for oneDNN's kernels at about `rows` rows of input, and the product with it.
+// Float32 and bfloat16 on the CPU, without gradients.
+int ct_pack_linear(ct_tensor weight, int64_t rows, CT_RESULT);
+int ct_packed_linear(ct_tensor x, ct_tensor packed, ct_tensor bias_or_null, CT_RESULT);
 
 // ---- layers
 int ct_rms_norm(ct_tensor x, ct_tensor weight, double eps, CT_RESULT);

@@ -53,7 +53,8 @@ public struct BareNumberReward: ItemReward {
         guard weights.brevityScale > 0, weights.closenessScale > 0 else {
             throw RewardError(
                 .badSetting,
-                "brevity_scale (\(weights.brevityScale)) and closeness_scale (\(weights.closenessScale)) must be above 0")
+                "brevity_scale (\(weights.brevityScale)) and closeness_scale (\(weights.closenessScale)) must be above 0"
+            )
         }
         self.weights = weights
     }
