@@ -113,7 +113,12 @@ let package = Package(
         tests("Datasets", []),
         tests("Workers", ["Config", "Flow", "Rewards", "Datasets"]),
         .testTarget(
-            name: "CommandTests", dependencies: ["TestSupport", "fledge", subprocess], swiftSettings: strict),
+            name: "CommandTests",
+            dependencies: [
+                "TestSupport", "fledge", "Checkpoints", "Telemetry", "TensorCore", orderedCollections, subprocess,
+                systemPackage,
+            ],
+            swiftSettings: strict),
     ],
     cxxLanguageStandard: .cxx20
 )
