@@ -10,6 +10,7 @@ import Models
 import Rewards
 import RolloutEngine
 import Synchronization
+import TensorCore
 import Tokenizers
 import Workers
 
@@ -57,6 +58,8 @@ enum Failures {
         case is ConfigError, is DatasetError, is RewardError, is WorkerError, is ModelError, is TokenizerError,
             is TemplateError, is RolloutError:
             return ExitCode(2)
+        // A device that is not there was asked for by name.
+        case let error as TorchError: return ExitCode(error.code == .device ? 2 : 1)
         case let error as CheckpointError: return ExitCode(error.code == .diskFull ? 1 : 2)
         default: return ExitCode(1)
         }

@@ -164,9 +164,8 @@ extension CommandSuites {
         }
 
         @Test func absentDevice() async throws {
-            let outcome = try await (try Workspace()).train(["device=cuda:99"])
-            #expect(outcome.exitCode == 2 || outcome.exitCode == 1, "\(outcome)")
-            #expect(outcome.errors.contains("cuda"), "\(outcome)")
+            try await expectRefusal(try Workspace(), ["device=cuda:99"], naming: ["cuda"])
+            try await expectRefusal(try Workspace(), ["device=banana"], naming: ["device=banana"])
         }
     }
 }
