@@ -79,6 +79,21 @@ extension CommandSuites {
             #expect(!outcome.output.contains("garbage"))
         }
 
+        /// Names that are no metric's, or another metric's, harm nothing.
+        @Test func detailsOfAnyNameAreKept() async throws {
+            let workspace = try workspace(
+                """
+                    return {"score": len(solution_str), "failed": 5, "failed_raised": 5, "is right": 2, "": 3, "größe/x": 4}
+                """)
+            let outcome = try await workspace.train(["trainer.total_training_steps=1"])
+            #expect(outcome.exitCode == 0, "\(outcome)")
+            let step = try #require(workspace.history().first)
+            #expect(step["reward/failed"] == 0)
+            #expect(step["reward/detail/failed"] == 5)
+            #expect(step["reward/detail/is_right"] == 2)
+            #expect(step["reward/detail/gr__e_x"] == 4)
+        }
+
         @Test func everyRewardFailing() async throws {
             let workspace = try workspace("    raise ValueError('boom')\n")
             let outcome = try await workspace.train(["trainer.total_training_steps=2", "reward.on_failure=drop_group"])
