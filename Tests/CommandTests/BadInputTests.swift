@@ -163,6 +163,14 @@ extension CommandSuites {
                 naming: ["rollout.n=many", "actor.optim.lrr=1"])
         }
 
+        /// Settings that the configuration knows and nothing heeds must not pass in silence.
+        @Test func unheededSettingsAreRefused() async throws {
+            try await expectRefusal(
+                try Workspace(), ["algorithm.use_kl_in_reward=true", "algorithm.kl_ctrl.type=adaptive", "actor.use_kl_loss=false"],
+                naming: ["algorithm.kl_ctrl.type"])
+            try await expectRefusal(try Workspace(), ["model.param_dtype=bfloat16"], naming: ["model.param_dtype"])
+        }
+
         @Test func absentDevice() async throws {
             try await expectRefusal(try Workspace(), ["device=cuda:99"], naming: ["cuda"])
             try await expectRefusal(try Workspace(), ["device=banana"], naming: ["device=banana"])
