@@ -111,7 +111,7 @@ let package = Package(
         tests("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),
         tests("Rewards", [orderedCollections]),
         tests("Datasets", []),
-        tests("Workers", ["Config", "Flow", "Rewards", "Datasets"]),
+        tests("Workers", ["Config", "Flow", "Rewards", "Datasets", "Telemetry", logging, orderedCollections]),
         .testTarget(
             name: "CommandTests",
             dependencies: [
