@@ -14,7 +14,9 @@ extension StepMetrics {
         try record("prompt_length", summaryOf: batch.map { Double($0.prompt.tokens.count) })
         // A group whose answers all score the same teaches nothing under group-relative advantages.
         var groups: OrderedDictionary<Int, Set<Double>> = [:]
-        for trajectory in batch { if let score = trajectory.score { groups[trajectory.prompt.group, default: []].insert(score) } }
+        for trajectory in batch {
+            if let score = trajectory.score { groups[trajectory.prompt.group, default: []].insert(score) }
+        }
         if !groups.isEmpty {
             try record("critic/uniform_groups", Double(groups.values.count { $0.count == 1 }) / Double(groups.count))
         }
@@ -22,7 +24,8 @@ extension StepMetrics {
         for trajectory in batch {
             for (name, value) in trajectory.scoreDetails.sorted(by: { $0.key < $1.key }) {
                 // A reward names its details as it likes; a metric cannot be.
-                let safe = name.isEmpty ? "_" : String(name.unicodeScalars.map { Self.isPlain($0) ? Character($0) : "_" })
+                let safe =
+                    name.isEmpty ? "_" : String(name.unicodeScalars.map { Self.isPlain($0) ? Character($0) : "_" })
                 let old = details[safe] ?? (0, 0)
                 details[safe] = (old.sum + value, old.count + 1)
             }
@@ -33,7 +36,9 @@ extension StepMetrics {
     }
 
     private static func isPlain(_ scalar: Unicode.Scalar) -> Bool {
-        scalar.isASCII && (scalar.properties.isAlphabetic || ("0"..."9").contains(scalar) || "_-.@=".unicodeScalars.contains(scalar))
+        scalar.isASCII
+            && (scalar.properties.isAlphabetic || ("0"..."9").contains(scalar)
+                || "_-.@=".unicodeScalars.contains(scalar))
     }
 
     mutating func describe(advantages batch: [Trajectory]) throws {

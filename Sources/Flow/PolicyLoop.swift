@@ -62,7 +62,10 @@ public struct PolicyLoop: Sendable {
 
     /// Trains to the last step, or until the observer asks to stop; goes on from `resumed` where there is one.
     public func run(from resumed: LoopState?) async throws -> LoopState {
-        var state = if let resumed { resumed } else { LoopState(step: 0, promptState: try await prompts.state()) }
+        var state =
+            if let resumed { resumed.goingOn(to: settings.totalSteps) } else {
+                LoopState(step: 0, promptState: try await prompts.state())
+            }
         if let resumed { try await prompts.restore(resumed.promptState) }
         var saved = resumed?.step
         if state.step == 0, settings.evaluatesFirst, state.evaluations.isEmpty {
@@ -152,7 +155,8 @@ public struct PolicyLoop: Sendable {
             .enumerated().filter { $0.offset % settings.rollout.n == 0 }.map(\.element)
             .map {
                 Sample(
-                    prompt: $0.prompt.text, answer: $0.text, groundTruth: $0.prompt.groundTruth, reward: $0.score ?? .nan)
+                    prompt: $0.prompt.text, answer: $0.text, groundTruth: $0.prompt.groundTruth,
+                    reward: $0.score ?? .nan)
             }
         try observer.stepEnded(metrics, samples: samples)
     }
@@ -161,7 +165,9 @@ public struct PolicyLoop: Sendable {
         guard let evaluator else { return }
         try observer.phaseBegins(.evaluate)
         let result = try await evaluator.evaluate()
-        for (metric, value) in result where !metric.dependsOnClock { state.evaluations["\(name):\(metric.text)"] = value }
+        for (metric, value) in result where !metric.dependsOnClock {
+            state.evaluations["\(name):\(metric.text)"] = value
+        }
         try observer.evaluated(name, result)
     }
 }

@@ -113,7 +113,8 @@ public enum DeviceChoice: Sendable, Hashable {
             try Torch.loadCUDA(from: Self.cudaFolder)
             guard index < Torch.cudaDeviceCount else {
                 throw WorkerError(
-                    .device, "device cuda:\(index) is not there: this machine has \(Torch.cudaDeviceCount) CUDA devices")
+                    .device, "device cuda:\(index) is not there: this machine has \(Torch.cudaDeviceCount) CUDA devices"
+                )
             }
             return .cuda(index)
         }

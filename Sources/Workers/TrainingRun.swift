@@ -74,7 +74,7 @@ public struct TrainingRun: Sendable {
         try folder.create()
         try await worker.prepare(plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints))
 
-        let resumed = try await resume(worker)
+        let resumed = try await resume(worker)?.goingOn(to: prompts.totalSteps)
         let recorder = try RunRecorder(folder, resumingAfter: resumed?.step ?? (folder.holdsRun ? -1 : nil))
         try folder.write(config: config.resolvedYAML())
         let view = view?(prompts.totalSteps)
@@ -91,7 +91,8 @@ public struct TrainingRun: Sendable {
         onStart(observer)
 
         let rewards = RewardWorker(
-            reward: reward, policy: RewardFactory.policy(config.reward), maxResponseTokens: config.data.maxResponseLength)
+            reward: reward, policy: RewardFactory.policy(config.reward),
+            maxResponseTokens: config.data.maxResponseLength)
         let evaluator = HeldOutEvaluator(
             prompts: prompts.heldOut, rollout: worker, settings: plan.validation, reward: rewards,
             batchSize: config.data.valBatchSize ?? prompts.heldOut.count)

@@ -6,7 +6,8 @@ import Synchronization
 import Telemetry
 
 /// Every part of the loop without a tensor in it: it notes what it is asked, and its numbers say who made them.
-final class FakeWorkers: PromptProvider, RolloutGroup, RewardGroup, ActorGroup, ReferenceGroup, Evaluator, LoopObserver {
+final class FakeWorkers: PromptProvider, RolloutGroup, RewardGroup, ActorGroup, ReferenceGroup, Evaluator, LoopObserver
+{
     struct Notes {
         var events: [String] = []
         var batch = 0

@@ -60,6 +60,14 @@ import Testing
         #expect(workers.events.contains("generate") == false)
     }
 
+    @Test func extendedRunIsMeasuredAtItsNewEnd() async throws {
+        let workers = FakeWorkers()
+        let ended = LoopState(
+            step: 2, promptState: "2", evaluations: ["before:val/exact_match": 0.25, "after:val/exact_match": 0.375])
+        let state = try await workers.loop(3).run(from: ended)
+        #expect(state.evaluations == ["before:val/exact_match": 0.25, "after:val/exact_match": 0.5])
+    }
+
     @Test func answersWithoutAScoreAreLeftOutOfTheUpdate() async throws {
         let workers = FakeWorkers(scores: { $0 == 1 ? [nil, 3] : [1, 2] })
         _ = try await workers.loop(2, recomputes: true).run(from: nil)

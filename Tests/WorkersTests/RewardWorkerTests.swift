@@ -10,7 +10,8 @@ import Workers
     private struct Scripted: Reward {
         func score(_ items: [RewardRequest]) async -> [RewardOutcome] {
             items.map { item in
-                Double(item.response).map { .scored($0) } ?? .failed(RewardFailure(.raised, "no number: \(item.response)"))
+                Double(item.response).map { .scored($0) }
+                    ?? .failed(RewardFailure(.raised, "no number: \(item.response)"))
             }
         }
     }
@@ -21,7 +22,8 @@ import Workers
         let answers = groups.enumerated().flatMap { group, texts in
             texts.map { text in
                 Trajectory(
-                    prompt: PromptTask(group: group, tokens: [], text: "", dataSource: "", groundTruth: ""), response: [],
+                    prompt: PromptTask(group: group, tokens: [], text: "", dataSource: "", groundTruth: ""),
+                    response: [],
                     text: text, rolloutLogProbs: [], isTruncated: false, weightVersion: 0, weightDigest: "")
             }
         }
