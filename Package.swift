@@ -92,7 +92,8 @@ let package = Package(
         .executableTarget(
             name: "fledge",
             dependencies: [
-                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Datasets", "Flow", "Models", "Rewards",
+                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Datasets", "Flow", "Models",
+                "Rewards",
                 "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
                 argumentParser, logging, orderedCollections,
             ],

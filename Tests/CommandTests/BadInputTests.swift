@@ -12,7 +12,8 @@ extension CommandSuites {
             let outcome = try await workspace.train(overrides)
             #expect(outcome.exitCode == 2, "\(outcome)", sourceLocation: sourceLocation)
             for part in parts {
-                #expect(outcome.errors.contains(part), "'\(part)' is not in:\n\(outcome)", sourceLocation: sourceLocation)
+                #expect(
+                    outcome.errors.contains(part), "'\(part)' is not in:\n\(outcome)", sourceLocation: sourceLocation)
             }
             #expect(workspace.stepsWritten == 0, sourceLocation: sourceLocation)
         }
@@ -80,7 +81,8 @@ extension CommandSuites {
         }
 
         private let fromFile = [
-            "data.train_files=data.jsonl", "data.val_files=[]", "trainer.test_freq=-1", "trainer.total_training_steps=1",
+            "data.train_files=data.jsonl", "data.val_files=[]", "trainer.test_freq=-1",
+            "trainer.total_training_steps=1",
         ]
 
         @Test func longPromptIsRefused() async throws {
@@ -166,7 +168,8 @@ extension CommandSuites {
         /// Settings that the configuration knows and nothing heeds must not pass in silence.
         @Test func unheededSettingsAreRefused() async throws {
             try await expectRefusal(
-                try Workspace(), ["algorithm.use_kl_in_reward=true", "algorithm.kl_ctrl.type=adaptive", "actor.use_kl_loss=false"],
+                try Workspace(),
+                ["algorithm.use_kl_in_reward=true", "algorithm.kl_ctrl.type=adaptive", "actor.use_kl_loss=false"],
                 naming: ["algorithm.kl_ctrl.type"])
             try await expectRefusal(try Workspace(), ["model.param_dtype=bfloat16"], naming: ["model.param_dtype"])
         }

@@ -47,8 +47,12 @@ extension CommandSuites {
         /// Trained weights answer alike from the checkpoint and from the folder that is exported of it.
         @Test func runIsShownMeasuredAndExported() async throws {
             let workspace = try Workspace()
-            let loggers = ["trainer.logger=[jsonl, tensorboard, html]"]
-            #expect(try await workspace.train(loggers).exitCode == 0)
+            let loggers = ["trainer.logger=[console, jsonl, tensorboard, html]"]
+            let trained = try await workspace.train(loggers)
+            #expect(trained.exitCode == 0, "\(trained)")
+            #expect(
+                trained.output.contains("held-out exact match: before")
+                    && trained.output.contains("the run's folder: run"))
 
             let shown = try await workspace.fledge("runs", "show", "run", "--json")
             #expect(shown.exitCode == 0, "\(shown)")
@@ -86,8 +90,8 @@ extension CommandSuites {
                 return outcome.output
             }
             // Training moved the weights far enough to show.
-            let untrained = try await answer("model"), trained = try await answer("exported")
-            #expect(trained != untrained)
+            let answers = (untrained: try await answer("model"), trained: try await answer("exported"))
+            #expect(answers.trained != answers.untrained)
         }
 
         @Test func commandsRefuseFoldersWithoutARun() async throws {

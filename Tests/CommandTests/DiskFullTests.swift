@@ -16,7 +16,8 @@ extension CommandSuites {
             try FileManager.default.createDirectory(atPath: workspace.run.path, withIntermediateDirectories: true)
             let mount = try await tool("mount", ["-t", "tmpfs", "-o", "size=96m", "tmpfs", workspace.run.path])
             guard mount else {
-                let note = "SKIPPED fullDiskEndsTheRunAndKeepsTheEarlierCheckpoint: mounting a small disk is not permitted\n"
+                let note =
+                    "SKIPPED fullDiskEndsTheRunAndKeepsTheEarlierCheckpoint: mounting a small disk is not permitted\n"
                 FileHandle.standardError.write(Data(note.utf8))
                 return
             }

@@ -165,6 +165,46 @@ extension CommandSuites {
             #expect(try workspace.metrics().count == Workspace.steps)
         }
 
+        @Test func finishedRunGoesOnWhenGivenMoreSteps() async throws {
+            let workspace = try Workspace()
+            let constant = ["actor.optim.lr_scheduler_type=constant"]
+            _ = try await workspace.train(constant)
+            let whole = try workspace.metrics(), summary = try workspace.run.readSummary()
+            try workspace.removeRun()
+            _ = try await workspace.train(constant + ["trainer.total_training_steps=2"])
+            let extended = try await workspace.train(constant)
+            #expect(extended.exitCode == 0, "\(extended)")
+            #expect(try workspace.metrics() == whole)
+            // The held-out rate is measured anew, on the weights of the new end.
+            #expect(extended.errors.contains("going on from step 2"))
+            #expect(try workspace.run.readSummary()?.heldOutExactMatch == summary?.heldOutExactMatch)
+        }
+
+        @Test func runGoesOnFromTheCheckpointThatIsNamed() async throws {
+            let whole = try await Uninterrupted.result()
+            let workspace = try Workspace()
+            _ = try await workspace.train()
+            let setBack = try await workspace.train([
+                "trainer.resume_mode=resume_path", "trainer.resume_from_path=run/checkpoints/step-000002",
+            ])
+            #expect(setBack.exitCode == 0, "\(setBack)")
+            #expect(setBack.errors.contains("going on from step 2"))
+            #expect(try workspace.metrics() == whole.metrics)
+
+            let elsewhere = try await workspace.train([
+                "trainer.resume_mode=resume_path", "trainer.resume_from_path=run/checkpoints/step-000004",
+                "trainer.default_local_dir=other",
+            ])
+            #expect(elsewhere.exitCode == 0, "\(elsewhere)")
+            let other = RunFolder(workspace.folder.appending(path: "other").path)
+            #expect(try MetricsHistory.reproducibleLines(of: other.metrics) == Array(whole.metrics.suffix(2)))
+
+            let missing = try await workspace.train([
+                "trainer.resume_mode=resume_path", "trainer.resume_from_path=run/checkpoints/step-000005",
+            ])
+            #expect(missing.exitCode == 2 && missing.errors.contains("step-000005"), "\(missing)")
+        }
+
         @Test func checkpointOfAnotherModelIsRefused() async throws {
             let workspace = try Workspace()
             _ = try await workspace.train(["trainer.total_training_steps=2"])
@@ -193,12 +233,10 @@ extension CommandSuites {
     }
 }
 
-/// Whether a process has a say in what SIGINT does to it.
+/// Whether a process takes SIGINT in hand: it ignores the signal's own effect, and is told of it.
 private func mindsInterrupts(_ process: pid_t) -> Bool {
     let status = (try? String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)) ?? ""
-    return ["SigIgn:", "SigCgt:", "SigBlk:"].contains { field in
-        let line = status.split(separator: "\n").first { $0.hasPrefix(field) }
-        let mask = line.flatMap { UInt64($0.dropFirst(field.count).filter { !$0.isWhitespace }, radix: 16) } ?? 0
-        return mask & (1 << UInt64(SIGINT - 1)) != 0
-    }
+    let ignored = status.split(separator: "\n").first { $0.hasPrefix("SigIgn:") }
+    let mask = ignored.flatMap { UInt64($0.dropFirst(7).filter { !$0.isWhitespace }, radix: 16) } ?? 0
+    return mask & (1 << UInt64(SIGINT - 1)) != 0
 }

@@ -7,7 +7,8 @@ extension CommandSuites {
     @Suite struct RewardTroubleTests {
         private static let recipe = Workspace.recipe.replacing(
             #"reward: {type: regex, pattern: "[A-Z]"}"#,
-            with: "reward: {custom_reward_function: {path: reward.py}, num_workers: 1, timeout_s: 0.5, on_failure: drop_sample}"
+            with:
+                "reward: {custom_reward_function: {path: reward.py}, num_workers: 1, timeout_s: 0.5, on_failure: drop_sample}"
         ).replacing(
             "val_files: builtin:arithmetic\n", with: "\n"
         ).replacing("test_freq: 3", with: "test_freq: -1")
