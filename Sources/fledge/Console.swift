@@ -103,7 +103,7 @@ final class InterruptHandler: Sendable {
             return (state.count, state.first)
         }
         if count == 1, let first { return first() }
-        // Nothing to save yet, or asked twice.
-        exit(130)
+        // Nothing to save yet, or asked twice. Not `exit`: it tears libtorch down under the thread that computes.
+        _exit(130)
     }
 }
