@@ -233,10 +233,12 @@ extension CommandSuites {
     }
 }
 
-/// Whether a process takes SIGINT in hand: it ignores the signal's own effect, and is told of it.
+/// Whether a process takes SIGINT in hand: it ignores or catches the signal.
 private func mindsInterrupts(_ process: pid_t) -> Bool {
     let status = (try? String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)) ?? ""
-    let ignored = status.split(separator: "\n").first { $0.hasPrefix("SigIgn:") }
-    let mask = ignored.flatMap { UInt64($0.dropFirst(7).filter { !$0.isWhitespace }, radix: 16) } ?? 0
-    return mask & (1 << UInt64(SIGINT - 1)) != 0
+    return ["SigIgn:", "SigCgt:"].contains { field in
+        let line = status.split(separator: "\n").first { $0.hasPrefix(field) }
+        let mask = line.flatMap { UInt64($0.dropFirst(field.count).filter { !$0.isWhitespace }, radix: 16) } ?? 0
+        return mask & (1 << UInt64(SIGINT - 1)) != 0
+    }
 }
