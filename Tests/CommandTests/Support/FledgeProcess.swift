@@ -37,7 +37,9 @@ enum FledgeProcess {
         _ arguments: [String], in folder: URL, watch: @Sendable (pid_t) async throws -> Void = { _ in }
     ) async throws -> Outcome {
         let result = try await Subprocess.run(
-            .path(FilePath(executable)), arguments: Arguments(arguments), workingDirectory: FilePath(folder.path),
+            .path(FilePath(executable)), arguments: Arguments(arguments),
+            // Two threads that wait for each other by spinning crawl where others want the cores too.
+            environment: .inherit.updating(["OMP_NUM_THREADS": "1"]), workingDirectory: FilePath(folder.path),
             input: .none, output: .string(limit: 1 << 22), error: .string(limit: 1 << 22)
         ) { try await watch($0.processIdentifier.value) }
         return Outcome(
