@@ -112,9 +112,14 @@ let package = Package(
         tests("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),
         tests("Rewards", [orderedCollections]),
         tests("Datasets", []),
-        tests("Workers", ["Config", "Flow", "Rewards", "Datasets"]),
+        tests("Workers", ["Config", "Flow", "Rewards", "Datasets", "Telemetry", logging, orderedCollections]),
         .testTarget(
-            name: "CommandTests", dependencies: ["TestSupport", "fledge", subprocess], swiftSettings: strict),
+            name: "CommandTests",
+            dependencies: [
+                "TestSupport", "fledge", "Checkpoints", "Telemetry", "TensorCore", orderedCollections, subprocess,
+                systemPackage,
+            ],
+            swiftSettings: strict),
     ],
     cxxLanguageStandard: .cxx20
 )

@@ -23,13 +23,22 @@ extension StepMetrics {
         var details: OrderedDictionary<String, (sum: Double, count: Int)> = [:]
         for trajectory in batch {
             for (name, value) in trajectory.scoreDetails.sorted(by: { $0.key < $1.key }) {
-                let old = details[name] ?? (0, 0)
-                details[name] = (old.sum + value, old.count + 1)
+                // A reward names its details as it likes; a metric cannot be.
+                let safe =
+                    name.isEmpty ? "_" : String(name.unicodeScalars.map { Self.isPlain($0) ? Character($0) : "_" })
+                let old = details[safe] ?? (0, 0)
+                details[safe] = (old.sum + value, old.count + 1)
             }
         }
         for (name, detail) in details {
-            try record(MetricName("reward/" + name), detail.sum / Double(detail.count))
+            try record(MetricName("reward/detail/" + name), detail.sum / Double(detail.count))
         }
+    }
+
+    private static func isPlain(_ scalar: Unicode.Scalar) -> Bool {
+        scalar.isASCII
+            && (scalar.properties.isAlphabetic || ("0"..."9").contains(scalar)
+                || "_-.@=".unicodeScalars.contains(scalar))
     }
 
     mutating func describe(advantages batch: [Trajectory]) throws {

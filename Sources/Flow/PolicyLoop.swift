@@ -62,7 +62,10 @@ public struct PolicyLoop: Sendable {
 
     /// Trains to the last step, or until the observer asks to stop; goes on from `resumed` where there is one.
     public func run(from resumed: LoopState?) async throws -> LoopState {
-        var state = if let resumed { resumed } else { LoopState(step: 0, promptState: try await prompts.state()) }
+        var state =
+            if let resumed { resumed.goingOn(to: settings.totalSteps) } else {
+                LoopState(step: 0, promptState: try await prompts.state())
+            }
         if let resumed { try await prompts.restore(resumed.promptState) }
         var saved = resumed?.step
         if state.step == 0, settings.evaluatesFirst, state.evaluations.isEmpty {

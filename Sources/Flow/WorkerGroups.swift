@@ -92,4 +92,12 @@ public struct LoopState: Sendable, Hashable, Codable {
         self.klCoefficient = klCoefficient
         self.evaluations = evaluations
     }
+
+    /// This state as the start of a run of so many steps: measures taken at an earlier end are not those of the new one.
+    public func goingOn(to totalSteps: Int) -> LoopState {
+        guard step < totalSteps else { return self }
+        var state = self
+        state.evaluations = evaluations.filter { !$0.key.hasPrefix("after:") }
+        return state
+    }
 }

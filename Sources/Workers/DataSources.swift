@@ -50,22 +50,29 @@ struct DataSources {
     func prepare(
         _ config: RunConfig, _ encoder: PromptEncoder, _ log: Logger
     ) throws -> (pipeline: PromptPipeline, heldOut: [PromptTask], totalSteps: Int) {
-        let kept = try encoder.settleLengths(training)
-        if !kept.dropped.isEmpty {
-            log.warning(
-                """
-                \(kept.dropped.count) of \(training.count) prompts are longer than data.max_prompt_length \
-                (\(config.data.maxPromptLength)) and are left out; the longest has \(kept.longest) tokens
-                """)
+        func settled(_ source: any PromptSource, _ kind: String) throws -> PromptSubset {
+            let kept = try encoder.settleLengths(source)
+            if !kept.dropped.isEmpty {
+                log.warning(
+                    """
+                    \(kept.dropped.count) of \(source.count) \(kind) are longer than data.max_prompt_length \
+                    (\(config.data.maxPromptLength)) and are left out; the longest has \(kept.longest) tokens
+                    """)
+            }
+            return kept.source
         }
+        let kept = try settled(training, "prompts")
         let endless = config.trainer.totalTrainingSteps != nil
         let loader = try PromptLoader(
-            source: kept.source, batchSize: config.data.trainBatchSize,
+            source: kept, batchSize: config.data.trainBatchSize,
             seed: UInt64(config.data.seed ?? config.seed), shuffles: config.data.shuffle,
             epochs: endless ? nil : config.trainer.totalEpochs)
         let totalSteps = config.trainer.totalTrainingSteps ?? loader.batchesPerEpoch * config.trainer.totalEpochs
         let tasks = try heldOut.map { source in
-            try (0..<source.count).map { try encoder.task(source.row(at: $0), group: $0) }
+            // A generator may be told to hold nothing out.
+            if source.count == 0 { return [PromptTask]() }
+            let source = try settled(source, "held-out prompts")
+            return try (0..<source.count).map { try encoder.task(source.row(at: $0), group: $0) }
         }
         return (PromptPipeline(loader: loader, encoder: encoder), tasks ?? [], totalSteps)
     }

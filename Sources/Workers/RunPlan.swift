@@ -12,8 +12,15 @@ struct RunPlan {
     let device: Device
     let dtype: DType
 
-    /// - Throws: ``WorkerError`` with code `device` when the device asked for is not there.
+    /// - Throws: ``WorkerError`` with code `device` when the device asked for is not there, `badSetting` for a setting that
+    ///   nothing here heeds yet: better than to go on as if it were heeded.
     init(_ config: RunConfig) throws {
+        if config.algorithm.useKLInReward, config.algorithm.klControl.type == .adaptive {
+            throw WorkerError(.badSetting, "algorithm.kl_ctrl.type: adaptive is not done yet; use fixed")
+        }
+        if config.model.paramDType != .float32 {
+            throw WorkerError(.badSetting, "model.param_dtype: master weights are float32 only; leave it out")
+        }
         self.config = config
         guard config.model.paramDType == .float32 else {
             throw WorkerError(

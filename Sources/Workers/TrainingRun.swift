@@ -80,7 +80,7 @@ public struct TrainingRun: Sendable {
         try folder.create()
         try await worker.prepare(plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints))
 
-        let resumed = try await resume(worker)
+        let resumed = try await resume(worker)?.goingOn(to: prompts.totalSteps)
         let recorder = try RunRecorder(folder, resumingAfter: resumed?.step ?? (folder.holdsRun ? -1 : nil))
         try folder.write(config: config.resolvedYAML())
         let view = view?(prompts.totalSteps)

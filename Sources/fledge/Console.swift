@@ -11,6 +11,7 @@ import Models
 import Rewards
 import RolloutEngine
 import Synchronization
+import TensorCore
 import Tokenizers
 import Workers
 
@@ -59,6 +60,8 @@ enum Failures {
             is TokenizerError,
             is TemplateError, is RolloutError:
             return ExitCode(2)
+        // A device that is not there was asked for by name.
+        case let error as TorchError: return ExitCode(error.code == .device ? 2 : 1)
         case let error as CheckpointError: return ExitCode(error.code == .diskFull ? 1 : 2)
         default: return ExitCode(1)
         }
@@ -102,7 +105,7 @@ final class InterruptHandler: Sendable {
             return (state.count, state.first)
         }
         if count == 1, let first { return first() }
-        // Nothing to save yet, or asked twice.
-        exit(130)
+        // Nothing to save yet, or asked twice. Not `exit`: it tears libtorch down under the thread that computes.
+        _exit(130)
     }
 }

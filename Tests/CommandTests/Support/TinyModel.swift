@@ -1,0 +1,91 @@
+import Checkpoints
+import Foundation
+import OrderedCollections
+import TensorCore
+
+/// A Llama of a few thousand weights with a tokenizer of single bytes, written as a Hugging Face folder.
+struct TinyModel {
+    var hidden = 32
+    var layers = 2
+    var architecture = "LlamaForCausalLM"
+    var chatTemplate: String? = """
+        {% for message in messages %}<|im_start|>{{ message.role }}
+        {{ message.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+        {% endif %}
+        """
+
+    static let vocabulary = 258
+
+    func write(to folder: URL) throws {
+        try HuggingFaceExporter.write(
+            tensors: weights(), config: config,
+            tokenizerFiles: [
+                .init(name: "tokenizer.json", bytes: Array(Self.tokenizer.utf8)),
+                .init(name: "tokenizer_config.json", bytes: try tokenizerConfig()),
+            ], to: folder.path)
+    }
+
+    private var config: ModelConfig {
+        ModelConfig([
+            "architectures": .array([.string(architecture)]), "model_type": .string("llama"),
+            "hidden_size": .int(hidden), "intermediate_size": .int(2 * hidden), "num_hidden_layers": .int(layers),
+            "num_attention_heads": .int(4), "num_key_value_heads": .int(2), "vocab_size": .int(Self.vocabulary),
+            "max_position_embeddings": .int(512), "rms_norm_eps": .double(1e-5), "tie_word_embeddings": .bool(true),
+        ])
+    }
+
+    private func weights() throws -> [(name: String, tensor: Tensor)] {
+        let generator = try RandomGenerator(seed: 11)
+        func random(_ name: String, _ rows: Int, _ columns: Int) throws -> (name: String, tensor: Tensor) {
+            (name, try Tensor.randomNormal([rows, columns], generator: generator).multiplied(by: 0.1))
+        }
+        func ones(_ name: String) throws -> (name: String, tensor: Tensor) { (name, try Tensor.ones([hidden])) }
+        var all = [try random("model.embed_tokens.weight", Self.vocabulary, hidden)]
+        for layer in 0..<layers {
+            let prefix = "model.layers.\(layer)."
+            all += [
+                try ones(prefix + "input_layernorm.weight"),
+                try random(prefix + "self_attn.q_proj.weight", hidden, hidden),
+                try random(prefix + "self_attn.k_proj.weight", hidden / 2, hidden),
+                try random(prefix + "self_attn.v_proj.weight", hidden / 2, hidden),
+                try random(prefix + "self_attn.o_proj.weight", hidden, hidden),
+                try ones(prefix + "post_attention_layernorm.weight"),
+                try random(prefix + "mlp.gate_proj.weight", 2 * hidden, hidden),
+                try random(prefix + "mlp.up_proj.weight", 2 * hidden, hidden),
+                try random(prefix + "mlp.down_proj.weight", hidden, 2 * hidden),
+            ]
+        }
+        return all + [try ones("model.norm.weight")]
+    }
+
+    /// Byte-level BPE without a merge: one token a byte, spelt as GPT-2 spells bytes.
+    private static var tokenizer: String {
+        var next: UInt32 = 256
+        let vocabulary = (UInt32(0)..<256).map { byte in
+            let isPrintable = (33...126).contains(byte) || (161...172).contains(byte) || (174...255).contains(byte)
+            let scalar = isPrintable ? byte : next
+            if !isPrintable { next += 1 }
+            let text = byte == 34 || byte == 92 ? "\\" : ""
+            return "\"\(text)\(Character(UnicodeScalar(scalar) ?? " "))\": \(byte)"
+        }
+        func special(_ id: Int, _ text: String) -> String {
+            """
+            {"id": \(id), "content": "\(text)", "single_word": false, "lstrip": false, "rstrip": false,
+             "normalized": false, "special": true}
+            """
+        }
+        return """
+            {"version": "1.0", "added_tokens": [\(special(256, "<|im_start|>")), \(special(257, "<|im_end|>"))],
+             "normalizer": null, "post_processor": null,
+             "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+             "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+             "model": {"type": "BPE", "vocab": {\(vocabulary.joined(separator: ", "))}, "merges": []}}
+            """
+    }
+
+    private func tokenizerConfig() throws -> [UInt8] {
+        var object = ["bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"]
+        object["chat_template"] = chatTemplate
+        return Array(try JSONEncoder().encode(object))
+    }
+}
