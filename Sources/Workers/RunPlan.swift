@@ -22,10 +22,6 @@ struct RunPlan {
             throw WorkerError(.badSetting, "model.param_dtype: master weights are float32 only; leave it out")
         }
         self.config = config
-        guard config.model.paramDType == .float32 else {
-            throw WorkerError(
-                .badSetting, "model.param_dtype: bfloat16 master weights are not supported yet; set it to float32")
-        }
         device = try DeviceChoice(config.device).open()
         dtype = config.model.dtype == .bfloat16 ? .bfloat16 : .float32
     }

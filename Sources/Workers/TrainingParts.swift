@@ -36,10 +36,6 @@ struct TrainingParts {
         guard let makeLoss = PolicyLosses.all[actor.policyLoss] else {
             throw WorkerError(.badSetting, "actor.policy_loss: no loss is called '\(actor.policyLoss)'")
         }
-        guard !plan.algorithm.useKLInReward || plan.algorithm.klControl.type == .fixed else {
-            throw WorkerError(
-                .badSetting, "algorithm.kl_ctrl.type: adaptive is not supported yet; set it to fixed")
-        }
         guard let makeEstimator = AdvantageEstimators.all[plan.algorithm.advantageEstimator] else {
             throw WorkerError(
                 .badSetting, "algorithm.adv_estimator: no estimator is called '\(plan.algorithm.advantageEstimator)'")
