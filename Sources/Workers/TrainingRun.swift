@@ -81,7 +81,9 @@ public struct TrainingRun: Sendable {
         try await worker.prepare(plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints))
 
         let resumed = try await resume(worker)?.goingOn(to: prompts.totalSteps)
-        let recorder = try RunRecorder(folder, resumingAfter: resumed?.step ?? (folder.holdsRun ? -1 : nil))
+        let recorder = try RunRecorder(
+            folder, resumingAfter: resumed?.step ?? (folder.holdsRun ? -1 : nil),
+            writesTensorBoard: config.trainer.logger.contains(.tensorboard))
         try folder.write(config: config.resolvedYAML())
         let view = view?(prompts.totalSteps)
         if resumed != nil, let view {

@@ -167,7 +167,7 @@ import Testing
 
     @Test func anItemOfAList() {
         let yaml =
-            "data: {train_files: a, few_shot: [{user: a, asistant: b}, 3]}\nmodel: {path: m}\nreward: {type: format, pattern: x}"
+            "data: {train_files: a, few_shot: [{user: a, asistant: b}, 3]}\nmodel: {path: m}\nreward: {type: regex, pattern: x}"
         #expect(
             messages(yaml) == [
                 "recipe.yaml:1:35: data.few_shot[0].assistant: required and not set; set it to text, as in \"4\"",

@@ -45,7 +45,8 @@ public struct TrainerSettings: Hashable, Sendable {
             "max_actor_ckpt_to_keep", in: 1...Int.max,
             doc: "How many checkpoints are kept, the last ones; null for all.")
         logger = section.choices(
-            "logger", default: [.console, .jsonl], doc: "Where metrics go.")
+            "logger", default: [.console, .jsonl],
+            doc: "Where metrics go. jsonl, which resuming needs, is always written.")
         logSamples = section.int(
             "log_samples", default: 4, in: 0...65_536,
             doc: "Samples a step (prompt, answer, reward) that are kept to read.")

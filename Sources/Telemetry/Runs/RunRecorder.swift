@@ -2,7 +2,8 @@
 public struct RunRecorder: MetricsSink {
     public let metrics: MetricsFile
     public let samples: SampleFile
-    public let tensorBoard: TensorBoardFile
+    /// Nil where no event file is wanted.
+    public let tensorBoard: TensorBoardFile?
 
     /// Opens the files of a run, making the folder when absent.
     /// - Parameters:
@@ -12,6 +13,7 @@ public struct RunRecorder: MetricsSink {
     /// - Throws: `TelemetryError`: `outOfOrder` when a new run's folder holds another's metrics.
     public init(
         _ folder: RunFolder, resumingAfter resumedStep: Int?, sync: SyncPolicy = .onFlush,
+        writesTensorBoard: Bool = true,
         now: @escaping @Sendable () -> Double = SystemFacts.secondsSince1970
     ) throws(TelemetryError) {
         try folder.create()
@@ -25,8 +27,9 @@ public struct RunRecorder: MetricsSink {
                 .outOfOrder, "a run has got to step \(step) here; resume it, or give the new run another folder",
                 path: folder.path)
         }
-        tensorBoard = try TensorBoardFile(
-            folder: folder.tensorBoard, resumingAt: resumedStep.map { $0 + 1 }, now: now)
+        tensorBoard =
+            writesTensorBoard
+            ? try TensorBoardFile(folder: folder.tensorBoard, resumingAt: resumedStep.map { $0 + 1 }, now: now) : nil
     }
 
     /// Records a step: the samples first, so that a step whose metrics are there is there whole.
@@ -37,12 +40,14 @@ public struct RunRecorder: MetricsSink {
     }
 
     public func write(_ metrics: StepMetrics) throws(TelemetryError) {
-        try MetricsRecorder([self.metrics, tensorBoard]).write(metrics)
+        try sinks.write(metrics)
     }
 
     /// Puts all that was written on the disk. Call it before a checkpoint, so that no checkpoint is ahead of its metrics.
     public func flush() throws(TelemetryError) {
         try samples.flush()
-        try MetricsRecorder([metrics, tensorBoard]).flush()
+        try sinks.flush()
     }
+
+    private var sinks: MetricsRecorder { MetricsRecorder([metrics] + (tensorBoard.map { [$0] } ?? [])) }
 }
