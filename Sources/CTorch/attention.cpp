@@ -38,7 +38,7 @@ Segments unpack(const at::Tensor &tensor) {
 // ---- CPU: one head at a time in float32
 
 at::Tensor by_head(const at::Tensor &x) { return x.to(at::kFloat).transpose(0, 1).contiguous(); } // [H, T, D]
-// [H, D, T + 32]: the kernels may read up to 31 columns past the last token.
+// [H, D, T + 64]: the kernels read up to a vector's width past the last token.
 at::Tensor transposed(const at::Tensor &x_HTD) {
     auto padded = at::zeros({x_HTD.size(0), x_HTD.size(2), x_HTD.size(1) + 64}, x_HTD.options());
     padded.narrow(2, 0, x_HTD.size(1)).copy_(x_HTD.transpose(1, 2));

@@ -62,8 +62,6 @@ struct CheckpointWeights: WeightSource {
         return try source.tensor(named: name, dtype: dtype).to(device)
     }
 
-    func hasWeight(_ name: String) -> Bool { source.contains(name) }
-
     /// Buffers that old checkpoints carry and the model computes itself.
     private static let ignored = ["rotary_emb.inv_freq", "masked_bias", "attn.bias"]
 

@@ -27,7 +27,6 @@ public struct Parameter {
 public protocol WeightSource {
     /// The tensor of a checkpoint by Hugging Face's name.
     func weight(_ name: String, shape: [Int], dtype: DType, device: Device) throws -> Tensor
-    func hasWeight(_ name: String) -> Bool
     /// Called when the model is complete, with every name it asked for.
     func finish(used: Set<String>) throws
 }
@@ -76,8 +75,6 @@ public final class ParameterBuilder {
         return projection
     }
 
-    public func has(_ name: String) -> Bool { source.hasWeight(name) }
-
     public func finish() throws -> [Parameter] {
         try source.finish(used: used)
         return parameters
@@ -99,6 +96,5 @@ public final class RandomWeights: WeightSource {
         return try Tensor.randomNormal(shape, generator: generator).multiplied(by: standardDeviation)
             .to(device, dtype: dtype)
     }
-    public func hasWeight(_ name: String) -> Bool { !name.hasSuffix(".bias") }
     public func finish(used: Set<String>) {}
 }

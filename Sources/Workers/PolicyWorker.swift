@@ -265,8 +265,6 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         parts?.rollout.firstToken.map { (origin.duration(to: $0)) / .seconds(1) }
     }
 
-    public func memory() throws -> MemoryStatistics { try plan.device.memory() }
-    public var parameterCount: Int { parts?.model.parameterCount ?? 0 }
 }
 
 private struct FrozenReference: ReferenceGroup {

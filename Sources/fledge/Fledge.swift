@@ -19,10 +19,18 @@ struct Fledge: AsyncParsableCommand {
               0  done           1  failed           2  the configuration or the input is wrong
               64 wrong usage    130 stopped by Ctrl-C; what was done is saved
             """,
-        version: Version.text,
         subcommands: [
             Train.self, Generate.self, Evaluate.self, Export.self, Runs.self, Bench.self, SelfTest.self,
         ])
+
+    // A flag of our own: the parser's version text is made at every start, and this one opens the devices.
+    @Flag(help: "Show the version, torch's, and the devices.")
+    var version = false
+
+    func run() async throws {
+        guard version else { throw CleanExit.helpRequest(self) }
+        Console.say(Version.text)
+    }
 }
 
 enum Version {
@@ -35,10 +43,11 @@ enum Version {
 
     static var devices: [String] {
         var names = ["cpu (\(Torch.threadCount) threads, \(Torch.cpuKernels))"]
-        if (try? DeviceChoice.auto.open())?.isCUDA == true {
-            for index in 0..<Torch.cudaDeviceCount {
-                names.append("cuda:\(index) (\((try? Device.cuda(index).name()) ?? "name unknown"))")
-            }
+        do {
+            guard try DeviceChoice.auto.open().isCUDA else { return names }
+            for index in 0..<Torch.cudaDeviceCount { names.append("cuda:\(index) (\(try Device.cuda(index).name()))") }
+        } catch {
+            names.append("cuda: not usable: \(error)")
         }
         return names
     }
