@@ -64,11 +64,9 @@ struct Supervisor {
 
     /// Lets one worker run until it is done (nil) or an input ends it.
     private func watch(
-        _ progress: borrowing Progress, from first: Int, to end: Int?, seconds: Double, environment extra: [String: String] = [:]
+        _ progress: borrowing Progress, from first: Int, to end: Int?, seconds: Double
     ) throws -> (number: Int, kind: String)? {
-        let process = try System.spawn(
-            workerArguments(from: first, to: end, seconds: seconds),
-            environment: environment.merging(extra) { _, new in new }, output: workerOutput)
+        let process = try spawn("progress", from: first, to: end, seconds: seconds, backtrace: "enable=no")
         while true {
             if let ending = try System.ending(of: process) {
                 if ending == .exited(0) { return nil }
@@ -94,11 +92,17 @@ struct Supervisor {
         init(_ description: String) { self.description = description }
     }
 
-    private func workerArguments(from first: Int, to end: Int?, seconds: Double) -> [String] {
-        [
-            settings.target, "--worker", settings.output + "/progress", "--first", "\(first)", "--seed", "\(settings.seed)",
-            "--seconds", "\(seconds)", "--memory-mb", "\(settings.memoryMB)", "--largest-file", "\(settings.largestFile)",
-        ] + (end.map { ["--count", "\($0)"] } ?? []) + settings.corpus.flatMap { ["--corpus", $0] }
+    private func spawn(
+        _ progress: String, from first: Int, to end: Int?, seconds: Double, backtrace: String
+    ) throws -> pid_t {
+        let arguments = [
+            settings.target, "--worker", "\(settings.output)/\(progress)", "--first", "\(first)", "--seed",
+            "\(settings.seed)", "--seconds", "\(seconds)", "--memory-mb", "\(settings.memoryMB)", "--largest-file",
+            "\(settings.largestFile)",
+        ]
+        return try System.spawn(
+            arguments + (end.map { ["--count", "\($0)"] } ?? []) + settings.corpus.flatMap { ["--corpus", $0] },
+            environment: environment.merging(["SWIFT_BACKTRACE": backtrace]) { _, new in new }, output: workerOutput)
     }
 
     private func save(_ number: Int, _ kind: String) throws -> String {
@@ -110,16 +114,9 @@ struct Supervisor {
     /// Runs an input again in a worker of its own: does it fail by itself, and where?
     private func reproduce(_ number: Int, _ kind: String) throws -> (Bool, [String]) {
         let progress = try Progress(path: settings.output + "/progress.again", isNew: true)
-        var again = self.settings
-        again.output = settings.output + "/again"
-        let backtrace = "enable=yes,color=no,threads=crashed,images=none,registers=none,limit=24,interactive=no,output-to=stderr"
-        let process = try System.spawn(
-            [
-                settings.target, "--worker", settings.output + "/progress.again", "--first", "\(number)", "--seed",
-                "\(settings.seed)", "--seconds", "1000000", "--memory-mb", "\(settings.memoryMB)", "--largest-file",
-                "\(settings.largestFile)", "--count", "\(number + 1)",
-            ] + settings.corpus.flatMap { ["--corpus", $0] },
-            environment: environment.merging(["SWIFT_BACKTRACE": backtrace]) { _, new in new }, output: workerOutput)
+        let process = try spawn(
+            "progress.again", from: number, to: number + 1, seconds: 1e6,
+            backtrace: "enable=yes,color=no,threads=crashed,images=none,registers=none,limit=24,interactive=no")
         while true {
             if let ending = try System.ending(of: process) { return (ending != .exited(0), frames()) }
             if let running = progress.running, running.seconds > settings.deadline * 6 {
@@ -136,7 +133,8 @@ struct Supervisor {
     }
 
     private func lastWords() -> String {
-        String((log().last { $0.contains("error:") || $0.contains("broken:") } ?? log().last ?? "").prefix(400))
+        let line = log().last { $0.hasPrefix("Fatal error:") || $0.hasPrefix("broken:") } ?? log().first
+        return String((line ?? "").prefix(400))
     }
 
     /// The named places of a crash, innermost first.

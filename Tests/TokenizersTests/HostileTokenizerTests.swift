@@ -1,0 +1,32 @@
+import Foundation
+import Testing
+
+@testable import Tokenizers
+
+/// Files that are made to crash, to hang or to fill the memory.
+@Suite struct HostileTokenizerTests {
+    private func error(_ body: () throws -> Void) -> TokenizerError? {
+        do {
+            try body()
+            return nil
+        } catch {
+            return error as? TokenizerError
+        }
+    }
+
+    // MARK: Patterns
+
+    @Test(arguments: [
+        "a" + String(repeating: "?", count: 100_000), "(?:a" + String(repeating: "{1}", count: 50_000) + ")",
+        String(repeating: "(?:", count: 90) + "a" + String(repeating: "+++++++++++)", count: 90),
+        String(repeating: "(", count: 100_000),
+    ])
+    func refusesPatternsThatNestTooDeep(_ pattern: String) {
+        #expect(error { _ = try Pattern(pattern) }?.code == .invalidPattern)
+    }
+
+    @Test func refusesRepetitionsOfNothingThatMultiply() {
+        #expect(error { _ = try Pattern("(?:){1000}{1000}{1000}{1000}") }?.code == .invalidPattern)
+        #expect(error { _ = try Pattern("(?:(?:(?:){999}){999}){999}") }?.code == .invalidPattern)
+    }
+}
