@@ -29,4 +29,21 @@ import Testing
         #expect(error { _ = try Pattern("(?:){1000}{1000}{1000}{1000}") }?.code == .invalidPattern)
         #expect(error { _ = try Pattern("(?:(?:(?:){999}){999}){999}") }?.code == .invalidPattern)
     }
+
+    // MARK: Post-processors
+
+    private func tokenizer(postProcessor: String) throws -> Tokenizer {
+        try Tokenizer(
+            jsonData: Data(TinyTokenizers.byteLevelJSON(extra: "\"post_processor\": \(postProcessor),").utf8))
+    }
+
+    @Test func refusesNegativeIDsOfSpecialTokens() {
+        let template = """
+            {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}], "pair": [],
+             "special_tokens": {"x": {"id": "x", "ids": [-9], "tokens": ["x"]}}}
+            """
+        #expect(error { _ = try tokenizer(postProcessor: template) }?.code == .invalidField)
+        let bert = #"{"type": "BertProcessing", "sep": ["s", -1], "cls": ["c", 2]}"#
+        #expect(error { _ = try tokenizer(postProcessor: bert) }?.code == .invalidField)
+    }
 }

@@ -125,7 +125,7 @@ extension PostProcessor {
         let fields = try FieldReader(node, at: place)
         func token(_ name: StaticString) throws -> SpecialToken {
             guard let parts = node[name]?.elements, parts.count == 2, let id = parts[1].int,
-                let narrow = Int32(exactly: id), let spelling = parts[0].string
+                let narrow = Int32(exactly: id), narrow >= 0, let spelling = parts[0].string
             else { throw fields.failure(name, "[token, id]") }
             return SpecialToken(id: narrow, spelling: spelling)
         }
@@ -157,7 +157,7 @@ extension PostProcessor {
             guard let name = JSONNode(document: fields.node.document, index: key).string else { return }
             let node = JSONNode(document: fields.node.document, index: value)
             let ids = node["ids"]?.elements.map { $0.int.flatMap { Int32(exactly: $0) } } ?? [nil]
-            guard ids.allSatisfy({ $0 != nil }) else {
+            guard ids.allSatisfy({ $0.map { $0 >= 0 } ?? false }) else {
                 throw TokenizerError(.invalidField, "\(fields.place).special_tokens.\(name).ids: expected ids")
             }
             let tokens = node["tokens"]?.elements.compactMap(\.string) ?? []
