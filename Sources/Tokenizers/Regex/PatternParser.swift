@@ -28,8 +28,9 @@ struct PatternParser {
 
     func failure(_ what: String) -> TokenizerError {
         var pattern = String.UnicodeScalarView()
-        pattern.append(contentsOf: scalars)
-        return TokenizerError(.invalidPattern, "\(what) at scalar \(position) of the pattern \(String(pattern))")
+        pattern.append(contentsOf: scalars.prefix(200))
+        let text = String(pattern) + (scalars.count > 200 ? "…" : "")
+        return TokenizerError(.invalidPattern, "\(what) at scalar \(position) of the pattern \(text)")
     }
 
     var peek: UnicodeScalar? { position < scalars.count ? scalars[position] : nil }

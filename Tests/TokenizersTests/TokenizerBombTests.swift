@@ -4,7 +4,7 @@ import Testing
 @testable import Tokenizers
 
 /// Files that are made to crash, to hang or to fill the memory.
-@Suite struct HostileTokenizerTests {
+@Suite struct TokenizerBombTests {
     private func error(_ body: () throws -> Void) -> TokenizerError? {
         do {
             try body()
