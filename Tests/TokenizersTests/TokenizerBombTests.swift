@@ -16,13 +16,17 @@ import Testing
 
     // MARK: Patterns
 
-    @Test(arguments: [
-        "a" + String(repeating: "?", count: 100_000), "(?:a" + String(repeating: "{1}", count: 50_000) + ")",
-        String(repeating: "(?:", count: 90) + "a" + String(repeating: "+++++++++++)", count: 90),
-        String(repeating: "(", count: 100_000),
-    ])
-    func refusesPatternsThatNestTooDeep(_ pattern: String) {
-        #expect(error { _ = try Pattern(pattern) }?.code == .invalidPattern)
+    // Numbers as arguments: the runner prints them.
+    @Test(arguments: 0..<4)
+    func refusesPatternsThatNestTooDeep(_ index: Int) {
+        let patterns = [
+            "a" + String(repeating: "?", count: 100_000), "(?:a" + String(repeating: "{1}", count: 50_000) + ")",
+            String(repeating: "(?:", count: 90) + "a" + String(repeating: "+++++++++++)", count: 90),
+            String(repeating: "(", count: 100_000),
+        ]
+        let failure = error { _ = try Pattern(patterns[index]) }
+        #expect(failure?.code == .invalidPattern)
+        #expect((failure?.message.utf8.count ?? 0) < 1000)
     }
 
     @Test func refusesRepetitionsOfNothingThatMultiply() {
@@ -45,5 +49,53 @@ import Testing
         #expect(error { _ = try tokenizer(postProcessor: template) }?.code == .invalidField)
         let bert = #"{"type": "BertProcessing", "sep": ["s", -1], "cls": ["c", 2]}"#
         #expect(error { _ = try tokenizer(postProcessor: bert) }?.code == .invalidField)
+    }
+
+    // MARK: Growth
+
+    private static func sequence(_ kind: String, _ step: String, times: Int) -> String {
+        "{\"type\": \"Sequence\", \"\(kind)\": [" + Array(repeating: step, count: times).joined(separator: ",") + "]}"
+    }
+
+    private static let doubles = #"{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}"#
+
+    @Test(arguments: 0..<5)
+    func stopsNormalizersThatGrowTheText(_ index: Int) throws {
+        let normalizers = [
+            Self.sequence("normalizers", Self.doubles, times: 60),
+            Self.sequence("normalizers", #"{"type": "ByteLevel"}"#, times: 60),
+            Self.sequence("normalizers", Self.sequence("normalizers", Self.doubles, times: 4), times: 20),
+            #"{"type": "Prepend", "prepend": ""# + String(repeating: "b", count: 100_000) + "\"}",
+            #"{"type": "Replace", "pattern": {"Regex": ""}, "content": ""# + String(repeating: "b", count: 5000) + "\"}",
+        ]
+        let json = TinyTokenizers.byteLevelJSON(extra: "\"normalizer\": \(normalizers[index]),")
+        let tokenizer = try Tokenizer(jsonData: Data(json.utf8))
+        #expect(error { _ = try tokenizer.encode("a é a") }?.code == .cannotTruncate)
+        #expect(error { _ = try tokenizer.encoding("a é a") }?.code == .cannotTruncate)
+    }
+
+    @Test func stopsPreTokenizersThatGrowTheText() throws {
+        let step = #"{"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}"#
+        let json = TinyTokenizers.byteLevelJSON(preTokenizer: Self.sequence("pretokenizers", step, times: 60))
+        let tokenizer = try Tokenizer(jsonData: Data(json.utf8))
+        #expect(error { _ = try tokenizer.encode("é") }?.code == .cannotTruncate)
+        #expect(try tokenizer.encode("hello") == [259])
+    }
+
+    @Test func refusesDecodersThatGrowTheText() throws {
+        func load(_ decoder: String) throws {
+            let json = TinyTokenizers.byteLevelJSON()
+                .replacing(#""decoder": {"type": "ByteLevel"}"#, with: "\"decoder\": \(decoder)")
+            _ = try Tokenizer(jsonData: Data(json.utf8))
+        }
+        #expect(error { try load(Self.sequence("decoders", Self.doubles, times: 60)) }?.code == .invalidField)
+        try load(Self.sequence("decoders", Self.doubles, times: 3))
+    }
+
+    @Test func refusesCharsmapsWithHugeReplacements() {
+        let map = [8, 0, 0, 0] + [UInt8](repeating: 0, count: 8) + [UInt8](repeating: 0x62, count: 100_000)
+        let normalizer = #"{"type": "Precompiled", "precompiled_charsmap": "\#(Data(map).base64EncodedString())"}"#
+        let json = TinyTokenizers.byteLevelJSON(extra: "\"normalizer\": \(normalizer),")
+        #expect(error { _ = try Tokenizer(jsonData: Data(json.utf8)) }?.code == .invalidField)
     }
 }

@@ -2,6 +2,8 @@
 struct PrecompiledMap: Sendable {
     private let units: [UInt32]
     private let replacements: [UInt8]
+    /// Bytes; the longest in use has 33.
+    static let longestReplacement = 256
 
     init(base64: [UInt8], at place: String) throws {
         guard let bytes = Self.decode(base64), bytes.count >= 4 else {
@@ -19,6 +21,10 @@ struct PrecompiledMap: Sendable {
         replacements = Array(bytes[(4 + size)...])
         guard String(validating: replacements, as: UTF8.self) != nil else {
             throw TokenizerError(.invalidField, "\(place): the charsmap's replacements are not UTF-8")
+        }
+        guard replacements.split(separator: 0).allSatisfy({ $0.count <= Self.longestReplacement }) else {
+            throw TokenizerError(
+                .invalidField, "\(place): a replacement of over \(Self.longestReplacement) bytes for one character")
         }
     }
 
