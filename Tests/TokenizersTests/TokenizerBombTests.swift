@@ -98,4 +98,27 @@ import Testing
         let json = TinyTokenizers.byteLevelJSON(extra: "\"normalizer\": \(normalizer),")
         #expect(error { _ = try Tokenizer(jsonData: Data(json.utf8)) }?.code == .invalidField)
     }
+
+    // MARK: Work
+
+    @Test func refusesAffixesThatEverySymbolWouldCarry() {
+        let long = String(repeating: "@", count: 100_000)
+        for field in ["continuing_subword_prefix", "end_of_word_suffix"] {
+            let json = TinyTokenizers.byteLevelJSON(model: "\"\(field)\": \"\(long)\",")
+            #expect(error { _ = try Tokenizer(jsonData: Data(json.utf8)) }?.code == .invalidField)
+        }
+    }
+
+    /// Trying every end of a word of a million letters would take hours.
+    @Test func wordPieceTakesLinearTimeForAnyWord() throws {
+        let json = """
+            {"model": {"type": "WordPiece", "unk_token": "?", "continuing_subword_prefix": "##",
+             "max_input_chars_per_word": 100000000, "vocab": {"?": 0, "a": 1, "##a": 2, "##é": 3, "aé": 4}}}
+            """
+        let tokenizer = try Tokenizer(jsonData: Data(json.utf8))
+        let ids = try tokenizer.encode("aé" + String(repeating: "aé", count: 500_000))
+        #expect(ids.count == 1_000_001)
+        #expect(ids.prefix(4) == [4, 2, 3, 2])
+        #expect(try tokenizer.encode("a" + String(repeating: "é", count: 1000) + "x") == [0])
+    }
 }
