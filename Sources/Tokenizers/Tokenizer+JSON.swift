@@ -27,6 +27,7 @@ extension Tokenizer {
 extension TokenizerParts {
     init(_ root: JSONNode) throws {
         _ = try FieldReader(root, at: "the file")
+        try root.document.checkPatterns()
         self.init(model: try Model(root["model"], at: "model"))
         normalizer = try root.present("normalizer").map { try Normalizer($0, at: "normalizer") }
         preTokenizer = try root.present("pre_tokenizer").map { try PreTokenizer($0, at: "pre_tokenizer") }

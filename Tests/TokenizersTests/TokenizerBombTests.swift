@@ -121,4 +121,21 @@ import Testing
         #expect(ids.prefix(4) == [4, 2, 3, 2])
         #expect(try tokenizer.encode("a" + String(repeating: "é", count: 1000) + "x") == [0])
     }
+
+    @Test func refusesPatternsOfManyClasses() {
+        let scalars = (0..<3000).map { "[\(UnicodeScalar(0x20000 + $0 * 2)!)\(UnicodeScalar(0x20000 + $0 * 2 + 256)!)]" }
+        let split = #"{"type": "Split", "pattern": {"Regex": "\#(scalars.joined())"}, "behavior": "Isolated"}"#
+        let json = TinyTokenizers.byteLevelJSON(preTokenizer: Self.sequence("pretokenizers", split, times: 10))
+        #expect(error { _ = try Tokenizer(jsonData: Data(json.utf8)) }?.code == .invalidPattern)
+    }
+
+    @Test func refusesPaddingAndTemplatesBeyondReason() {
+        let padding = #""padding": {"strategy": {"Fixed": 16777216}, "pad_id": 0, "pad_token": "x"},"#
+        #expect(
+            error { _ = try Tokenizer(jsonData: Data(TinyTokenizers.byteLevelJSON(extra: padding).utf8)) }?.code
+                == .invalidField)
+        let text = Array(repeating: #"{"Sequence": {"id": "A", "type_id": 0}}"#, count: 1000).joined(separator: ",")
+        let template = #"{"type": "TemplateProcessing", "single": [\#(text)], "pair": [], "special_tokens": {}}"#
+        #expect(error { _ = try tokenizer(postProcessor: template) }?.code == .invalidField)
+    }
 }

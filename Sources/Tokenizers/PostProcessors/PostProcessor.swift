@@ -167,6 +167,14 @@ extension PostProcessor {
             specials[name] = (ids.compactMap(\.self), tokens)
         }
         func pieces(_ name: StaticString) throws -> [TemplatePiece] {
+            let pieces = try allPieces(name)
+            // Real templates have each text once. Thousands would make an encoding of gigabytes out of a line.
+            guard pieces.count(where: { $0.ids == nil }) <= 16,
+                pieces.reduce(0, { $0 + ($1.ids?.count ?? 0) }) <= 1 << 16
+            else { throw fields.failure(name, "at most 16 sequences and \(1 << 16) special tokens") }
+            return pieces
+        }
+        func allPieces(_ name: StaticString) throws -> [TemplatePiece] {
             try fields.array(name).map { node in
                 let special = node["SpecialToken"]
                 guard let body = special ?? node["Sequence"], let id = body["id"]?.string,
