@@ -3,7 +3,7 @@ struct PrecompiledMap: Sendable {
     private let units: [UInt32]
     private let replacements: [UInt8]
     /// Bytes; the longest in use has 33.
-    static let longestReplacement = 256
+    static let largestReplacement = 256
 
     init(base64: [UInt8], at place: String) throws {
         guard let bytes = Self.decode(base64), bytes.count >= 4 else {
@@ -22,9 +22,9 @@ struct PrecompiledMap: Sendable {
         guard String(validating: replacements, as: UTF8.self) != nil else {
             throw TokenizerError(.invalidField, "\(place): the charsmap's replacements are not UTF-8")
         }
-        guard replacements.split(separator: 0).allSatisfy({ $0.count <= Self.longestReplacement }) else {
+        guard replacements.split(separator: 0).allSatisfy({ $0.count <= Self.largestReplacement }) else {
             throw TokenizerError(
-                .invalidField, "\(place): a replacement of over \(Self.longestReplacement) bytes for one character")
+                .invalidField, "\(place): a replacement of over \(Self.largestReplacement) bytes for one character")
         }
     }
 
