@@ -19,7 +19,8 @@ enum ByteMutator {
             for _ in 0...random.below(4) {
                 bytes[random.below(bytes.count)] = UInt8(truncatingIfNeeded: random.next())
             }
-        case 2: put(random.pick(interesting), width: random.pick([1, 2, 4, 8]), at: random.below(bytes.count), in: &bytes)
+        case 2:
+            put(random.pick(interesting), width: random.pick([1, 2, 4, 8]), at: random.below(bytes.count), in: &bytes)
         case 3:
             // What is there, off by a little.
             let place = random.below(bytes.count)

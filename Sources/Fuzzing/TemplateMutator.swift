@@ -11,7 +11,8 @@ enum TemplateMutator {
         "{% if x %}", "{% elif y %}", "{% else %}", "{% endif %}", "{% for m in messages %}", "{% endfor %}",
         "{% for k, v in messages[0].items() recursive %}", "{{ loop(messages) }}", "{{ loop.previtem }}",
         "{{ loop.cycle(1, 2) }}", "{% set x = messages %}", "{% set ns = namespace(a=1) %}", "{% set ns.a = ns %}",
-        "{% macro f(a, b=1) %}", "{% endmacro %}", "{{ f(f(1)) }}", "{% macro g(n) %}{{ g(n + 1) }}{% endmacro %}{{ g(0) }}",
+        "{% macro f(a, b=1) %}", "{% endmacro %}", "{{ f(f(1)) }}",
+        "{% macro g(n) %}{{ g(n + 1) }}{% endmacro %}{{ g(0) }}",
         "{% call f(1) %}", "{% endcall %}", "{% filter upper %}", "{% endfilter %}", "{% set x %}", "{% endset %}",
         "{% generation %}", "{% endgeneration %}", "{% break %}", "{% continue %}", "{% with a = 1 %}", "{% endwith %}",
         "{{ raise_exception('no') }}", "{{ range(99999) | list }}", "{{ 'a' * 1000000 }}", "{{ [0] * 1000000 }}",
@@ -19,11 +20,14 @@ enum TemplateMutator {
         "{{ '%999999d' % 1 }}", "{{ '%s %c %r %x' % (1, 'a', 'b', -3) }}", "{{ '{:>99999}'.format(1) }}",
         "{{ '{0.a[b]!r:^{1}}'.format(1, 5) }}", "{{ 2 ** 62 }}", "{{ 2 ** 64 }}", "{{ 2 ** -1 }}", "{{ 7 // 0 }}",
         "{{ -9223372036854775807 - 2 }}", "{{ 9223372036854775807 * 3 }}", "{{ (-9223372036854775807 - 1) // -1 }}",
-        "{{ (-9223372036854775807 - 1) % -1 }}", "{{ messages[::-1] }}", "{{ messages[-9223372036854775808:9223372036854775807:-1] }}",
+        "{{ (-9223372036854775807 - 1) % -1 }}", "{{ messages[::-1] }}",
+        "{{ messages[-9223372036854775808:9223372036854775807:-1] }}",
         "{{ 'héllo'[1::2] }}", "{{ 'abc'[::9223372036854775807] }}", "{{ 'a,b'.split(',', -5) }}",
-        "{{ 'ab'.replace('', 'x', 3) }}", "{{ 'a'.center(9999) }}", "{{ 'a'.zfill(-1) }}", "{{ 'abc'.find('c', -9, 99) }}",
+        "{{ 'ab'.replace('', 'x', 3) }}", "{{ 'a'.center(9999) }}", "{{ 'a'.zfill(-1) }}",
+        "{{ 'abc'.find('c', -9, 99) }}",
         "{{ messages | batch(3, 'x') | list }}", "{{ messages | slice(0) | list }}", "{{ 'a b c' | wordwrap(1) }}",
-        "{{ 'x' | indent(99999) }}", "{{ 1.5 | round(400, 'floor') }}", "{{ 'a' | truncate(-5) }}", "{{ 12345678 | filesizeformat }}",
+        "{{ 'x' | indent(99999) }}", "{{ 1.5 | round(400, 'floor') }}", "{{ 'a' | truncate(-5) }}",
+        "{{ 12345678 | filesizeformat }}",
         "{{ messages | groupby('role') }}", "{{ messages | sort(attribute='content') }}", "{{ 'a' | center(100000) }}",
         "{{ [1, [2, [3]]] | sum(start=[]) }}", "{{ '😀'.encode('utf-8') }}", "{{ 'İ'.lower().upper().title() }}",
         "{{ x.__class__.__mro__ }}", "{{ messages | map(attribute='content.0.text') | join }}", "{{ ~ }}", "{{ not }}",
@@ -35,11 +39,15 @@ enum TemplateMutator {
     ]
 
     private static let filters = [
-        "upper", "list", "join", "tojson", "length", "first", "last", "reverse", "sort", "unique", "trim", "string", "int",
-        "float", "abs", "escape", "safe", "e", "title", "capitalize", "lower", "replace('a', 'aaaaaaaaaa')", "indent(4)",
+        "upper", "list", "join", "tojson", "length", "first", "last", "reverse", "sort", "unique", "trim", "string",
+        "int",
+        "float", "abs", "escape", "safe", "e", "title", "capitalize", "lower", "replace('a', 'aaaaaaaaaa')",
+        "indent(4)",
         "wordcount", "urlencode", "striptags", "xmlattr", "pprint", "items", "dictsort", "default('')", "center(50)",
-        "batch(2)", "slice(2)", "map('upper')", "select", "reject", "selectattr('a')", "groupby('a')", "sum", "min", "max",
-        "round", "truncate(5)", "wordwrap(5)", "format", "attr('a')", "forceescape", "filesizeformat", "random", "urlize",
+        "batch(2)", "slice(2)", "map('upper')", "select", "reject", "selectattr('a')", "groupby('a')", "sum", "min",
+        "max",
+        "round", "truncate(5)", "wordwrap(5)", "format", "attr('a')", "forceescape", "filesizeformat", "random",
+        "urlize",
     ]
 
     static func mutated(_ text: [UInt8], splicing other: [UInt8], _ random: inout FuzzRandom) -> [UInt8] {
@@ -50,14 +58,25 @@ enum TemplateMutator {
         case 0: words.removeSubrange(random.range(in: words.count))
         case 1: words.insert(contentsOf: Array(words[random.range(in: words.count)]), at: place)
         case 2: words.swapAt(place, random.below(words.count))
-        case 3, 4, 5: words.insert(word(random.pick(fragments)), at: place)
+        case 3: words.insert(word(random.pick(fragments)), at: place)
+        case 4:
+            // A whole piece between two tags, where it stays a template.
+            let ends = words.indices.filter { isClosing(words[$0]) }
+            words.insert(word(random.pick(fragments)), at: ends.isEmpty ? words.count : random.pick(ends) + 1)
+        case 5:
+            // What one tag holds becomes what another of its kind does.
+            let tags = words.indices.filter { words[$0].elementsEqual("{{".utf8) }
+            guard tags.count > 1 else { return Array((words + [word(random.pick(fragments))]).joined()) }
+            let (first, second) = (random.pick(tags), random.pick(tags))
+            func end(_ start: Int) -> Int { words[start...].firstIndex { isClosing($0) } ?? words.count }
+            words.replaceSubrange(first..<end(first), with: Array(words[second..<end(second)]))
         case 6:
             let places = words.indices.filter { words[$0].first.map { (0x30...0x39).contains($0) } ?? false }
             let target = places.isEmpty ? place : random.pick(places)
             words[target] = word(random.pick(numbers))
         case 7:
             // A chain of filters before the end of an expression.
-            let ends = words.indices.filter { words[$0].elementsEqual("}}".utf8) || words[$0].elementsEqual("-}}".utf8) }
+            let ends = words.indices.filter { isClosing(words[$0]) }
             let chain = (0..<random.pick([1, 2, 5, 30, 500])).map { _ in " | " + random.pick(filters) }
             if let end = ends.isEmpty ? nil : random.pick(ends) { words.insert(word(chain.joined()), at: end) }
         case 8:
@@ -81,6 +100,8 @@ enum TemplateMutator {
         }
         return Array(words.joined())
     }
+
+    private static func isClosing(_ word: ArraySlice<UInt8>) -> Bool { word.count > 1 && word.last == 0x7D }
 
     private static func word(_ text: String) -> ArraySlice<UInt8> { Array(text.utf8)[...] }
 

@@ -36,7 +36,8 @@ extension TokenizerParts {
         if let decoder, decoder.growth > Decoder.largestGrowth {
             throw TokenizerError(
                 .invalidField,
-                "decoder: its replacements may make a text over \(Int(Decoder.largestGrowth)) times as long as its tokens")
+                "decoder: its replacements may make a text over \(Int(Decoder.largestGrowth)) times as long as its tokens"
+            )
         }
         truncation = try root.present("truncation").map { try Truncation($0, at: "truncation") }
         padding = try root.present("padding").map { try Padding($0, at: "padding") }

@@ -30,7 +30,9 @@ struct FledgeFuzz: ParsableCommand {
     @Option(help: "Another seed gives other inputs.")
     var seed: UInt64 = 1
 
-    @Option(help: "A real file, or a folder with some, to start from; may be repeated. Small built-in ones are always used.")
+    @Option(
+        help: "A real file, or a folder with some, to start from; may be repeated. Small built-in ones are always used."
+    )
     var corpus: [String] = []
 
     @Option(help: "Leave files of the corpus out that are larger than this many bytes.")
@@ -42,11 +44,13 @@ struct FledgeFuzz: ParsableCommand {
     @Option(help: "Seconds that one input may take before it counts as a hang.")
     var deadline = 10.0
 
-    @Option(name: .customLong("memory-mb"), help: "Memory that the parser may use beyond what the program has at the start.")
+    @Option(
+        name: .customLong("memory-mb"), help: "Memory that the parser may use beyond what the program has at the start."
+    )
     var memoryMB = 1024
 
-    @Option(name: .customLong("stack-kb"), help: "Stack of the parser's thread.")
-    var stackKB = 1024
+    @Option(name: .customLong("stack-kb"), help: "Stack of the parser's thread; 2048 is the least that threads get.")
+    var stackKB = 2048
 
     @Option(help: "Run this one file, say what becomes of it, and end.")
     var input: String?

@@ -8,7 +8,9 @@
 ///
 /// One process writes and one reads; a count that is one behind does not matter.
 struct Progress: ~Copyable {
-    private enum Field: Int { case number, started, executions, accepted, slowest, slowestNumber, peak, peakNumber, base }
+    private enum Field: Int {
+        case number, started, executions, accepted, slowest, slowestNumber, peak, peakNumber, base
+    }
     private static let size = 1 << 16
     private static let codes = 4096
     private static let slot = 128
@@ -19,8 +21,11 @@ struct Progress: ~Copyable {
         let descriptor = open(path, isNew ? O_RDWR | O_CREAT | O_TRUNC : O_RDWR, 0o644)
         guard descriptor >= 0 else { throw System.Failure("open \(path)") }
         defer { close(descriptor) }
-        if isNew { guard ftruncate(descriptor, off_t(Self.size)) == 0 else { throw System.Failure("ftruncate \(path)") } }
-        guard let address = mmap(nil, Self.size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0), address != MAP_FAILED
+        if isNew {
+            guard ftruncate(descriptor, off_t(Self.size)) == 0 else { throw System.Failure("ftruncate \(path)") }
+        }
+        guard let address = mmap(nil, Self.size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0),
+            address != MAP_FAILED
         else { throw System.Failure("mmap \(path)") }
         memory = address
         if isNew { self[.number] = -1 }

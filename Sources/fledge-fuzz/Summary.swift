@@ -37,7 +37,8 @@ struct Summary: Encodable {
     let failures: [Failure]
 
     private enum CodingKeys: String, CodingKey {
-        case target, seed, corpusInputs = "corpus_inputs", seconds, executions, perSecond = "per_second", accepted, codes
+        case target, seed, corpusInputs = "corpus_inputs", seconds, executions, perSecond = "per_second", accepted,
+            codes
         case baseMB = "base_mb", peakMB = "peak_mb", peakInput = "peak_input", slowestMilliseconds = "slowest_ms"
         case slowestInput = "slowest_input", crashes, hangs, broken, failures
     }

@@ -43,7 +43,9 @@ struct Supervisor {
         var next = 0
         while elapsed() < settings.seconds, next < settings.count ?? .max, failures.count < Self.failureLimit {
             let remaining = settings.seconds - elapsed()
-            guard let (number, kind) = try watch(progress, from: next, to: settings.count, seconds: remaining) else { break }
+            guard let (number, kind) = try watch(progress, from: next, to: settings.count, seconds: remaining) else {
+                break
+            }
             var failure = Summary.Failure(kind: kind, input: number, file: try save(number, kind))
             progress.clear()
             failure.message = lastWords()
@@ -139,6 +141,8 @@ struct Supervisor {
 
     /// The named places of a crash, innermost first.
     private func frames() -> [String] {
-        Array(log().filter { $0.contains(" in ") && $0.contains(" at ") && $0.contains(".swift") }.prefix(8).map(String.init))
+        Array(
+            log().filter { $0.contains(" in ") && $0.contains(" at ") && $0.contains(".swift") }.prefix(8).map(
+                String.init))
     }
 }

@@ -37,7 +37,9 @@ enum System {
         try limit(__rlimit_resource_t(RLIMIT_CORE.rawValue), 0, "RLIMIT_CORE")
     }
 
-    static func limitStack(_ bytes: Int) throws { try limit(__rlimit_resource_t(RLIMIT_STACK.rawValue), rlim_t(bytes), "RLIMIT_STACK") }
+    static func limitStack(_ bytes: Int) throws {
+        try limit(__rlimit_resource_t(RLIMIT_STACK.rawValue), rlim_t(bytes), "RLIMIT_STACK")
+    }
 
     private static func limit(_ resource: __rlimit_resource_t, _ value: rlim_t, _ name: String) throws {
         var limit = rlimit()
@@ -57,7 +59,8 @@ enum System {
         posix_spawn_file_actions_init(&actions)
         defer { posix_spawn_file_actions_destroy(&actions) }
         for descriptor: Int32 in [1, 2] {
-            posix_spawn_file_actions_addopen(&actions, descriptor, output, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0o644)
+            posix_spawn_file_actions_addopen(
+                &actions, descriptor, output, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0o644)
         }
         var argv = (["fledge-fuzz"] + arguments).map { strdup($0) } + [nil]
         var variables = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]

@@ -66,7 +66,8 @@ import Testing
             Self.sequence("normalizers", #"{"type": "ByteLevel"}"#, times: 60),
             Self.sequence("normalizers", Self.sequence("normalizers", Self.doubles, times: 4), times: 20),
             #"{"type": "Prepend", "prepend": ""# + String(repeating: "b", count: 100_000) + "\"}",
-            #"{"type": "Replace", "pattern": {"Regex": ""}, "content": ""# + String(repeating: "b", count: 5000) + "\"}",
+            #"{"type": "Replace", "pattern": {"Regex": ""}, "content": ""# + String(repeating: "b", count: 5000)
+                + "\"}",
         ]
         let json = TinyTokenizers.byteLevelJSON(extra: "\"normalizer\": \(normalizers[index]),")
         let tokenizer = try Tokenizer(jsonData: Data(json.utf8))
@@ -123,7 +124,9 @@ import Testing
     }
 
     @Test func refusesPatternsOfManyClasses() {
-        let scalars = (0..<3000).map { "[\(UnicodeScalar(0x20000 + $0 * 2)!)\(UnicodeScalar(0x20000 + $0 * 2 + 256)!)]" }
+        let scalars = (0..<3000).map {
+            "[\(UnicodeScalar(0x20000 + $0 * 2)!)\(UnicodeScalar(0x20000 + $0 * 2 + 256)!)]"
+        }
         let split = #"{"type": "Split", "pattern": {"Regex": "\#(scalars.joined())"}, "behavior": "Isolated"}"#
         let json = TinyTokenizers.byteLevelJSON(preTokenizer: Self.sequence("pretokenizers", split, times: 10))
         #expect(error { _ = try Tokenizer(jsonData: Data(json.utf8)) }?.code == .invalidPattern)

@@ -26,7 +26,8 @@ public struct GGUFTarget: FuzzTarget {
             // A string becomes another one, its length right again.
             let string = random.pick(fields.strings)
             let donor = random.chance(percent: 50) ? GGUFFields(other).strings : fields.strings
-            var content = donor.isEmpty ? [] : Array((donor == fields.strings ? input : other)[safe: random.pick(donor)])
+            var content =
+                donor.isEmpty ? [] : Array((donor == fields.strings ? input : other)[safe: random.pick(donor)])
             if random.chance(percent: 30) { ByteMutator.mutate(&content, splicing: Array(input.prefix(64)), &random) }
             input.replaceSubrange(string, with: content)
             ByteMutator.put(UInt64(content.count), width: 8, at: string.lowerBound - 8, in: &input)

@@ -15,7 +15,8 @@ struct GGUFWriter {
 
     private static func typed(_ value: GGUFValue) -> [UInt8] {
         switch value {
-        case .unsigned(let value): bytes(UInt32(value > UInt32.max ? 10 : 4)) + (value > UInt32.max ? bytes(value) : bytes(UInt32(value)))
+        case .unsigned(let value):
+            bytes(UInt32(value > UInt32.max ? 10 : 4)) + (value > UInt32.max ? bytes(value) : bytes(UInt32(value)))
         case .signed(let value): bytes(UInt32(11)) + bytes(value)
         case .float32(let value): bytes(UInt32(6)) + bytes(value)
         case .float64(let value): bytes(UInt32(12)) + bytes(value)
@@ -67,7 +68,8 @@ struct GGUFWriter {
         writer.metadata = [
             ("general.architecture", text("llama")), ("general.alignment", .unsigned(32)),
             ("llama.block_count", .unsigned(1)), ("llama.context_length", .unsigned(64)),
-            ("llama.embedding_length", .unsigned(UInt64(hidden))), ("llama.feed_forward_length", .unsigned(UInt64(inner))),
+            ("llama.embedding_length", .unsigned(UInt64(hidden))),
+            ("llama.feed_forward_length", .unsigned(UInt64(inner))),
             ("llama.attention.head_count", .unsigned(UInt64(heads))),
             ("llama.attention.head_count_kv", .unsigned(UInt64(groups))),
             ("llama.attention.layer_norm_rms_epsilon", .float32(1e-5)), ("llama.rope.freq_base", .float32(100_000)),

@@ -20,7 +20,8 @@ public struct SafetensorsTarget: FuzzTarget {
         var offset = 0
         let entries = zip(types, sizes).map { type, size in
             defer { offset += 6 * size }
-            return "\"t.\(type)\":{\"dtype\":\"\(type)\",\"shape\":[2,3],\"data_offsets\":[\(offset),\(offset + 6 * size)]}"
+            return
+                "\"t.\(type)\":{\"dtype\":\"\(type)\",\"shape\":[2,3],\"data_offsets\":[\(offset),\(offset + 6 * size)]}"
         }
         return [
             file("{\"__metadata__\":{\"format\":\"pt\"}," + entries.joined(separator: ",") + "}", data: offset),
@@ -79,7 +80,8 @@ public struct SafetensorsTarget: FuzzTarget {
         for name in weights.tensorNames {
             let entry = try weights.entry(named: name)
             let tensor = try weights.tensor(named: name)
-            try require(tensor.shape == entry.shape && tensor.dtype == entry.dtype, "'\(name)' is not as its entry says")
+            try require(
+                tensor.shape == entry.shape && tensor.dtype == entry.dtype, "'\(name)' is not as its entry says")
             try require(tensor.byteCount == entry.range.count, "'\(name)' has other bytes than its entry says")
             let sum = try tensor.withUnsafeBytes { $0.reduce(into: UInt64(0)) { $0 &+= UInt64($1) } }
             let expected = input[entry.range].reduce(into: UInt64(0)) { $0 &+= UInt64($1) }

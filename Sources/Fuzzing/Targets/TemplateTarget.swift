@@ -20,7 +20,8 @@ public struct TemplateTarget: FuzzTarget {
     }
 
     private static let plain: TemplateValue = [
-        ["role": "system", "content": "Be brief. \u{1F600} e\u{301}"], ["role": "user", "content": "What is <b>1 + 1</b>?"],
+        ["role": "system", "content": "Be brief. \u{1F600} e\u{301}"],
+        ["role": "user", "content": "What is <b>1 + 1</b>?"],
         ["role": "assistant", "content": "<think>\nsum\n</think>\n\n2", "reasoning_content": "sum"],
         ["role": "user", "content": [["type": "text", "text": "And 2 + 2?"], ["type": "image"]]],
     ]

@@ -10,7 +10,6 @@ public struct TokenizerTarget: FuzzTarget {
 
     public func seeds() -> [[UInt8]] { TokenizerSeeds.all.map { Array($0.utf8) } }
 
-
     public func mutate(_ input: inout [UInt8], splicing other: [UInt8], _ random: inout FuzzRandom) {
         if random.chance(percent: 80) {
             input = JSONMutator(input).mutated(splicing: other, &random)
@@ -27,7 +26,8 @@ public struct TokenizerTarget: FuzzTarget {
 /// What is done with any tokenizer that loads.
 enum TokenizerExercise {
     private static let texts = [
-        "", " ", "Hello, world! It's 12345 o'clock.\n\n  def f(x):\treturn x", "naïve e\u{301} ﬁ ½ Ａ１ \u{212B} İstanbul",
+        "", " ", "Hello, world! It's 12345 o'clock.\n\n  def f(x):\treturn x",
+        "naïve e\u{301} ﬁ ½ Ａ１ \u{212B} İstanbul",
         "你好世界 こんにちは カタカナ 한국어 สวัสดี", "👩‍👩‍👧🏽 😀\u{0}\u{FFFD}\u{FEFF}\u{2581}Ġ<0x41><s></s>[CLS]",
         "a" + String(repeating: " ", count: 70) + String(repeating: "ab", count: 60),
     ]
@@ -37,7 +37,8 @@ enum TokenizerExercise {
         var failure: (any Error)?
         for (number, text) in texts.enumerated() {
             do {
-                try use(tokenizer, text, second: number % 2 == 0 ? nil : "second text", addSpecialTokens: number % 3 > 0)
+                try use(
+                    tokenizer, text, second: number % 2 == 0 ? nil : "second text", addSpecialTokens: number % 3 > 0)
             } catch let error as BrokenProperty {
                 throw error
             } catch {
@@ -59,11 +60,13 @@ enum TokenizerExercise {
             encoding.tokens.count, encoding.typeIDs.count, encoding.byteOffsets.count, encoding.characterOffsets.count,
             encoding.specialTokensMask.count, encoding.attentionMask.count,
         ]
-        try require(counts.allSatisfy { $0 == encoding.ids.count }, "the lists of an encoding differ in length: \(counts)")
+        try require(
+            counts.allSatisfy { $0 == encoding.ids.count }, "the lists of an encoding differ in length: \(counts)")
         let bytes = max(text.utf8.count, second?.utf8.count ?? 0)
         let scalars = max(text.unicodeScalars.count, second?.unicodeScalars.count ?? 0)
         for (byteRange, characterRange) in zip(encoding.byteOffsets, encoding.characterOffsets) {
-            try require(byteRange.lowerBound >= 0 && byteRange.upperBound <= bytes, "offset \(byteRange) of \(bytes) bytes")
+            try require(
+                byteRange.lowerBound >= 0 && byteRange.upperBound <= bytes, "offset \(byteRange) of \(bytes) bytes")
             try require(
                 characterRange.lowerBound >= 0 && characterRange.upperBound <= scalars,
                 "offset \(characterRange) of \(scalars) characters")

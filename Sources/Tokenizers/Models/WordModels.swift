@@ -38,9 +38,10 @@ struct WordPieceModel: Sendable {
         unknownID = vocabulary.id(unknownToken.utf8)
         prefix = Array((try fields.affix("continuing_subword_prefix") ?? "##").utf8)
         maximumScalars = try fields.count("max_input_chars_per_word", default: 100)
-        longestSpelling = (0..<vocabulary.idBound).lazy.map { [vocabulary] in
-            vocabulary.withSpelling($0) { $0.count }
-        }.max() ?? 0
+        longestSpelling =
+            (0..<vocabulary.idBound).lazy.map { [vocabulary] in
+                vocabulary.withSpelling($0) { $0.count }
+            }.max() ?? 0
     }
 
     func tokenize(_ piece: UnsafeBufferPointer<UInt8>, _ scratch: EncoderScratch) throws {

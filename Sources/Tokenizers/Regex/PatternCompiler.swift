@@ -71,7 +71,8 @@ struct PatternCompiler {
     private mutating func emit(_ node: PatternNode) throws {
         visits += 1
         guard visits <= Self.maximumVisits else {
-            throw TokenizerError(.invalidPattern, "a pattern whose repetitions come to over \(Self.maximumVisits) parts")
+            throw TokenizerError(
+                .invalidPattern, "a pattern whose repetitions come to over \(Self.maximumVisits) parts")
         }
         switch node {
         case .empty: break

@@ -123,7 +123,8 @@ struct AlignedText {
     func checkSize(_ limit: Int) throws {
         guard bytes.count <= limit else {
             throw TokenizerError(
-                .cannotTruncate, "the tokenizer's own replacements make a text of over \(limit) bytes out of a short one")
+                .cannotTruncate,
+                "the tokenizer's own replacements make a text of over \(limit) bytes out of a short one")
         }
     }
 
