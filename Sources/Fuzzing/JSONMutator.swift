@@ -6,16 +6,21 @@ struct JSONMutator {
         var range: Range<Int>
         /// The key and its value, for an object's member.
         var member: Range<Int>?
+        /// The list or object that it is in.
+        var parent: Int
     }
 
     private let text: [UInt8]
     private var values: [Item] = []
     private var strings: [Range<Int>] = []
+    private var fewInOne: [Item] = []
 
     /// Reads as much as is needed to know where values are; text that is not JSON gives few or none.
     init(_ text: [UInt8]) {
         self.text = text
-        var open: [(start: Int, member: Int?)] = []
+        var open: [(start: Int, member: Int?, number: Int)] = []
+        var sizes = [0]
+        var parents = [0]
         var position = 0
         var pendingKey: Int?
         while position < text.count {
@@ -34,31 +39,44 @@ struct JSONMutator {
                     pendingKey = start
                     position = next + 1
                 } else {
-                    add(start..<position, pendingKey)
+                    add(start..<position, pendingKey, open.last?.number ?? 0, &sizes)
                     pendingKey = nil
                 }
             case UInt8(ascii: "{"), UInt8(ascii: "["):
-                open.append((start, pendingKey))
+                open.append((start, pendingKey, sizes.count))
+                sizes.append(0)
+                parents.append(open.count > 1 ? open[open.count - 2].number : 0)
                 pendingKey = nil
                 position += 1
             case UInt8(ascii: "}"), UInt8(ascii: "]"):
                 position += 1
-                if let (start, member) = open.popLast() { add(start..<position, member) }
+                if let (start, member, _) = open.popLast() {
+                    add(start..<position, member, open.last?.number ?? 0, &sizes)
+                }
             case UInt8(ascii: ","), UInt8(ascii: ":"), 0...0x20: position += 1
             default:
                 while position < text.count, !Self.ends(text[position]) { position += 1 }
-                add(start..<position, pendingKey)
+                add(start..<position, pendingKey, open.last?.number ?? 0, &sizes)
                 pendingKey = nil
             }
         }
+        var isWide = [Bool](repeating: false, count: sizes.count)
+        for number in sizes.indices.dropFirst() { isWide[number] = sizes[number] > 40 || isWide[parents[number]] }
+        fewInOne = values.filter { !isWide[$0.parent] }
     }
 
     private static func ends(_ byte: UInt8) -> Bool {
         byte <= 0x20 || [0x2C, 0x3A, 0x5D, 0x7D, 0x5B, 0x7B, 0x22].contains(byte)
     }
 
-    private mutating func add(_ range: Range<Int>, _ member: Int?) {
-        values.append(Item(range: range, member: member.map { $0..<range.upperBound }))
+    private mutating func add(_ range: Range<Int>, _ member: Int?, _ parent: Int, _ sizes: inout [Int]) {
+        values.append(Item(range: range, member: member.map { $0..<range.upperBound }, parent: parent))
+        sizes[parent] += 1
+    }
+
+    /// A value, as often as not one that is not among very many: a vocabulary would get nearly all changes.
+    private func pick(_ random: inout FuzzRandom) -> Item {
+        random.pick(fewInOne.isEmpty || random.chance(percent: 30) ? values : fewInOne)
     }
 
     private static let numbers = [
@@ -83,18 +101,18 @@ struct JSONMutator {
     /// The text changed once.
     func mutated(splicing other: [UInt8], _ random: inout FuzzRandom) -> [UInt8] {
         guard !values.isEmpty else { return text }
-        let item = random.pick(values)
+        let item = pick(&random)
         switch random.below(13) {
         case 0, 1: return replaced(item.range, random.pick(Self.numbers))
         case 2: return replaced(item.range, random.pick(Self.scalars))
         case 3:
             // Another value of this text in its place.
-            return replaced(item.range, text[random.pick(values).range])
+            return replaced(item.range, text[pick(&random).range])
         case 4:
             guard !other.isEmpty else { return text }
             let donor = JSONMutator(other)
             guard !donor.values.isEmpty else { return text }
-            return replaced(item.range, other[random.pick(donor.values).range])
+            return replaced(item.range, other[donor.pick(&random).range])
         case 5:
             // A member or an element twice or many times.
             let unit = item.member ?? item.range
@@ -129,11 +147,11 @@ struct JSONMutator {
             return replaced(random.pick(strings), text[random.pick(strings)])
         case 11:
             // An element into a list with itself: wrapped around what holds it.
-            let outer = random.pick(values)
+            let outer = pick(&random)
             return replaced(item.range, [0x5B] + text[outer.range] + [0x2C] + text[item.range] + [0x5D])
         default:
             // Two values change places.
-            let second = random.pick(values)
+            let second = pick(&random)
             let (low, high) = item.range.lowerBound < second.range.lowerBound ? (item, second) : (second, item)
             guard low.range.upperBound <= high.range.lowerBound else { return text }
             return Array(text[..<low.range.lowerBound]) + text[high.range]

@@ -68,9 +68,17 @@ struct FledgeFuzz: ParsableCommand {
         if let input {
             try System.limitMemory(memoryMB << 20)
             let start = System.now
-            let outcome = FuzzRun.outcome(of: try FileBytes.read(input), parser)
-            print("\(outcome), \((System.now - start) / 1_000_000) ms, peak \(System.peakKiB / 1024) MB")
-            if case .broken = outcome { throw ExitCode.failure }
+            let bytes = try FileBytes.read(input)
+            defer { print("\((System.now - start) / 1_000_000) ms, peak \(System.peakKiB / 1024) MB") }
+            do {
+                try parser.run(bytes)
+                print("accepted")
+            } catch let error as BrokenProperty {
+                print("broken: \(error)")
+                throw ExitCode.failure
+            } catch {
+                print("refused: \(type(of: error)): \(error)")
+            }
             return
         }
         let run = FuzzRun(

@@ -121,7 +121,7 @@ struct Supervisor {
             backtrace: "enable=yes,color=no,threads=crashed,images=none,registers=none,limit=24,interactive=no")
         while true {
             if let ending = try System.ending(of: process) { return (ending != .exited(0), frames()) }
-            if let running = progress.running, running.seconds > settings.deadline * 6 {
+            if let running = progress.running, running.seconds > settings.deadline * 2 {
                 try System.kill(process)
                 return (kind == "hang", [])
             }

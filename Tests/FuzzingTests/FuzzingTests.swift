@@ -93,16 +93,17 @@ import Testing
         let folder = FileManager.default.temporaryDirectory.appending(path: "fledge-fuzz-\(UUID().uuidString)").path
         defer { try? FileManager.default.removeItem(atPath: folder) }
         let (code, output) = try fuzz([
-            "misbehaving", "--count", "10", "--seconds", "600", "--deadline", "3", "--memory-mb", "300", "--output",
+            "misbehaving", "--count", "10", "--seconds", "600", "--deadline", "2", "--memory-mb", "300", "--output",
             folder,
         ])
         #expect(code == 1)
         let summary = try JSONDecoder().decode(Summary.self, from: output)
         #expect(summary.failures.map(\.input) == [1, 2, 3, 4, 5])
-        #expect(summary.failures.allSatisfy(\.isReproducible))
+        #expect(summary.failures.map(\.isReproducible) == [true, true, true, true, true])
         #expect(summary.failures.map { String($0.kind.prefix(4)) } == ["cras", "hang", "cras", "cras", "brok"])
-        #expect([summary.crashes, summary.hangs, summary.broken] == [3, 1, 1])
-        #expect([summary.executions, summary.accepted] == [5, 4] && summary.codes == ["POSIXFailure": 1])
+        #expect(summary.crashes == 3 && summary.hangs == 1 && summary.broken == 1)
+        #expect(summary.executions == 5 && summary.accepted == 4)
+        #expect(summary.codes == ["POSIXFailure": 1])
         for failure in summary.failures {
             let kept = try FileBytes.read(failure.file)
             #expect(kept == [UInt8(failure.input)])

@@ -18,7 +18,7 @@ struct MisbehavingTarget: FuzzTarget {
         case .hang: while !input.isEmpty {}
         case .memory:
             var kept: [[UInt8]] = []
-            while kept.count < 1 << 20 { kept.append([UInt8](repeating: 1, count: 1 << 24)) }
+            while kept.count < 1 << 20 { kept.append([UInt8](unsafeUninitializedCapacity: 1 << 24) { $1 = 1 }) }
         case .stack: _ = try Self.descend(input, 0)
         case .property: try require(input.isEmpty, "this one is always broken")
         case .error: throw POSIXFailure("nothing", 0)

@@ -65,7 +65,7 @@ public struct TemplateTarget: FuzzTarget {
             {%- if m is mapping %}{% for k, v in m | dictsort %}{{ '  ' * depth }}{{ k }}: {{ show(v, depth + 1) }}
             {% endfor %}{% elif m is iterable and m is not string %}{% for v in m[::-1] %}{{ show(v, depth + 1) }}
             {%- endfor %}{% else %}{{ '%s' % m if m is defined else 'none' }}{% endif %}{%- endmacro -%}
-            {%- for m in messages[:-1] if loop.index0 != 3 %}{% set ns.last = loop.index %}{{ show(m) | indent(2) }}
+            {%- for m in messages[:-1] if m.role != 'none' %}{% set ns.last = loop.index %}{{ show(m) | indent(2) }}
             {%- if loop.last %}{% break %}{% else %}{% continue %}{% endif %}{% endfor %}
             {{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | list | length }}
             {{ strftime_now('%d %b %Y') }}{% if not tools %}{{ raise_exception('no tools') }}{% endif %}
