@@ -17,13 +17,18 @@ enum ContainerMethods {
         let depth = mapping.depth
         switch name {
         case "get":
-            return callable(name, depth: depth, ["key", "default"], required: 1) { _, arguments in
-                mapping.entries[try HashableValue(arguments.value(0))] ?? arguments.value(1)
+            return callable(name, depth: depth, ["key", "default"], required: 1) { interpreter, arguments in
+                try interpreter.chargeWhole(arguments.value(0))
+                return mapping.entries[try HashableValue(arguments.value(0))] ?? arguments.value(1)
             }
         case "items": return callable(name, depth: depth) { _, _ in .view(MappingView(.items, of: mapping)) }
         case "keys": return callable(name, depth: depth) { _, _ in .view(MappingView(.keys, of: mapping)) }
         case "values": return callable(name, depth: depth) { _, _ in .view(MappingView(.values, of: mapping)) }
-        case "copy": return callable(name, depth: depth) { _, _ in .dictionary(Mapping(mapping.entries)) }
+        case "copy":
+            return callable(name, depth: depth) { interpreter, _ in
+                try interpreter.step(mapping.entries.count)
+                return .dictionary(Mapping(mapping.entries))
+            }
         case "fromkeys": return Globals.fromKeys
         default: return Sandbox.dictionaryMutators.contains(name) ? Value.none : nil
         }
@@ -32,12 +37,15 @@ enum ContainerMethods {
     static func method(_ name: String, of elements: Elements, isList: Bool) -> Value? {
         switch name {
         case "count":
-            return callable(name, depth: elements.depth, ["value"], required: 1) { _, arguments in
-                .int(elements.items.count { $0.equals(arguments.value(0)) })
+            return callable(name, depth: elements.depth, ["value"], required: 1) { interpreter, arguments in
+                try interpreter.chargeSearch(for: arguments.value(0), among: elements.items.count)
+                return .int(elements.items.count { $0.equals(arguments.value(0)) })
             }
         case "index":
-            return callable(name, depth: elements.depth, ["value", "start", "stop"], required: 1) { _, arguments in
+            return callable(name, depth: elements.depth, ["value", "start", "stop"], required: 1) {
+                interpreter, arguments in
                 let count = elements.items.count
+                try interpreter.chargeSearch(for: arguments.value(0), among: count)
                 func clamped(_ index: Int) -> Int { min(index < 0 ? max(index + count, 0) : index, count) }
                 let start = clamped(max(try arguments.integer(1, default: 0), -count))
                 let stop = clamped(max(try arguments.integer(2, default: count), -count))
@@ -45,7 +53,7 @@ enum ContainerMethods {
                 guard let place else { throw TemplateError(.value, "the value is not in the list") }
                 return .int(place)
             }
-        case "copy" where isList: return callable(name, depth: elements.depth) { _, _ in .list(elements.items) }
+        case "copy" where isList: return callable(name, depth: elements.depth) { _, _ in .list(elements) }
         default: return nil
         }
     }

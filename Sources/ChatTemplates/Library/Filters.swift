@@ -5,6 +5,9 @@ struct Filter: Sendable {
 
     let apply: @Sendable (Interpreter, Value, Arguments) throws -> Value
 
+    /// Those that compare or hash what they are given whole.
+    static let comparing: Set<String> = ["unique", "sort", "dictsort", "groupby", "min", "max"]
+
     static func named(_ name: String) -> Filter? { table[name] }
 
     /// A filter with named parameters, of which the first `required` must be given.

@@ -290,7 +290,9 @@ enum SequenceFilters {
         let count = try arguments.integer(0, default: 0)
         guard count != 0 else { throw TemplateError(.zeroDivision, "integer division or modulo by zero") }
         guard count > 0 else { return [] }
-        try interpreter.reserve(count + items.count)
+        // Apart: their sum may not fit an integer.
+        try interpreter.reserve(count)
+        try interpreter.reserve(items.count)
         let (size, larger) = (items.count / count, items.count % count)
         var start = 0
         return (0..<count).map { index in

@@ -36,7 +36,8 @@ enum StringMethods {
         guard let method = table[name] else { return nil }
         return .callable(
             Callable(name, typeName: "builtin_function_or_method") { interpreter, arguments in
-                try method.body(interpreter, value, text, try method.parameters.bind(arguments))
+                try interpreter.charge(value, with: arguments)
+                return try method.body(interpreter, value, text, try method.parameters.bind(arguments))
             })
     }
 

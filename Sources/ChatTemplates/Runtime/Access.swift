@@ -18,6 +18,8 @@ extension Interpreter {
     /// `object[key]`: an element first, then, for a string, the attribute of that name, else undefined.
     func item(_ key: Value, of object: Value) throws -> Value {
         if case .undefined(let missing) = object { throw missing.error }
+        try chargeWhole(key)
+        if object.text != nil { try charge(object) }
         if let value = try element(key, of: object) { return value }
         guard let name = key.text else {
             let spelled = try Printer.repr(key, self)

@@ -9,10 +9,11 @@ enum Budget {
 
 extension Interpreter {
     func step(_ count: Int = 1) throws {
-        stepsLeft -= count
-        if stepsLeft < 0 {
+        guard count <= stepsLeft else {
+            stepsLeft = 0
             throw TemplateError(.limit, "the template runs longer than the limit of \(limits.steps) steps")
         }
+        stepsLeft -= count
     }
 
     func enter() throws {
@@ -40,6 +41,46 @@ extension Interpreter {
         let (product, overflow) = max(count, 0).multipliedReportingOverflow(by: bytes)
         try allocate(overflow ? .max : product)
     }
+
+    // MARK: Work on what is there already
+
+    /// Bytes of text that count as one step when an operation goes over them all.
+    private static var bytesPerStep: Int { 64 }
+
+    /// To be called before an operation that goes over a string, or over a list's elements but not into them.
+    func charge(_ value: Value) throws {
+        switch value {
+        case .string(let text), .markup(let text): try step(text.utf8.count / Interpreter.bytesPerStep)
+        case .list(let elements), .tuple(let elements): try step(elements.items.count / 16)
+        case .dictionary(let mapping): try step(mapping.entries.count / 16)
+        default: break
+        }
+    }
+
+    /// To be called before an operation on `value` that may look for a string or a value in it.
+    func charge(_ value: Value, with arguments: Arguments) throws {
+        try charge(value)
+        for argument in arguments.positional { try charge(argument) }
+        if let part = arguments.positional.first?.text { try chargeSearch(for: part, in: value) }
+    }
+
+    /// To be called before `part` is looked for in a string: each place may match nearly all of it.
+    func chargeSearch(for part: String, in value: Value) throws {
+        guard let text = value.text else { return }
+        let (product, overflow) = text.utf8.count.multipliedReportingOverflow(by: part.utf8.count)
+        try step(overflow ? limits.steps : product / 1024)
+    }
+
+    /// To be called before `value` is compared with each of so many others.
+    func chargeSearch(for value: Value, among count: Int) throws {
+        let (product, overflow) = count.multipliedReportingOverflow(by: 1 + value.size)
+        try step(overflow ? limits.steps : product)
+    }
+
+    /// To be called before values are compared or hashed whole. What stands in a value many times is gone over many times.
+    func chargeWhole(_ value: Value) throws { try step(value.size) }
+
+    func chargeComparison(_ left: Value, _ right: Value) throws { try step(min(left.size, right.size)) }
 
     func string(_ text: String) throws -> Value {
         try allocate(text.utf8.count)

@@ -54,6 +54,7 @@ extension Interpreter {
                 let key = try evaluate(key, scope)
                 let value = try evaluate(value, scope)
                 offset = expression.offset
+                try chargeWhole(key)
                 entries[try HashableValue(key)] = value
             }
             return try dictionary(entries)
@@ -118,6 +119,7 @@ extension Interpreter {
     }
 
     func holds(_ operation: Comparison, _ left: Value, _ right: Value) throws -> Bool {
+        if operation != .in, operation != .notIn { try chargeComparison(left, right) }
         switch operation {
         case .equal: return left.equals(right)
         case .notEqual: return !left.equals(right)
@@ -163,6 +165,7 @@ extension Interpreter {
                 throw TemplateError(.type, "argument after ** must be a mapping, not \(value.typeName)")
             }
             for (key, value) in mapping.entries {
+                try step(result.keywords.count)
                 guard let name = key.value.text else { throw TemplateError(.type, "keywords must be strings") }
                 guard !result.keywords.contains(where: { $0.name == name }) else {
                     throw TemplateError(.type, "got multiple values for keyword argument '\(name)'")
@@ -200,6 +203,8 @@ extension Interpreter {
     ) throws -> Value {
         offset = place
         guard let filter else { throw TemplateError(.unknownFilterOrTest, "No filter named '\(name)'.") }
+        try charge(value, with: arguments)
+        if Filter.comparing.contains(name) { try chargeWhole(value) }
         return try filter.apply(self, value, arguments)
     }
 
@@ -208,6 +213,8 @@ extension Interpreter {
     ) throws -> Bool {
         offset = place
         guard let test else { throw TemplateError(.unknownFilterOrTest, "No test named '\(name)'.") }
+        try charge(value, with: arguments)
+        if let other = arguments.positional.first { try chargeComparison(value, other) }
         return try test.apply(self, value, arguments)
     }
 

@@ -160,11 +160,14 @@ extension Interpreter {
 
     /// Python's `needle in container`.
     func contains(_ container: Value, _ needle: Value) throws -> Bool {
+        try chargeWhole(needle)
         switch container {
         case .string(let text), .markup(let text):
             guard let part = needle.text else {
                 throw TemplateError(.type, "'in <string>' requires string as left operand, not \(needle.typeName)")
             }
+            try charge(container)
+            try chargeSearch(for: part, in: container)
             return PythonText.find(Array(part.utf8), in: Array(text.utf8)[...]) != nil
         case .dictionary(let mapping): return mapping.entries[try HashableValue(needle)] != nil
         case .view(let view) where view.kind == .keys: return view.mapping.entries[try HashableValue(needle)] != nil
@@ -172,7 +175,7 @@ extension Interpreter {
             throw TemplateError(.type, "argument of type '\(container.typeName)' is not iterable")
         default:
             let values = try elements(of: container)
-            try step(values.count)
+            try chargeSearch(for: needle, among: values.count)
             return values.contains { $0.equals(needle) }
         }
     }

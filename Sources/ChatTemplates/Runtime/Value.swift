@@ -52,6 +52,8 @@ final class Undefined {
 final class Elements {
     let items: [Value]
     let depth: Int
+    /// Steps that walking all of it takes; at most `Value.largestSize`.
+    let size: Int
     /// Names of the elements of a named tuple, as `groupby` makes them.
     let fieldNames: [String]
 
@@ -59,6 +61,7 @@ final class Elements {
         self.items = items
         self.fieldNames = fieldNames
         depth = 1 + items.reduce(0) { max($0, $1.depth) }
+        size = items.reduce(1) { min($0 + 1 + $1.size, Value.largestSize) }
     }
 }
 
@@ -66,12 +69,18 @@ final class Elements {
 final class Mapping {
     let entries: OrderedDictionary<HashableValue, Value>
     let depth: Int
+    /// As that of ``Elements``.
+    let size: Int
 
     init(_ entries: OrderedDictionary<HashableValue, Value>) {
         self.entries = entries
-        var depth = 0
-        for (key, value) in entries { depth = max(depth, key.value.depth, value.depth) }
+        var (depth, size) = (0, 1)
+        for (key, value) in entries {
+            depth = max(depth, key.value.depth, value.depth)
+            size = min(size + 2 + key.value.size + value.size, Value.largestSize)
+        }
         self.depth = depth + 1
+        self.size = size
     }
 
     subscript(name: String) -> Value? { entries[HashableValue(unchecked: .string(name))] }
@@ -190,6 +199,20 @@ struct Arguments {
 }
 
 extension Value {
+    /// Larger values count as this large: lists that hold lists twice over double at each level.
+    static let largestSize = 1 << 40
+
+    /// Steps that comparing or hashing the whole value takes.
+    var size: Int {
+        switch self {
+        case .string(let text), .markup(let text): text.utf8.count / 64
+        case .list(let elements), .tuple(let elements): elements.size
+        case .dictionary(let mapping): mapping.size
+        case .bytes(let bytes): bytes.count / 64
+        default: 0
+        }
+    }
+
     var depth: Int {
         switch self {
         case .list(let elements), .tuple(let elements): elements.depth

@@ -348,6 +348,9 @@ extension Parser {
                 try ensure(arguments.keywordSpread == nil)
                 let name = stream.advance().text
                 stream.advance()
+                guard arguments.keywords.count < Parser.maximumKeywords else {
+                    throw stream.failure("more than \(Parser.maximumKeywords) keyword arguments", code: .limit)
+                }
                 guard !arguments.keywords.contains(where: { $0.name == name }) else {
                     throw stream.failure("keyword argument repeated: \(name)")
                 }

@@ -20,6 +20,9 @@ struct Parser {
         var stored: Set<String> = []
     }
 
+    /// Of one call. Each is looked for among the others.
+    static let maximumKeywords = 1000
+
     static let specialNames: Set<String> = ["caller", "varargs", "kwargs"]
 
     init(stream: TokenStream, nestingLimit: Int) {
