@@ -77,4 +77,23 @@ import Testing
         // The least integer cannot be written as a literal.
         _ = outcome("{% set least = -9223372036854775807 - 1 %}" + expression)
     }
+
+    @Test func extremeNumbersGiveWhatPythonGives() throws {
+        func text(_ expression: String) throws -> String {
+            try ChatTemplate("{% set least = -9223372036854775807 - 1 %}{{ \(expression) }}").render(variables: [:])
+                .text
+        }
+        #expect(
+            try text("range(least, 9223372036854775807, 9223372036854775807) | list")
+                == "[-9223372036854775808, -1, 9223372036854775806]")
+        #expect(try text("'a'.zfill(least)") == "a")
+        #expect(try text("25 | round(-1)") == "20")
+        #expect(try text("35 | round(-1)") == "40")
+        #expect(try text("(-25) | round(-1)") == "-20")
+        #expect(try text("(-35) | round(-1)") == "-40")
+        #expect(try text("(-20) | round(-1)") == "-20")
+        #expect(try text("(-5) | filesizeformat") == "-5 Bytes")
+        #expect(outcome("{{ 9223372036854775807 | round(-1) }}") == .value)
+        #expect(outcome("{{ -1e308 | filesizeformat }}") == nil)
+    }
 }

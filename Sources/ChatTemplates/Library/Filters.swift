@@ -108,9 +108,16 @@ struct Filter: Sendable {
                 var scale = 1
                 for _ in 0..<(-precision) { scale *= 10 }
                 let remainder = ((integer % scale) + scale) % scale
-                let down = integer - remainder
-                let isUp = remainder * 2 > scale || (remainder * 2 == scale && (down / scale) % 2 != 0)
-                return .int(isUp ? down + scale : down)
+                let (down, isTooSmall) = integer.subtractingReportingOverflow(remainder)
+                // Below the least integer there is only the one multiple above it left to round to.
+                let isUp =
+                    remainder * 2 > scale
+                    || (remainder * 2 == scale && (integer / scale - (integer < 0 ? 1 : 0)) % 2 != 0)
+                let (result, isTooLarge) = isUp ? down.addingReportingOverflow(scale) : (down, false)
+                guard isTooSmall == isTooLarge else {
+                    throw TemplateError(.value, "\(integer) rounded to \(precision) places does not fit 64 bits")
+                }
+                return .int(result)
             }
             return .double(Numbers.round(number, places: precision))
         }
@@ -149,7 +156,9 @@ struct Filter: Sendable {
     private static func fileSize(_ bytes: Double, isBinary: Bool) -> String {
         let base: Double = isBinary ? 1024 : 1000
         if bytes == 1 { return "1 Byte" }
-        if bytes < base { return "\(Int(bytes)) Bytes" }
+        if bytes < base {
+            return PlatformMath.format("%.*f", precision: 0, bytes.rounded(.towardZero) + 0) + " Bytes"
+        }
         var unit = base
         for prefix in ["k", "M", "G", "T", "P", "E", "Z", "Y"] {
             if bytes < unit * base || prefix == "Y" {

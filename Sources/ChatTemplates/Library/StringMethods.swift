@@ -95,7 +95,7 @@ enum StringMethods {
         padding("rjust", .start),
         padding("center", .both),
         Method("zfill", ["width"], required: 1) { interpreter, value, text, arguments in
-            let missing = try arguments.integer(0, default: 0) - PythonText.count(text)
+            let missing = max(try arguments.integer(0, default: 0), 0) - PythonText.count(text)
             if missing <= 0 { return value }
             try interpreter.allocate(missing)
             let zeros = String(repeating: "0", count: missing)

@@ -98,9 +98,9 @@ extension Interpreter {
         case .bytes(let bytes): return .bytes(try indices(bytes.count, lower, upper, step).map { bytes[$0] })
         case .range(let range):
             let positions = try indices(range.count, lower, upper, step)
-            let first = range.start + (positions.first ?? 0) * range.step
-            let stride = positions.count > 1 ? (positions[1] - positions[0]) * range.step : range.step
-            let stop = first + positions.count * stride
+            let first = range.start &+ (positions.first ?? 0) &* range.step
+            let stride = positions.count > 1 ? (positions[1] - positions[0]) &* range.step : range.step
+            let stop = first &+ positions.count &* stride
             return .range(PythonRange(start: first, count: positions.count, step: stride, stop: stop))
         default:
             // Jinja2 takes the error that Python gives here for a missing element.

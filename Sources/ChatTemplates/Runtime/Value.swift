@@ -95,7 +95,8 @@ struct PythonRange {
     /// As written, for printing.
     let stop: Int
 
-    subscript(index: Int) -> Value { .int(start + index * step) }
+    /// Every element fits an integer, but the product on the way to it need not: it may wrap and come back.
+    subscript(index: Int) -> Value { .int(start &+ index &* step) }
     var values: [Value] { (0..<count).map { self[$0] } }
 }
 
