@@ -18,7 +18,7 @@ import Testing
         }
     }
 
-    @Test(arguments: [("safetensors", 2000), ("gguf", 400), ("tokenizer", 300), ("template", 200), ("config", 600)])
+    @Test(arguments: [("safetensors", 1000), ("gguf", 200), ("tokenizer", 200), ("template", 120), ("config", 300)])
     func damagedInputsEndInErrors(_ name: String, _ count: Int) throws {
         let run = try run(name)
         var codes: [String: Int] = [:]
