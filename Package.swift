@@ -21,6 +21,7 @@ let linkTorch: [LinkerSetting] = [
 ]
 
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let heap = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let orderedCollections = Target.Dependency.product(name: "OrderedCollections", package: "swift-collections")
 let subprocess = Target.Dependency.product(name: "Subprocess", package: "swift-subprocess")
@@ -63,7 +64,7 @@ let package = Package(
         // Layer 1
         layer("TensorCore", ["CTorch"]),
         // Layer 1, torch-free
-        layer("RolloutCore", [orderedCollections]),
+        layer("RolloutCore", [heap]),
         layer("ChatTemplates", [orderedCollections]),
         layer("Tokenizers", [orderedCollections]),
         layer("Telemetry", [logging, orderedCollections]),
@@ -108,6 +109,7 @@ let package = Package(
         tests("Checkpoints", ["TensorCore"]),
         tests("Models", ["TensorCore", "Checkpoints", orderedCollections]),
         tests("Algorithms", ["TensorCore"]),
+        tests("RolloutCore", []),
         tests("RolloutEngine", ["TensorCore", "Models", "RolloutCore", "Tokenizers"]),
         tests("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),
         tests("Rewards", [orderedCollections]),
