@@ -54,7 +54,7 @@ CASES = {
     "phi3_longrope": ("phi3", dict(
         rope_scaling=dict(LONG), partial_rotary_factor=0.5, original_max_position_embeddings=14, num_key_value_heads=4), {}),
     "phi3_longrope_window": ("phi3", dict(
-        rope_scaling=dict(LONG, type="su"), partial_rotary_factor=0.5, original_max_position_embeddings=30, sliding_window=6), {}),
+        rope_scaling=dict(LONG), partial_rotary_factor=0.5, original_max_position_embeddings=30, sliding_window=6), {}),
     "olmo2_bias": ("olmo2", dict(attention_bias=True, num_key_value_heads=4, tie_word_embeddings=True), {}),
     "olmo2_llama3": ("olmo2", dict(rope_parameters=dict(
         rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16,
