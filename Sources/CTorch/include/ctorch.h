@@ -27,6 +27,8 @@ ct_tensor ct_alias(ct_tensor tensor);
 const char *ct_torch_version(void);
 int ct_cuda_load(const char *library_folder, ct_message *error);
 int ct_cuda_device_count(void);
+// Compiles every CUDA kernel for an architecture such as "sm_90", which needs NVRTC and no GPU; `count` gets how many there are.
+int ct_compile_cuda_kernels(const char *architecture, int *count, ct_message *error);
 int ct_device_name(int device, ct_message *out, ct_message *error);
 int ct_device_synchronize(int device_type, int device_index, ct_message *error);
 int ct_device_empty_cache(int device_type, ct_message *error);
