@@ -38,6 +38,30 @@ public struct SelfCheck {
                         query: inputs[0], key: inputs[1], value: inputs[2], segments: Self.segments, scale: 0.125)
                 ]
             },
+            try compare("attention with a window", [[70, 6, 64], [70, 2, 64], [70, 2, 64]]) { inputs in
+                try [
+                    Tensor.packedAttention(
+                        query: inputs[0], key: inputs[1], value: inputs[2], segments: Self.segments,
+                        kind: AttentionKind(scale: 0.125, window: 11)),
+                    Tensor.packedAttention(
+                        query: inputs[0], key: inputs[1], value: inputs[2],
+                        segments: [PackedSegment(start: 0, length: 30), PackedSegment(start: 30, length: 40)],
+                        kind: AttentionKind(scale: 0.125, window: 11)),
+                ]
+            },
+            try compare("attention with a soft cap", [[70, 6, 64], [70, 2, 64], [70, 2, 64]]) { inputs in
+                try [
+                    Tensor.packedAttention(
+                        query: inputs[0], key: inputs[1], value: inputs[2], segments: Self.segments,
+                        kind: AttentionKind(scale: 0.125, window: 25, softCap: 1.5))
+                ]
+            },
+            try compare("attention with small values", [[70, 6, 64], [70, 2, 64], [70, 2, 32]]) { inputs in
+                try [
+                    Tensor.packedAttention(
+                        query: inputs[0], key: inputs[1], value: inputs[2], segments: Self.segments, scale: 0.125)
+                ]
+            },
             try compare("token log-probabilities", [[19, 64], [500, 64]]) { inputs in
                 let targets = try Tensor((0..<19).map { Int64($0 * 23) }, device: inputs[0].device)
                 let both = try Tensor.tokenLogProbs(
@@ -49,7 +73,13 @@ public struct SelfCheck {
             },
             try cachedAttention(), try adamW(),
         ]
-        results += try SelfCheckModel(device: device, dtype: dtype).results(tolerance: tolerance)
+        // In bfloat16 two layers' rounding adds up, and a router near a tie takes another expert.
+        let tolerance = dtype == .float32 ? 1e-3 : 0.15
+        for (name, make) in SelfCheckFamilies.models() {
+            let model = SelfCheckModel(name: name, device: device, dtype: dtype, make: make)
+            results += try model.results(tolerance: tolerance)
+            if name == "LlamaForCausalLM" { results.append(try model.learns()) }
+        }
         return results
     }
 
