@@ -62,6 +62,14 @@ public final class GGUFModel {
         return try file.tensor(named: stored, dtype: dtype, rowOrder: try rowOrder(stored))
     }
 
+    func byteCount(of name: String) throws -> Int { try file.entry(named: storedName(name)).range.count }
+
+    /// Expands the tensor into memory of its shape: in place on the CPU, by way of one tensor's copy elsewhere.
+    func load(_ destination: TensorDestination) throws {
+        let stored = try storedName(destination.name)
+        try file.load(stored, into: destination.tensor, rowOrder: try rowOrder(stored))
+    }
+
     /// llama.cpp rotates adjacent rows, HF the two halves of a head, so the converter permutes the rows of q and k: undone
     /// here. (`LlamaModel.permute` in llama.cpp's converter, `LlamaTensorProcessor` in transformers.)
     private func rowOrder(_ stored: String) throws -> RowOrder? {

@@ -51,9 +51,23 @@ public final class SafetensorsModel {
             }
             fileOf[tensor] = number
         }
+        // What a shard holds beyond the index is the model's too: whoever builds it must not find it silently left out.
+        var names = Array(map.keys)
+        for (number, file) in files.enumerated() {
+            for tensor in file.tensorNames where fileOf[tensor] != number {
+                if let other = fileOf[tensor] {
+                    throw CheckpointError(
+                        .duplicate, indexPath,
+                        "tensor '\(tensor)' is in two shards, \(numbers.keys[other]) and \(numbers.keys[number])",
+                        remedy: "index and shards are of different models: fetch them again")
+                }
+                fileOf[tensor] = number
+                names.append(tensor)
+            }
+        }
         self.files = files
         self.fileOf = fileOf
-        tensorNames = Array(map.keys)
+        tensorNames = names
     }
 
     private static func open(_ shard: String, in folder: String, _ indexPath: String) throws -> SafetensorsFile {
@@ -84,4 +98,20 @@ public final class SafetensorsModel {
 
     /// As ``SafetensorsFile/tensor(named:)``.
     public func tensor(named name: String) throws -> Tensor { try file(holding: name).tensor(named: name) }
+
+    /// As ``ModelSource/load(_:mode:)``, shapes checked by the caller.
+    func load(_ destinations: [TensorDestination], mode: ReadMode?) throws -> LoadStatistics {
+        let entries = try destinations.map { destination in
+            let entry = try entry(named: destination.name)
+            return (file: fileOf[destination.name] ?? 0, entry: entry)
+        }
+        let plan = LoadPlan(files, entries)
+        let modes = mode.map { mode in files.map { _ in mode } } ?? plan.modes(available: availableMemory())
+        return try StagedLoad(plan, destinations.map(\.tensor), modes: modes).run()
+    }
+
+    /// Drops the files from the page cache, for a measurement of the disk.
+    public func dropFromCache() throws {
+        for file in files { try FileReader(path: file.path, mode: .cached).dropFromCache() }
+    }
 }

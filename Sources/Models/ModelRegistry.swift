@@ -45,36 +45,48 @@ public struct ModelError: Error, Sendable, CustomStringConvertible {
     public var description: String { message }
 }
 
-/// A checkpoint's tensors, each checked for its shape; in the end none may be left over.
+extension ModelError {
+    /// The first few of what is wrong with a checkpoint's weights, and how many more there are.
+    init(_ problems: [WeightProblem], in place: String) {
+        let shown = 8
+        let more = problems.count > shown ? "; and \(problems.count - shown) more" : ""
+        let list = problems.prefix(shown).map(\.description).joined(separator: "; ")
+        self.init(.weights, "\(place): the tensors do not fit the configuration: \(list)\(more)")
+    }
+}
+
+/// A checkpoint's tensors.
 struct CheckpointWeights: WeightSource {
     let source: ModelSource
     init(_ source: ModelSource) { self.source = source }
 
-    func weight(_ name: String, shape: [Int], dtype: DType, device: Device) throws -> Tensor {
-        guard source.contains(name) else {
-            throw ModelError(.weights, "\(source.path): tensor '\(name)' is missing")
-        }
+    var place: String { source.path }
+
+    func problem(_ name: String, shape: [Int]) throws -> WeightProblem? {
+        guard source.contains(name) else { return .missing(name) }
         let found = try source.shape(of: name)
-        guard found == shape else {
-            throw ModelError(
-                .weights, "\(source.path): tensor '\(name)' has shape \(found); the configuration asks for \(shape)")
-        }
-        return try source.tensor(named: name, dtype: dtype).to(device)
+        guard found == shape else { return .shape(name, found: found, wanted: shape) }
+        if let type = try source.storedType(of: name), !type.isFloatingPoint { return .type(name, found: "\(type)") }
+        return nil
     }
+
+    func weight(_ name: String, shape: [Int], dtype: DType, device: Device) throws -> Tensor {
+        if let problem = try problem(name, shape: shape) { throw ModelError([problem], in: place) }
+        let tensor = try Tensor.empty(shape, dtype: dtype, device: device)
+        try load([TensorDestination(name: name, tensor: tensor)])
+        return tensor
+    }
+
+    func load(_ destinations: [TensorDestination]) throws { try source.load(destinations) }
 
     /// Buffers that old checkpoints carry and the model computes itself.
     private static let ignored = ["rotary_emb.inv_freq", "masked_bias", "attn.bias"]
 
-    func finish(used: Set<String>) throws {
-        let left = source.tensorNames.filter { name in
-            !used.contains(name) && !Self.ignored.contains { name.hasSuffix($0) }
-        }
-        // A tied output projection may be stored beside the embedding that it equals.
-        let unexpected = left.filter { $0 != "lm_head.weight" || used.contains("lm_head.weight") }
-        guard unexpected.isEmpty else {
-            let names = unexpected.prefix(5).joined(separator: ", ") + (unexpected.count > 5 ? ", …" : "")
-            throw ModelError(
-                .weights, "\(source.path): \(unexpected.count) tensors are not part of the architecture: \(names)")
+    func leftOver(used: Set<String>) -> [String] {
+        source.tensorNames.filter { name in
+            if used.contains(name) || Self.ignored.contains(where: { name.hasSuffix($0) }) { return false }
+            // A tied output projection may be stored beside the embedding that it equals.
+            return name != "lm_head.weight"
         }
     }
 }

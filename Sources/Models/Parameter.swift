@@ -1,3 +1,4 @@
+public import Checkpoints
 public import TensorCore
 
 /// One trainable tensor. Projections that read the same input are stored as one (`qkv`, `gate_up`): one matrix product instead
@@ -25,13 +26,53 @@ public struct Parameter {
 
 /// Where a model's weights come from.
 public protocol WeightSource {
-    /// The tensor of a checkpoint by Hugging Face's name.
+    /// For messages: the checkpoint's path.
+    var place: String { get }
+    /// What keeps the tensor from being used as `shape`; nil when nothing does. Asked before memory is taken.
+    func problem(_ name: String, shape: [Int]) throws -> WeightProblem?
+    /// The tensor of a checkpoint by Hugging Face's name, in memory that may be shared.
     func weight(_ name: String, shape: [Int], dtype: DType, device: Device) throws -> Tensor
-    /// Called when the model is complete, with every name it asked for.
-    func finish(used: Set<String>) throws
+    /// Fills tensors, asked for in the model's order, with the weights of their names.
+    func load(_ destinations: [TensorDestination]) throws
+    /// What else the source holds and the model, complete now, did not ask for.
+    func leftOver(used: Set<String>) throws -> [String]
 }
 
-/// Gathers a model's parameters as its layers ask for them.
+extension WeightSource {
+    public var place: String { "weights" }
+    public func problem(_ name: String, shape: [Int]) throws -> WeightProblem? { nil }
+    public func load(_ destinations: [TensorDestination]) throws {
+        for destination in destinations {
+            let tensor = destination.tensor
+            try tensor.copy(
+                from: weight(destination.name, shape: tensor.shape, dtype: tensor.dtype, device: tensor.device))
+        }
+    }
+    public func leftOver(used: Set<String>) throws -> [String] { [] }
+}
+
+/// A tensor that cannot be what the model needs.
+public enum WeightProblem: Sendable, Hashable, CustomStringConvertible {
+    case missing(String)
+    case shape(String, found: [Int], wanted: [Int])
+    /// Integers where numbers belong, as quantised checkpoints store them.
+    case type(String, found: String)
+    case leftOver(String)
+
+    public var description: String {
+        switch self {
+        case .missing(let name): "'\(name)' is missing"
+        case .shape(let name, let found, let wanted):
+            "'\(name)' has shape \(found); the configuration asks for \(wanted)"
+        case .type(let name, let found): "'\(name)' holds \(found), no floating-point numbers"
+        case .leftOver(let name): "'\(name)' is not part of the architecture"
+        }
+    }
+}
+
+/// Gathers a model's parameters as its layers ask for them. Each is allocated once, where and as it stays; ``finish()`` reads the
+/// checkpoint into all of them, in the order of the disk. Until then their values are undefined: a layer's initialiser may keep
+/// and view them, never compute with them.
 public final class ParameterBuilder {
     public private(set) var parameters: [Parameter] = []
     /// Every weight that is multiplied with.
@@ -40,6 +81,10 @@ public final class ParameterBuilder {
     public let device: Device
     private let source: any WeightSource
     private var used: Set<String> = []
+    private var destinations: [TensorDestination] = []
+    private var problems: [WeightProblem] = []
+    /// A configuration that fits the weights nowhere is given up on, before it asks for a million layers.
+    private static let problemLimit = 1000
 
     public init(source: any WeightSource, dtype: DType, device: Device) {
         self.source = source
@@ -53,19 +98,29 @@ public final class ParameterBuilder {
     }
 
     /// A parameter made of several, stacked by rows.
+    /// - Throws: ``ModelError`` when far too much is wrong to go on; what is missing or misshapen else shows in ``finish()``.
     public func fused(_ name: String, _ parts: [(name: String, rows: Int)], columns: [Int]) throws -> Tensor {
-        var tensors: [Tensor] = [], ranges: [Parameter.Part] = [], rows = 0
+        var ranges: [Parameter.Part] = [], rows = 0
+        let known = problems.count
         for part in parts {
-            tensors.append(
-                try source.weight(part.name, shape: [part.rows] + columns, dtype: dtype, device: device))
             ranges.append(Parameter.Part(name: part.name, rows: rows..<rows + part.rows))
             rows += part.rows
             used.insert(part.name)
+            if let problem = try source.problem(part.name, shape: [part.rows] + columns) { problems.append(problem) }
+        }
+        guard problems.count == known else {
+            if problems.count > Self.problemLimit { throw ModelError(problems, in: source.place) }
+            // Takes no memory, whatever size a wrong configuration asks for.
+            let stand = try Tensor.zeros([1], dtype: dtype, device: device).expanded([rows] + columns)
+            parameters.append(Parameter(name: name, tensor: stand, parts: ranges))
+            return stand
         }
         // Own memory always: weights are trained in place, never a mapped file.
-        let tensor = tensors.count == 1 ? try tensors[0].to(copy: true) : try Tensor.concatenate(tensors)
-        parameters.append(Parameter(name: name, tensor: tensor, parts: ranges))
-        return tensor
+        let parameter = Parameter(
+            name: name, tensor: try Tensor.empty([rows] + columns, dtype: dtype, device: device), parts: ranges)
+        parameters.append(parameter)
+        destinations += try parameter.split().map { TensorDestination(name: $0.name, tensor: $0.tensor) }
+        return parameter.tensor
     }
 
     /// A weight, already a parameter, that inputs are multiplied with.
@@ -75,8 +130,14 @@ public final class ParameterBuilder {
         return projection
     }
 
+    /// Fills the parameters.
+    /// - Throws: ``ModelError`` that names every tensor that is missing, of another shape or type, or left over; what reading
+    ///   throws.
     public func finish() throws -> [Parameter] {
-        try source.finish(used: used)
+        problems += try source.leftOver(used: used).map(WeightProblem.leftOver)
+        guard problems.isEmpty else { throw ModelError(problems, in: source.place) }
+        try withNoGrad { try source.load(destinations) }
+        destinations = []
         return parameters
     }
 }
@@ -96,5 +157,4 @@ public final class RandomWeights: WeightSource {
         return try Tensor.randomNormal(shape, generator: generator).multiplied(by: standardDeviation)
             .to(device, dtype: dtype)
     }
-    public func finish(used: Set<String>) {}
 }
