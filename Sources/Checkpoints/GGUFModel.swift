@@ -52,6 +52,9 @@ public final class GGUFModel {
         return stored
     }
 
+    /// Hugging Face's name of a tensor of the file; nil for one that the config says the same as.
+    public static func name(ofStored stored: String) -> String? { GGUFFamily.huggingFaceName(stored) }
+
     public func contains(_ name: String) -> Bool { storedNames[name] != nil }
 
     public func shape(of name: String) throws -> [Int] { try file.entry(named: storedName(name)).shape }

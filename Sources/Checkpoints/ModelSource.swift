@@ -46,7 +46,8 @@ public final class ModelSource {
     }
 
     /// Names what else a user may point at, before it is read as GGUF.
-    private static func refuseOtherFiles(_ path: String) throws {
+    /// - Throws: `CheckpointError`: `unsupported`, `pickle`.
+    public static func refuseOtherFiles(_ path: String) throws {
         if path.hasSuffix(".safetensors") || path.hasSuffix(".json") {
             throw CheckpointError(
                 .unsupported, path, "is one file of a Hugging Face model", remedy: "name its folder")
@@ -157,6 +158,17 @@ public final class ModelSource {
         case .safetensors(let model): try model.entry(named: name).dtype
         case .gguf: nil
         }
+    }
+
+    /// The floating-point type that most of the weights are stored in; nil for GGUF, whose blocks torch has no type for.
+    public var mainType: DType? {
+        guard case .safetensors(let model) = storage else { return nil }
+        var bytes: [DType: Int] = [:]
+        for name in model.tensorNames {
+            guard let entry = try? model.entry(named: name), entry.dtype.isFloatingPoint else { continue }
+            bytes[entry.dtype, default: 0] += entry.range.count
+        }
+        return bytes.max { ($0.value, $0.key.rawValue) < ($1.value, $1.key.rawValue) }?.key
     }
 
     private static func digest(_ config: ModelConfig, _ storage: Storage) -> String {

@@ -71,16 +71,21 @@ public final class SafetensorsModel {
     }
 
     private static func open(_ shard: String, in folder: String, _ indexPath: String) throws -> SafetensorsFile {
-        // A shard is a plain file name: anything with a separator could point at any file on the machine.
-        guard !shard.isEmpty, shard != ".", shard != "..", !shard.utf8.contains(UInt8(ascii: "/")),
-            !shard.utf8.contains(UInt8(ascii: "\\")), !shard.utf8.contains(0)
-        else { throw CheckpointError(.unsafePath, indexPath, "the shard name '\(shard)' is not a plain file name") }
+        guard isPlainName(shard) else {
+            throw CheckpointError(.unsafePath, indexPath, "the shard name '\(shard)' is not a plain file name")
+        }
         let path = folder + "/" + shard
         guard pathExists(path) else {
             throw CheckpointError(
                 .notFound, path, "the shard that the index names is missing", remedy: "fetch the model again")
         }
         return try SafetensorsFile(path: path)
+    }
+
+    /// A shard is a plain file name: anything with a separator could point at any file on the machine.
+    public static func isPlainName(_ shard: String) -> Bool {
+        !shard.isEmpty && shard != "." && shard != ".." && !shard.utf8.contains(UInt8(ascii: "/"))
+            && !shard.utf8.contains(UInt8(ascii: "\\")) && !shard.utf8.contains(0)
     }
 
     private func file(holding name: String) throws -> SafetensorsFile {

@@ -7,7 +7,7 @@ internal import TensorCore
 /// needs no conversion and goes to the CPU through the page cache is read straight to its place.
 struct StagedLoad {
     /// Enough to keep a disk array's queues full; most of the time they wait.
-    private static let threads = 8
+    static let threads = 8
     private static let slots = 12
 
     private let plan: LoadPlan

@@ -14,14 +14,24 @@ public enum ModelRegistry {
     public static func load(
         _ source: ModelSource, dtype: DType = .float32, device: Device = .cpu
     ) throws -> any CausalLanguageModel {
-        guard let make = families[source.architecture] else {
-            throw ModelError(
-                .unknownArchitecture,
-                "\(source.path): architecture '\(source.architecture)' is not known; known are "
-                    + families.keys.sorted().joined(separator: ", "))
-        }
+        let make = try maker(source.architecture, in: source.path)
         let weights = CheckpointWeights(source)
         return try make(source.config, ParameterBuilder(source: weights, dtype: dtype, device: device))
+    }
+
+    /// Whether a model would load, from its configuration and the names and shapes of its tensors alone: no weight is read and
+    /// no memory is taken for one.
+    /// - Throws: what ``load(_:dtype:device:)`` would, but for what only reading the weights shows.
+    public static func check(_ config: ModelConfig, architecture: String, weights: any WeightSource) throws {
+        _ = try maker(architecture, in: config.path)(config, ParameterBuilder(checking: weights))
+    }
+
+    private static func maker(_ architecture: String, in place: String) throws -> Make {
+        if let make = families[architecture] { return make }
+        throw ModelError(
+            .unknownArchitecture,
+            "\(place): architecture '\(architecture)' is not known; known are "
+                + families.keys.sorted().joined(separator: ", "))
     }
 }
 
@@ -38,6 +48,8 @@ public struct ModelError: Error, Sendable, CustomStringConvertible {
     }
     public let code: Code
     public let message: String
+    /// For `weights`: every tensor that does not fit; the message names the first few.
+    public private(set) var problems: [WeightProblem] = []
     public init(_ code: Code, _ message: String) {
         self.code = code
         self.message = message
@@ -52,6 +64,7 @@ extension ModelError {
         let more = problems.count > shown ? "; and \(problems.count - shown) more" : ""
         let list = problems.prefix(shown).map(\.description).joined(separator: "; ")
         self.init(.weights, "\(place): the tensors do not fit the configuration: \(list)\(more)")
+        self.problems = problems
     }
 }
 
@@ -61,6 +74,7 @@ struct CheckpointWeights: WeightSource {
     init(_ source: ModelSource) { self.source = source }
 
     var place: String { source.path }
+    var tensorNames: [String] { source.tensorNames }
 
     func problem(_ name: String, shape: [Int]) throws -> WeightProblem? {
         guard source.contains(name) else { return .missing(name) }
@@ -78,15 +92,4 @@ struct CheckpointWeights: WeightSource {
     }
 
     func load(_ destinations: [TensorDestination]) throws { try source.load(destinations) }
-
-    /// Buffers that old checkpoints carry and the model computes itself.
-    private static let ignored = ["rotary_emb.inv_freq", "masked_bias", "attn.bias"]
-
-    func leftOver(used: Set<String>) -> [String] {
-        source.tensorNames.filter { name in
-            if used.contains(name) || Self.ignored.contains(where: { name.hasSuffix($0) }) { return false }
-            // A tied output projection may be stored beside the embedding that it equals.
-            return name != "lm_head.weight"
-        }
-    }
 }

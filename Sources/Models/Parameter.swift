@@ -34,8 +34,8 @@ public protocol WeightSource {
     func weight(_ name: String, shape: [Int], dtype: DType, device: Device) throws -> Tensor
     /// Fills tensors, asked for in the model's order, with the weights of their names.
     func load(_ destinations: [TensorDestination]) throws
-    /// What else the source holds and the model, complete now, did not ask for.
-    func leftOver(used: Set<String>) throws -> [String]
+    /// Everything that the source holds: what the model, once complete, has not asked for is refused.
+    var tensorNames: [String] { get }
 }
 
 extension WeightSource {
@@ -48,7 +48,7 @@ extension WeightSource {
                 from: weight(destination.name, shape: tensor.shape, dtype: tensor.dtype, device: tensor.device))
         }
     }
-    public func leftOver(used: Set<String>) throws -> [String] { [] }
+    public var tensorNames: [String] { [] }
 }
 
 /// A tensor that cannot be what the model needs.
@@ -86,10 +86,22 @@ public final class ParameterBuilder {
     /// A configuration that fits the weights nowhere is given up on, before it asks for a million layers.
     private static let problemLimit = 1000
 
+    /// Whether only names and shapes are looked at, nothing allocated and nothing read.
+    private let isCheck: Bool
+
     public init(source: any WeightSource, dtype: DType, device: Device) {
         self.source = source
         self.dtype = dtype
         self.device = device
+        isCheck = false
+    }
+
+    /// A builder whose model is good for one thing: to see in ``finish()`` whether the source's tensors fit it.
+    init(checking source: any WeightSource) {
+        self.source = source
+        dtype = .float32
+        device = .cpu
+        isCheck = true
     }
 
     /// A parameter that is one tensor of the checkpoint.
@@ -108,7 +120,7 @@ public final class ParameterBuilder {
             used.insert(part.name)
             if let problem = try source.problem(part.name, shape: [part.rows] + columns) { problems.append(problem) }
         }
-        guard problems.count == known else {
+        guard problems.count == known, !isCheck else {
             if problems.count > Self.problemLimit { throw ModelError(problems, in: source.place) }
             // Takes no memory, whatever size a wrong configuration asks for.
             let stand = try Tensor.zeros([1], dtype: dtype, device: device).expanded([rows] + columns)
@@ -130,12 +142,19 @@ public final class ParameterBuilder {
         return projection
     }
 
+    /// Whether a tensor may be there without being asked for: buffers that old checkpoints carry and the model computes itself,
+    /// and a tied output projection stored beside the embedding that it equals.
+    private static func isSpare(_ name: String) -> Bool {
+        name == "lm_head.weight" || ["rotary_emb.inv_freq", "masked_bias", "attn.bias"].contains { name.hasSuffix($0) }
+    }
+
     /// Fills the parameters.
     /// - Throws: ``ModelError`` that names every tensor that is missing, of another shape or type, or left over; what reading
     ///   throws.
     public func finish() throws -> [Parameter] {
-        problems += try source.leftOver(used: used).map(WeightProblem.leftOver)
+        problems += source.tensorNames.filter { !used.contains($0) && !Self.isSpare($0) }.map(WeightProblem.leftOver)
         guard problems.isEmpty else { throw ModelError(problems, in: source.place) }
+        if isCheck { return parameters }
         try withNoGrad { try source.load(destinations) }
         destinations = []
         return parameters
