@@ -30,6 +30,12 @@ public enum DiskSpeed {
         return (pieces.reduce(0) { $0 + $1.range.count }, seconds)
     }
 
+    /// Drops files from the page cache, so that what reads them next reads the disk.
+    /// - Throws: `CheckpointError`.
+    public static func dropFromCache(_ paths: [String]) throws {
+        for path in paths { try FileReader(path: path, mode: .cached).dropFromCache() }
+    }
+
     private final class Shared: Sendable {
         struct State {
             var next = 0

@@ -114,9 +114,4 @@ public final class SafetensorsModel {
         let modes = mode.map { mode in files.map { _ in mode } } ?? plan.modes(available: availableMemory())
         return try StagedLoad(plan, destinations.map(\.tensor), modes: modes).run()
     }
-
-    /// Drops the files from the page cache, for a measurement of the disk.
-    public func dropFromCache() throws {
-        for file in files { try FileReader(path: file.path, mode: .cached).dropFromCache() }
-    }
 }

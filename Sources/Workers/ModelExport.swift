@@ -4,7 +4,9 @@ import TensorCore
 
 /// A model with what belongs to it, as a Hugging Face folder.
 enum ModelExport {
-    static func write(model: any CausalLanguageModel, source: ModelSource, to folder: String, maxShardBytes: Int) throws {
+    static func write(
+        model: any CausalLanguageModel, source: ModelSource, to folder: String, maxShardBytes: Int
+    ) throws {
         let companions =
             if let original = source.folder {
                 try HuggingFaceExporter.companions(in: original)
