@@ -113,7 +113,8 @@ struct CheckpointWeights: WeightSource {
     init(_ source: ModelSource) { self.source = source }
 
     var place: String { source.path }
-    var tensorNames: [String] { source.tensorNames }
+    var tensorNames: [String] { source.tensorNames.filter { !source.config.isOfExtraLayer($0) } }
+    func contains(_ name: String) -> Bool { source.contains(name) }
 
     func problem(_ name: String, shape: [Int]) throws -> WeightProblem? {
         guard source.contains(name) else { return .missing(name) }
@@ -131,4 +132,16 @@ struct CheckpointWeights: WeightSource {
     }
 
     func load(_ destinations: [TensorDestination]) throws { try source.load(destinations) }
+}
+
+extension ModelConfig {
+    /// Whether a tensor is of the layers behind the last one that predict further tokens (DeepSeek-V3 and others), which nothing
+    /// here runs.
+    public func isOfExtraLayer(_ name: String) -> Bool {
+        guard let count = try? optionalInt("num_nextn_predict_layers"), count > 0,
+            let layers = try? optionalInt("num_hidden_layers"), layers >= 0, name.hasPrefix("model.layers."),
+            let layer = Int(name.dropFirst("model.layers.".count).prefix { $0 != "." })
+        else { return false }
+        return layer >= layers && layer - layers < count
+    }
 }

@@ -32,6 +32,8 @@ public protocol WeightSource {
     func problem(_ name: String, shape: [Int]) throws -> WeightProblem?
     /// The tensor of a checkpoint by Hugging Face's name, in memory that may be shared.
     func weight(_ name: String, shape: [Int], dtype: DType, device: Device) throws -> Tensor
+    /// Whether there is a tensor of this name; asked only where a checkpoint may hold the same under another.
+    func contains(_ name: String) -> Bool
     /// Fills tensors, asked for in the model's order, with the weights of their names.
     func load(_ destinations: [TensorDestination]) throws
     /// Everything that the source holds: what the model, once complete, has not asked for is refused.
@@ -49,6 +51,7 @@ extension WeightSource {
         }
     }
     public var tensorNames: [String] { [] }
+    public func contains(_ name: String) -> Bool { true }
 }
 
 /// A tensor that cannot be what the model needs.
@@ -75,6 +78,8 @@ public enum WeightProblem: Sendable, Hashable, CustomStringConvertible {
 /// and view them, never compute with them.
 public final class ParameterBuilder {
     public private(set) var parameters: [Parameter] = []
+    /// Tensors of the checkpoint that are not trained.
+    public private(set) var buffers: [Parameter] = []
     /// Every weight that is multiplied with.
     public private(set) var projections: [Projection] = []
     public let dtype: DType
@@ -105,34 +110,66 @@ public final class ParameterBuilder {
     }
 
     /// A parameter that is one tensor of the checkpoint.
-    public func parameter(_ name: String, _ shape: [Int]) throws -> Tensor {
-        try fused(name, [(name, shape[0])], columns: Array(shape.dropFirst()))
+    ///
+    /// - Parameter storedAs: a second name that checkpoints may have it under; it is exported under the first.
+    public func parameter(_ name: String, _ shape: [Int], storedAs other: String? = nil) throws -> Tensor {
+        try fused(name, [(name, shape[0])], columns: Array(shape.dropFirst()), storedAs: other.map { ($0, shape) })
+    }
+
+    /// A tensor of the checkpoint that is read and exported, but not trained, and that keeps its own type.
+    public func buffer(_ name: String, _ shape: [Int], dtype: DType) throws -> Tensor {
+        let part = Parameter.Part(name: name, rows: 0..<shape[0])
+        let buffer = try allocate(name, [part], shape: shape, dtype: dtype, stored: [(name, shape)])
+        buffers.append(buffer)
+        return buffer.tensor
     }
 
     /// A parameter made of several, stacked by rows.
+    ///
+    /// - Parameter storedAs: a tensor that checkpoints may hold in place of the parts, of the same elements in the same order.
     /// - Throws: ``ModelError`` when far too much is wrong to go on; what is missing or misshapen else shows in ``finish()``.
-    public func fused(_ name: String, _ parts: [(name: String, rows: Int)], columns: [Int]) throws -> Tensor {
+    public func fused(
+        _ name: String, _ parts: [(name: String, rows: Int)], columns: [Int],
+        storedAs whole: (name: String, shape: [Int])? = nil
+    ) throws -> Tensor {
         var ranges: [Parameter.Part] = [], rows = 0
-        let known = problems.count
         for part in parts {
             ranges.append(Parameter.Part(name: part.name, rows: rows..<rows + part.rows))
             rows += part.rows
-            used.insert(part.name)
-            if let problem = try source.problem(part.name, shape: [part.rows] + columns) { problems.append(problem) }
+        }
+        var stored = parts.map { (name: $0.name, shape: [$0.rows] + columns) }
+        if let whole, !source.contains(parts[0].name), source.contains(whole.name) { stored = [whole] }
+        let parameter = try allocate(name, ranges, shape: [rows] + columns, dtype: dtype, stored: stored)
+        parameters.append(parameter)
+        return parameter.tensor
+    }
+
+    /// Memory of its own for a parameter, and what fills it: tensors of the checkpoint that lie in it one after the other.
+    private func allocate(
+        _ name: String, _ parts: [Parameter.Part], shape: [Int], dtype: DType, stored: [(name: String, shape: [Int])]
+    ) throws -> Parameter {
+        let known = problems.count
+        for (name, shape) in stored {
+            used.insert(name)
+            if let problem = try source.problem(name, shape: shape) { problems.append(problem) }
         }
         guard problems.count == known, !isCheck else {
             if problems.count > Self.problemLimit { throw ModelError(problems, in: source.place) }
             // Takes no memory, whatever size a wrong configuration asks for.
-            let stand = try Tensor.zeros([1], dtype: dtype, device: device).expanded([rows] + columns)
-            parameters.append(Parameter(name: name, tensor: stand, parts: ranges))
-            return stand
+            let stand = try Tensor.zeros([1], dtype: dtype, device: device).expanded(shape)
+            return Parameter(name: name, tensor: stand, parts: parts)
         }
         // Own memory always: weights are trained in place, never a mapped file.
-        let parameter = Parameter(
-            name: name, tensor: try Tensor.empty([rows] + columns, dtype: dtype, device: device), parts: ranges)
-        parameters.append(parameter)
-        destinations += try parameter.split().map { TensorDestination(name: $0.name, tensor: $0.tensor) }
-        return parameter.tensor
+        let tensor = try Tensor.empty(shape, dtype: dtype, device: device)
+        let flat = try tensor.reshaped([tensor.count])
+        var start = 0
+        for (name, shape) in stored {
+            let end = start + shape.reduce(1, *)
+            destinations.append(
+                TensorDestination(name: name, tensor: try flat.narrowed(0, start..<end).reshaped(shape)))
+            start = end
+        }
+        return Parameter(name: name, tensor: tensor, parts: parts)
     }
 
     /// A weight, already a parameter, that inputs are multiplied with.

@@ -112,8 +112,10 @@ extension ModelInspection {
             add(.error, "config", "architecture '\(name)' is not known; known are \(known)")
         } else if let name {
             // The family's own code says what it refuses and which tensors it misses.
+            var named = table
+            named.config = config
             do {
-                try ModelRegistry.check(config, architecture: name, weights: table)
+                try ModelRegistry.check(config, architecture: name, weights: named)
             } catch let error as ModelError where error.code == .weights {
                 if weights.tensors > 0 { addProblems(error) }
             } catch {
@@ -153,19 +155,19 @@ extension ModelInspection {
         let keyValueHeads = config.has("num_key_value_heads") ? try config.positive("num_key_value_heads") : heads
         let headDim = config.has("head_dim") ? try config.positive("head_dim") : max(1, hidden / heads)
         var cacheWidth = 2 * keyValueHeads * headDim
-        if let latent = try config.optionalInt("kv_lora_rank") {
+        if config.has("kv_lora_rank") {
             // Latent attention keeps one latent and one rotated key for all heads.
-            cacheWidth = latent + (try config.int("qk_rope_head_dim", default: 0))
+            cacheWidth = try config.positive("kv_lora_rank") + config.positive("qk_rope_head_dim")
         }
-        let experts =
-            try config.optionalInt("num_experts") ?? config.optionalInt("num_local_experts")
-            ?? config.optionalInt("n_routed_experts") ?? 0
+        let expertKeys = ["num_experts", "num_local_experts", "n_routed_experts"]
+        let experts = try expertKeys.first { config.has($0) }.map { try config.positive($0) } ?? 0
+        let perToken = experts > 0 && config.has("num_experts_per_tok") ? try config.positive("num_experts_per_tok") : 1
         let size = experts > 0 && config.has("moe_intermediate_size") ? "moe_intermediate_size" : "intermediate_size"
         shape = Shape(
             layers: try config.positive("num_hidden_layers"), hidden: hidden, queryHeads: heads,
             keyValueHeads: keyValueHeads, headDim: headDim, intermediate: try config.positive(size),
             vocabulary: try config.positive("vocab_size"), experts: experts,
-            expertsPerToken: experts > 0 ? try config.int("num_experts_per_tok", default: 1) : 0, cacheWidth: cacheWidth
+            expertsPerToken: experts > 0 ? perToken : 0, cacheWidth: cacheWidth
         )
         attention = try Self.attention(config, layers: shape?.layers ?? 0)
     }

@@ -16,6 +16,7 @@ struct WeightTable: WeightSource {
 
     let place: String
     var entries: [String: Entry] = [:]
+    var config: ModelConfig?
 
     init(_ place: String) { self.place = place }
 
@@ -30,7 +31,8 @@ struct WeightTable: WeightSource {
         throw WorkerError(.badCheckpoint, "\(place): only the headers were read, not '\(name)'")
     }
 
-    var tensorNames: [String] { entries.keys.sorted() }
+    var tensorNames: [String] { entries.keys.filter { config?.isOfExtraLayer($0) != true }.sorted() }
+    func contains(_ name: String) -> Bool { entries[name] != nil }
 }
 
 extension ModelInspection {

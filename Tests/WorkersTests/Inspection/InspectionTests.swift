@@ -145,6 +145,21 @@ final class ModelFolder {
         ("many layers", { $0["num_hidden_layers"] = .int(1 << 22) }, "is missing"),
         ("quantised", { $0["quantization_config"] = .object(["quant_method": .string("gptq")]) }, "gptq"),
         ("small vocabulary", { $0["vocab_size"] = .int(3) }, "embedding only 3 rows"),
+        ("latent", { $0["kv_lora_rank"] = .int(.max) }, "kv_lora_rank"),
+        (
+            "rotated share",
+            {
+                $0["architectures"] = .array([.string("Phi3ForCausalLM")])
+                $0["partial_rotary_factor"] = .double(.nan)
+            }, "partial_rotary_factor"
+        ),
+        ("experts", { $0["num_experts"] = .int(-1) }, "num_experts"),
+        (
+            "extra layers",
+            {
+                $0["num_nextn_predict_layers"] = .int(.max); $0["num_hidden_layers"] = .int(.min)
+            }, "num_hidden"
+        ),
         ("layer types", { $0["layer_types"] = .int(3) }, "layer_types"),
         (
             "no architecture",
