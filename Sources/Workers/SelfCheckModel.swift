@@ -94,7 +94,9 @@ struct SelfCheckModel {
         }
         return SelfCheck.Result(
             name: "\(name): gradients",
-            error: try SelfCheck.distance(gradients(device, dtype), gradients(.cpu, .float32)), tolerance: tolerance)
+            error: try SelfCheck.distance(gradients(device, dtype), gradients(.cpu, .float32)),
+            // In bfloat16 the layers' rounding adds up, and a router near a tie takes another expert.
+            tolerance: dtype == .float32 ? tolerance : 0.3)
     }
 
     /// Twenty steps of likelihood training, and where the loss ends up against the CPU's.
