@@ -71,7 +71,14 @@ public struct SelfCheck {
             try compare("checkpointing", [[12, 32], [32, 32]]) { inputs in
                 try checkpoint(inputs) { try [$0[0].linear($0[1]).silu().linear($0[1])] }
             },
-            try cachedAttention(), try adamW(),
+            try cachedAttention("", headDim: 64, valueDim: 64, kind: AttentionKind(scale: 0.125)),
+            try cachedAttention(
+                ", many heads", headDim: 128, valueDim: 128, heads: 40, kind: AttentionKind(scale: 0.1)),
+            try cachedAttention(
+                ", window and soft cap", headDim: 96, valueDim: 96,
+                kind: AttentionKind(scale: 0.3, window: 100, softCap: 2)),
+            try cachedAttention(", small values", headDim: 48, valueDim: 32, kind: AttentionKind(scale: 0.15)),
+            try adamW(),
         ]
         for (name, make) in SelfCheckFamilies.models() {
             let model = SelfCheckModel(name: name, device: device, dtype: dtype, make: make)
@@ -128,24 +135,27 @@ public struct SelfCheck {
         return relative.isFinite ? relative : .infinity
     }
 
-    private func cachedAttention() throws -> Result {
+    private func cachedAttention(
+        _ name: String, headDim: Int, valueDim: Int, heads: Int = 6, kind: AttentionKind
+    ) throws -> Result {
         let generator = try RandomGenerator(seed: 12)
-        let query = try Tensor.randomNormal([3, 6, 64], generator: generator)
-        let keys = try Tensor.randomNormal([40, 2, 64], generator: generator)
-        let values = try Tensor.randomNormal([40, 2, 64], generator: generator)
-        let slots = (0..<3 * 17).map { Int32($0 * 7 % 40) }
+        let query = try Tensor.randomNormal([3, heads, headDim], generator: generator)
+        let keys = try Tensor.randomNormal([900, 2, headDim], generator: generator)
+        let values = try Tensor.randomNormal([900, 2, valueDim], generator: generator)
+        let longest = 777
+        let slots = (0..<3 * longest).map { Int32($0 * 7 % 900) }
         func run(_ device: Device, _ dtype: DType) throws -> [Tensor] {
             try withNoGrad {
                 [
                     try Tensor.cachedAttention(
                         query: query.to(device, dtype: dtype), keyPool: keys.to(device, dtype: dtype),
                         valuePool: values.to(device, dtype: dtype),
-                        slots: Tensor(slots, shape: [3, 17], device: device),
-                        lengths: Tensor([17, 4, 9] as [Int32], device: device), scale: 0.125)
+                        slots: Tensor(slots, shape: [3, longest], device: device),
+                        lengths: Tensor([Int32(longest), 4, 109], device: device), kind: kind)
                 ]
             }
         }
-        return try worst("attention over the cache", run(.cpu, .float32), run(device, dtype))
+        return try worst("attention over the cache" + name, run(.cpu, .float32), run(device, dtype))
     }
 
     private func adamW() throws -> Result {

@@ -45,23 +45,29 @@ struct SelfCheckModel {
             tolerance: tolerance)
     }
 
-    /// On one device: what the sampler records against what the trainer computes, the largest difference of any token.
+    /// On one device: what the sampler records against what the trainer computes. In float32 the largest difference of any token;
+    /// in bfloat16 the mean, for there a router near a tie may take another expert for a token.
     private func samplerAgreesWithTrainer() throws -> SelfCheck.Result {
         let trainer = try trainer(device, dtype)
         let engine = RolloutEngine(model: trainer.model)
         let requests = Self.prompts.enumerated().map {
             RolloutRequest(prompt: $1, sampling: SamplingParameters(n: 4, maxTokens: 12, seed: UInt64($0)))
         }
-        var worst = 0.0
+        var worst = 0.0, total = 0.0, count = 0.0
         for (request, samples) in zip(requests, try engine.generate(requests)) {
             let scored = try trainer.score(
                 samples.map { TrainingSequence(prompt: request.prompt, response: $0.tokens) })
             for (sample, logProbs) in zip(samples, scored.logProbs) {
-                for (a, b) in zip(sample.logProbs, logProbs) { worst = max(worst, Double(abs(a - b))) }
+                for (a, b) in zip(sample.logProbs, logProbs) {
+                    worst = max(worst, Double(abs(a - b)))
+                    total += Double(abs(a - b))
+                    count += 1
+                }
             }
         }
         return SelfCheck.Result(
-            name: "\(name): sampler against trainer", error: worst, tolerance: dtype == .float32 ? 1e-3 : 0.15)
+            name: "\(name): sampler against trainer", error: dtype == .float32 ? worst : total / count,
+            tolerance: dtype == .float32 ? 1e-3 : 0.03)
     }
 
     /// Gradients of the log-probabilities' sum in every parameter, all as one vector.
