@@ -53,6 +53,8 @@ let package = Package(
         // Layer 0
         .target(
             name: "CTorch",
+            // Text for NVRTC, embedded.
+            exclude: ["cuda"],
             cxxSettings: [
                 .unsafeFlags([
                     "-I\(torch)/include", "-I\(torch)/include/torch/csrc/api/include", "-O3", "-fno-math-errno",

@@ -1,4 +1,5 @@
 // Attention: dense (libtorch's), over packed segments that share ancestors, and of new tokens over a cache.
+#include "cuda_kernels.hpp"
 #include "rows.hpp"
 
 #include <algorithm>
@@ -384,6 +385,11 @@ int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, c
                                            rows(result, x.size(1) * value_dim), begin, end);
             });
             *out = wrap(result);
+            return;
+        }
+        if (has_paged_attention(x, keys, values)) {
+            // A slot is a page of one token.
+            *out = wrap(paged_attention(x, keys, values, T(slots), 0, T(lengths), terms.scale, terms.window, terms.soft_cap));
             return;
         }
         const int64_t longest = T(slots).size(1);

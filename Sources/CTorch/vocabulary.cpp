@@ -1,4 +1,5 @@
 // The head: log-probabilities without the whole logits tensor, and sampling.
+#include "cuda_kernels.hpp"
 #include "rows.hpp"
 
 #include <algorithm>
@@ -236,6 +237,20 @@ int ct_sample(ct_tensor logits, const ct_sampling *rows, int64_t *tokens, float 
             plain = plain && rows[b].top_p >= 1 && rows[b].min_p <= 0 && (rows[b].top_k <= 0 || rows[b].top_k >= n);
         if (!on_cpu(T(logits)) && plain) {
             // On the device: only two numbers a row come back.
+            if (has_sample_rows(T(logits))) {
+                auto terms = at::empty({2, batch}, at::kFloat);
+                float *at = terms.mutable_data_ptr<float>();
+                for (int64_t b = 0; b < batch; ++b) {
+                    at[b] = static_cast<float>(rows[b].temperature);
+                    at[batch + b] = static_cast<float>(rows[b].uniform);
+                }
+                const auto there = terms.to(T(logits).device());
+                const auto drawn = sample_rows(T(logits), there[0], there[1]).to(at::kCPU);
+                const auto *ids = data<int32_t>(drawn);
+                for (int64_t b = 0; b < batch; ++b) tokens[b] = ids[b];
+                memcpy(log_probs, ids + batch, batch * sizeof(float));
+                return;
+            }
             std::vector<float> scales, uniforms;
             for (int64_t b = 0; b < batch; ++b) {
                 scales.push_back(rows[b].temperature > 0 ? static_cast<float>(1 / rows[b].temperature) : 1.0f);

@@ -39,6 +39,12 @@ public protocol SequenceModel: AnyObject {
     var shape: ModelShape { get }
     /// Every parameter, the head's included, in the model's order.
     var parameters: [Parameter] { get }
+    /// What the checkpoint holds besides: read and exported, but not trained.
+    var buffers: [Parameter] { get }
+    /// The model's experts; nil where no layer has any.
+    var experts: ExpertShape? { get }
+    /// Where forward passes note what their routers decide; nil: nowhere. See ``recordingRouting(_:)``.
+    var routingRecord: RoutingRecord? { get set }
     /// Every weight that is multiplied with, the head among them.
     var projections: [Projection] { get }
     /// Whether layers are run again in backward instead of keeping their activations.
@@ -82,6 +88,15 @@ extension SequenceModel {
         try hiddenStates(ids: ids, positions: positions, attention: attention, observe: nil)
     }
 
+    /// Runs `body` and gives, beside its result, what the routers decided in the forward pass that it made. Their logits have
+    /// gradients where gradients are recorded, with layers run again in backward too.
+    public func recordingRouting<Result>(_ body: () throws -> Result) rethrows -> (Result, RoutingRecord) {
+        let record = RoutingRecord(), before = routingRecord
+        routingRecord = record
+        defer { routingRecord = before }
+        return (try body(), record)
+    }
+
     /// Lays the weights out for decoding about `rows` sequences on the CPU; does nothing on other devices. Call
     /// ``unpackProjections()`` before the weights change.
     public func packProjections(rows: Int) throws(TorchError) {
@@ -96,7 +111,7 @@ extension SequenceModel {
     /// Every tensor under its checkpoint name, as views.
     public func namedTensors() throws(TorchError) -> [(name: String, tensor: Tensor)] {
         var all: [(String, Tensor)] = []
-        for parameter in parameters { all += try parameter.split() }
+        for parameter in parameters + buffers { all += try parameter.split() }
         return all
     }
 }

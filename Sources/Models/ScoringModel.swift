@@ -26,7 +26,7 @@ public final class ScoringModel: SequenceModel {
         }
     }
 
-    public let parameters: [Parameter]
+    public let parameters, buffers: [Parameter]
     public let projections: [Projection]
     public let score: Projection
     public let reading: Reading
@@ -37,6 +37,11 @@ public final class ScoringModel: SequenceModel {
     public var usesCheckpointing: Bool {
         get { body.usesCheckpointing }
         set { body.usesCheckpointing = newValue }
+    }
+    public var experts: ExpertShape? { body.experts }
+    public var routingRecord: RoutingRecord? {
+        get { body.routingRecord }
+        set { body.routingRecord = newValue }
     }
 
     private let body: DecoderBody
@@ -51,6 +56,7 @@ public final class ScoringModel: SequenceModel {
         score = try builder.linear("score", inputs: body.shape.hidden, outputs: labels, bias: hasBias)
         parameters = try builder.finish()
         projections = builder.projections
+        buffers = builder.buffers
     }
 
     init(_ body: DecoderBody, _ builder: ParameterBuilder, stem: String, newHead: NewHead) throws {
@@ -65,6 +71,7 @@ public final class ScoringModel: SequenceModel {
             builder.newParameter("score.weight", weight), bias: builder.newParameter("score.bias", bias))
         parameters = try builder.finish()
         projections = builder.projections
+        buffers = builder.buffers
     }
 
     public func hiddenStates(

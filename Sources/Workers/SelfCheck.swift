@@ -63,12 +63,21 @@ public struct SelfCheck {
             try compare("checkpointing", [[12, 32], [32, 32]]) { inputs in
                 try checkpoint(inputs) { try [$0[0].linear($0[1]).silu().linear($0[1])] }
             },
-            try cachedAttention("attention over the cache", AttentionKind(scale: 0.125)),
-            try cachedAttention("attention over the cache through a window", AttentionKind(scale: 0.125, window: 5)),
-            try cachedAttention("soft-capped attention over the cache", AttentionKind(scale: 0.125, softCap: 0.8)),
+            try cachedAttention("", headDim: 64, valueDim: 64, kind: AttentionKind(scale: 0.125)),
+            try cachedAttention(
+                ", many heads", headDim: 128, valueDim: 128, heads: 40, kind: AttentionKind(scale: 0.1)),
+            try cachedAttention(
+                ", window and soft cap", headDim: 96, valueDim: 96,
+                kind: AttentionKind(scale: 0.3, window: 100, softCap: 2)),
+            try cachedAttention(", window", headDim: 256, valueDim: 256, kind: AttentionKind(scale: 0.06, window: 5)),
+            try cachedAttention(", small values", headDim: 48, valueDim: 32, kind: AttentionKind(scale: 0.15)),
             try adamW(),
         ]
-        results += try SelfCheckModel(device: device, dtype: dtype).results(tolerance: tolerance)
+        for (name, make) in SelfCheckFamilies.models() {
+            let model = SelfCheckModel(name: name, device: device, dtype: dtype, make: make)
+            results += try model.results(tolerance: tolerance)
+            if name == "LlamaForCausalLM" { results.append(try model.learns()) }
+        }
         return results
     }
 
@@ -133,24 +142,27 @@ public struct SelfCheck {
         return relative.isFinite ? relative : .infinity
     }
 
-    private func cachedAttention(_ name: String, _ kind: AttentionKind) throws -> Result {
+    private func cachedAttention(
+        _ name: String, headDim: Int, valueDim: Int, heads: Int = 6, kind: AttentionKind
+    ) throws -> Result {
         let generator = try RandomGenerator(seed: 12)
-        let query = try Tensor.randomNormal([3, 6, 64], generator: generator)
-        let keys = try Tensor.randomNormal([40, 2, 64], generator: generator)
-        let values = try Tensor.randomNormal([40, 2, 64], generator: generator)
-        let slots = (0..<3 * 17).map { Int32($0 * 7 % 40) }
+        let query = try Tensor.randomNormal([3, heads, headDim], generator: generator)
+        let keys = try Tensor.randomNormal([900, 2, headDim], generator: generator)
+        let values = try Tensor.randomNormal([900, 2, valueDim], generator: generator)
+        let longest = 777
+        let slots = (0..<3 * longest).map { Int32($0 * 7 % 900) }
         func run(_ device: Device, _ dtype: DType) throws -> [Tensor] {
             try withNoGrad {
                 [
                     try Tensor.cachedAttention(
                         query: query.to(device, dtype: dtype), keyPool: keys.to(device, dtype: dtype),
                         valuePool: values.to(device, dtype: dtype),
-                        slots: Tensor(slots, shape: [3, 17], device: device),
-                        lengths: Tensor([17, 4, 9] as [Int32], device: device), kind: kind)
+                        slots: Tensor(slots, shape: [3, longest], device: device),
+                        lengths: Tensor([Int32(longest), 4, 109], device: device), kind: kind)
                 ]
             }
         }
-        return try worst(name, run(.cpu, .float32), run(device, dtype))
+        return try worst("attention over the cache" + name, run(.cpu, .float32), run(device, dtype))
     }
 
     private func adamW() throws -> Result {

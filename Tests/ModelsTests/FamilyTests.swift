@@ -86,6 +86,31 @@ import Testing
                 "logits_scaling": .double(3), "residual_multiplier": .double(0.4), "embedding_multiplier": .double(5),
                 "attention_multiplier": .double(0.3),
             ]),
+        Family(
+            name: "Mixtral", settings: ["num_local_experts": .int(5), "sliding_window": .int(7)]),
+        Family(
+            name: "Qwen3Moe",
+            settings: [
+                "num_experts": .int(7), "num_experts_per_tok": .int(3), "moe_intermediate_size": .int(12),
+                "decoder_sparse_step": .int(2), "norm_topk_prob": .bool(true),
+            ]),
+        Family(name: "DeepseekV3", settings: deepseek.merging(["q_lora_rank": .int(12)]) { $1 }),
+        Family(
+            name: "DeepseekV3",
+            settings: deepseek.merging([
+                "q_lora_rank": .null, "attention_bias": .bool(true), "rope_interleave": .bool(false),
+                "rope_scaling": rope([
+                    "type": .string("yarn"), "factor": .double(4), "original_max_position_embeddings": .int(32),
+                    "mscale": .double(1), "mscale_all_dim": .double(1),
+                ]),
+            ]) { $1 }, note: "yarn"),
+    ]
+
+    static let deepseek: [String: JSONValue] = [
+        "num_key_value_heads": .int(4), "n_routed_experts": .int(8), "n_shared_experts": .int(2),
+        "moe_intermediate_size": .int(12), "num_experts_per_tok": .int(3), "n_group": .int(4), "topk_group": .int(2),
+        "kv_lora_rank": .int(10), "qk_rope_head_dim": .int(4), "qk_nope_head_dim": .int(6), "v_head_dim": .int(8),
+        "first_k_dense_replace": .int(1),
     ]
 
     // A prompt, two answers that share it, one of which forks, and a sequence on its own.

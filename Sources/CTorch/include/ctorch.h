@@ -27,6 +27,8 @@ ct_tensor ct_alias(ct_tensor tensor);
 const char *ct_torch_version(void);
 int ct_cuda_load(const char *library_folder, ct_message *error);
 int ct_cuda_device_count(void);
+// Compiles every CUDA kernel for an architecture such as "sm_90", which needs NVRTC and no GPU; `count` gets how many there are.
+int ct_compile_cuda_kernels(const char *architecture, int *count, ct_message *error);
 int ct_device_name(int device, ct_message *out, ct_message *error);
 int ct_device_synchronize(int device_type, int device_index, ct_message *error);
 int ct_device_empty_cache(int device_type, ct_message *error);
@@ -208,6 +210,18 @@ typedef struct {
 // One token a row of logits [B,V] by inverse transform of rows[b].uniform; log-probabilities are those of the distribution
 // at that temperature before any filter. tokens int64 [B], log_probs float32 [B], both in host memory.
 int ct_sample(ct_tensor logits, const ct_sampling *rows, int64_t *tokens, float *log_probs, ct_message *error);
+
+// ---- mixture of experts
+// Sorts the pairs (token, slot) of `experts` (int64 [T,K], each below `count`) by expert, keeping the order of an expert's own:
+// order int64 [T*K] names the pair of each sorted row, place int64 [T*K] the sorted row of each pair, ends int32 [count] where
+// each expert's rows end.
+int ct_route(ct_tensor experts, int64_t count, ct_tensor *order, ct_tensor *place, ct_tensor *ends, ct_message *error);
+// x [T,C] -> [T*K,C] in sorted order
+int ct_dispatch(ct_tensor x, ct_tensor order, ct_tensor place, CT_RESULT);
+// rows [R,C] times weight[e]^T for the rows of each expert, weight [E,N,C] -> [R,N]
+int ct_grouped_linear(ct_tensor rows, ct_tensor weight, ct_tensor ends, CT_RESULT);
+// rows [T*K,C] in sorted order, weights float32 [T,K] -> [T,C], each token's weighted sum
+int ct_combine(ct_tensor rows, ct_tensor weights, ct_tensor order, ct_tensor place, CT_RESULT);
 
 // ---- autograd
 bool ct_grad_enabled(void);
