@@ -22,8 +22,8 @@ public final class RoutingRecord {
 
     public init() {}
 
-    func append(_ layer: Int, _ logits: Tensor, _ chosen: Tensor) {
-        layers.append(Layer(index: layer, logits: logits, chosen: chosen))
+    func append(_ layer: Int, _ routing: Routing) {
+        layers.append(Layer(index: layer, logits: routing.logits, chosen: routing.chosen))
     }
 
     /// The load of every layer's experts.
