@@ -33,6 +33,12 @@ public protocol CausalLanguageModel: AnyObject {
     var shape: ModelShape { get }
     /// Every parameter, in the model's order.
     var parameters: [Parameter] { get }
+    /// What the checkpoint holds besides: read and exported, but not trained.
+    var buffers: [Parameter] { get }
+    /// The model's experts; nil where no layer has any.
+    var experts: ExpertShape? { get }
+    /// Where forward passes note what their routers decide; nil: nowhere. See ``recordingRouting(_:)``.
+    var routingRecord: RoutingRecord? { get set }
     /// The output projection `[V, C]`; its weight is the input embedding itself where they are tied.
     var output: Projection { get }
     /// What turns `output`'s products into logits.
@@ -68,6 +74,15 @@ extension CausalLanguageModel {
             chunk: chunk)
     }
 
+    /// Runs `body` and gives, beside its result, what the routers decided in the forward pass that it made. Their logits have
+    /// gradients where gradients are recorded, with layers run again in backward too.
+    public func recordingRouting<Result>(_ body: () throws -> Result) rethrows -> (Result, RoutingRecord) {
+        let record = RoutingRecord(), before = routingRecord
+        routingRecord = record
+        defer { routingRecord = before }
+        return (try body(), record)
+    }
+
     /// The weight of the output projection, `[V, C]`. Its products are not logits where ``logitsTransform`` is not the identity.
     public var head: Tensor { output.weight }
 
@@ -85,7 +100,7 @@ extension CausalLanguageModel {
     /// Every tensor under its checkpoint name, as views.
     public func namedTensors() throws(TorchError) -> [(name: String, tensor: Tensor)] {
         var all: [(String, Tensor)] = []
-        for parameter in parameters { all += try parameter.split() }
+        for parameter in parameters + buffers { all += try parameter.split() }
         return all
     }
 }

@@ -5,6 +5,8 @@ struct DecoderPass {
     /// cos and sin of each kind of rotation that the model has.
     let angles: [RotaryAngles]
     let attention: any AttentionBackend
+    /// Where routers note what they decide.
+    var routing: RoutingRecord?
 }
 
 protocol DecoderLayer {
@@ -21,6 +23,7 @@ struct DecoderOutline {
     var embeddingMultiplier = 1.0
     /// The kinds of rotation; layers name theirs by index.
     var rotaries: [RotaryFrequencies]
+    var experts: ExpertShape?
 }
 
 /// Embedding, layers, final norm: all of a decoder but its head. Names are those of `transformers`, under "model.".
@@ -28,6 +31,8 @@ final class DecoderBody {
     let shape: ModelShape
     let embedding: Tensor
     var usesCheckpointing = false
+    var routingRecord: RoutingRecord?
+    var experts: ExpertShape? { outline.experts }
 
     private let outline: DecoderOutline
     private let layers: [any DecoderLayer]
@@ -54,11 +59,12 @@ final class DecoderBody {
         var x_TC = try embedding.embedding(ids)
         if outline.embeddingMultiplier != 1 { x_TC = try x_TC.multiplied(by: outline.embeddingMultiplier) }
         let pass = DecoderPass(
-            angles: try outline.rotaries.map { try $0.angles(positions, attention) }, attention: attention)
+            angles: try outline.rotaries.map { try $0.angles(positions, attention) }, attention: attention,
+            routing: routingRecord)
         observe?(0, x_TC)
         for (index, layer) in layers.enumerated() {
             if usesCheckpointing {
-                x_TC = try checkpoint([x_TC]) { [try layer($0[0], pass)] }[0]
+                x_TC = try runAgain(layer, x_TC, pass)
             } else {
                 x_TC = try layer(x_TC, pass)
             }
@@ -70,9 +76,26 @@ final class DecoderBody {
     }
 }
 
+/// A layer whose activations are not kept. What its routers decide is noted once, as results of the layer, so that gradients of
+/// their logits reach it when it is run again.
+private func runAgain(_ layer: any DecoderLayer, _ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
+    guard let record = pass.routing else { return try checkpoint([x]) { [try layer($0[0], pass)] }[0] }
+    var noted: [RoutingRecord.Layer] = []
+    let results = try checkpoint([x], resultCount: 2) {
+        var inner = pass
+        let own = RoutingRecord()
+        inner.routing = own
+        let y = try layer($0[0], inner)
+        noted = own.layers
+        return [y] + own.layers.map(\.logits)
+    }
+    for (routed, logits) in zip(noted, results.dropFirst()) { record.append(routed.with(logits: logits)) }
+    return results[0]
+}
+
 /// A decoder with an output projection to its vocabulary.
 public final class DecoderModel: CausalLanguageModel {
-    public let parameters: [Parameter]
+    public let parameters, buffers: [Parameter]
     public let output: Projection
     public let projections: [Projection]
     public let logitsTransform: LogitsTransform
@@ -80,6 +103,11 @@ public final class DecoderModel: CausalLanguageModel {
     public var usesCheckpointing: Bool {
         get { body.usesCheckpointing }
         set { body.usesCheckpointing = newValue }
+    }
+    public var experts: ExpertShape? { body.experts }
+    public var routingRecord: RoutingRecord? {
+        get { body.routingRecord }
+        set { body.routingRecord = newValue }
     }
 
     private let body: DecoderBody
@@ -94,6 +122,7 @@ public final class DecoderModel: CausalLanguageModel {
             tiedEmbeddings
                 ? body.embedding : try builder.parameter("lm_head.weight", [shape.vocabulary, shape.hidden]))
         parameters = try builder.finish()
+        buffers = builder.buffers
         projections = builder.projections
     }
 

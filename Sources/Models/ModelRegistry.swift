@@ -29,15 +29,18 @@ public enum ModelRegistry {
 
     /// By the part of the architecture's name before `ForCausalLM`.
     static let decoders: [String: any DecoderFamily.Type] = [
+        "DeepseekV3": DeepseekV3.self,
         "Gemma2": Gemma2.self,
         "Gemma3": Gemma3.self,
         "Granite": Granite.self,
         "Llama": Llama.self,
         "Mistral": Mistral.self,
+        "Mixtral": Mixtral.self,
         "Olmo2": OLMo2.self,
         "Phi3": Phi3.self,
         "Qwen2": Qwen2.self,
         "Qwen3": Qwen3.self,
+        "Qwen3Moe": Qwen3Moe.self,
         "SmolLM3": SmolLM3.self,
     ]
 
@@ -89,6 +92,8 @@ struct CheckpointWeights: WeightSource {
     let source: ModelSource
     init(_ source: ModelSource) { self.source = source }
 
+    func contains(_ name: String) -> Bool { source.contains(name) }
+
     func weight(_ name: String, shape: [Int], dtype: DType, device: Device) throws -> Tensor {
         guard source.contains(name) else {
             throw ModelError(.weights, "\(source.path): tensor '\(name)' is missing")
@@ -104,9 +109,18 @@ struct CheckpointWeights: WeightSource {
     /// Buffers that old checkpoints carry and the model computes itself.
     private static let ignored = ["rotary_emb.inv_freq", "masked_bias", "attn.bias"]
 
+    /// Layers behind the last one that predict further tokens (DeepSeek-V3 and others); nothing here runs them.
+    private static func extraLayers(_ config: ModelConfig) throws -> [String] {
+        let count = try config.int("num_nextn_predict_layers", default: 0)
+        guard count > 0, let layers = try config.optionalInt("num_hidden_layers") else { return [] }
+        return (0..<min(count, 16)).map { "model.layers.\(layers + $0)." }
+    }
+
     func finish(used: Set<String>) throws {
+        let extraLayers = try Self.extraLayers(source.config)
         let left = source.tensorNames.filter { name in
             !used.contains(name) && !Self.ignored.contains { name.hasSuffix($0) }
+                && !extraLayers.contains { name.hasPrefix($0) }
         }
         // A tied output projection may be stored beside the embedding that it equals.
         let unexpected = left.filter { $0 != "lm_head.weight" || used.contains("lm_head.weight") }

@@ -27,13 +27,21 @@ public struct Parameter {
 public protocol WeightSource {
     /// The tensor of a checkpoint by Hugging Face's name.
     func weight(_ name: String, shape: [Int], dtype: DType, device: Device) throws -> Tensor
+    /// Whether there is a tensor of this name; asked only where a checkpoint may hold the same under another.
+    func contains(_ name: String) -> Bool
     /// Called when the model is complete, with every name it asked for.
     func finish(used: Set<String>) throws
+}
+
+extension WeightSource {
+    public func contains(_ name: String) -> Bool { true }
 }
 
 /// Gathers a model's parameters as its layers ask for them.
 public final class ParameterBuilder {
     public private(set) var parameters: [Parameter] = []
+    /// Tensors of the checkpoint that are not trained.
+    public private(set) var buffers: [Parameter] = []
     /// Every weight that is multiplied with.
     public private(set) var projections: [Projection] = []
     public let dtype: DType
@@ -48,19 +56,45 @@ public final class ParameterBuilder {
     }
 
     /// A parameter that is one tensor of the checkpoint.
-    public func parameter(_ name: String, _ shape: [Int]) throws -> Tensor {
-        try fused(name, [(name, shape[0])], columns: Array(shape.dropFirst()))
+    ///
+    /// - Parameter storedAs: a second name that checkpoints may have it under; it is exported under the first.
+    public func parameter(_ name: String, _ shape: [Int], storedAs other: String? = nil) throws -> Tensor {
+        try fused(name, [(name, shape[0])], columns: Array(shape.dropFirst()), storedAs: other.map { ($0, shape) })
+    }
+
+    /// A tensor of the checkpoint that is read and exported, but not trained, and that keeps its own type.
+    public func buffer(_ name: String, _ shape: [Int], dtype: DType) throws -> Tensor {
+        used.insert(name)
+        let tensor = try source.weight(name, shape: shape, dtype: dtype, device: device).to(copy: true)
+        buffers.append(
+            Parameter(name: name, tensor: tensor, parts: [Parameter.Part(name: name, rows: 0..<shape[0])]))
+        return tensor
     }
 
     /// A parameter made of several, stacked by rows.
-    public func fused(_ name: String, _ parts: [(name: String, rows: Int)], columns: [Int]) throws -> Tensor {
+    ///
+    /// - Parameter storedAs: a tensor that checkpoints may hold in place of the parts, of the same elements in the same order.
+    public func fused(
+        _ name: String, _ parts: [(name: String, rows: Int)], columns: [Int],
+        storedAs whole: (name: String, shape: [Int])? = nil
+    ) throws -> Tensor {
         var tensors: [Tensor] = [], ranges: [Parameter.Part] = [], rows = 0
+        let isWhole = whole.map { !source.contains(parts[0].name) && source.contains($0.name) } ?? false
         for part in parts {
-            tensors.append(
-                try source.weight(part.name, shape: [part.rows] + columns, dtype: dtype, device: device))
+            if !isWhole {
+                tensors.append(
+                    try source.weight(part.name, shape: [part.rows] + columns, dtype: dtype, device: device))
+                used.insert(part.name)
+            }
             ranges.append(Parameter.Part(name: part.name, rows: rows..<rows + part.rows))
             rows += part.rows
-            used.insert(part.name)
+        }
+        if isWhole, let whole {
+            tensors = [
+                try source.weight(whole.name, shape: whole.shape, dtype: dtype, device: device)
+                    .reshaped([rows] + columns)
+            ]
+            used.insert(whole.name)
         }
         // Own memory always: weights are trained in place, never a mapped file.
         let tensor = tensors.count == 1 ? try tensors[0].to(copy: true) : try Tensor.concatenate(tensors)

@@ -86,7 +86,9 @@ import Testing
     func record(_ logits: [Tensor]) throws -> RoutingRecord {
         let record = RoutingRecord()
         for (layer, logits) in logits.enumerated() {
-            record.append(layer + 1, logits, try logits.detached().topK(2, dim: 1).indices)
+            record.append(
+                RoutingRecord.Layer(
+                    index: layer + 1, logits: logits, chosen: try logits.detached().topK(2, dim: 1).indices))
         }
         return record
     }
@@ -122,7 +124,8 @@ import Testing
 
     @Test func loadsCountTheTokensOfEachExpert() throws {
         let record = RoutingRecord()
-        record.append(3, try Tensor.zeros([4, 4]), try Tensor([0, 1, 0, 3, 0, 1, 0, 3] as [Int64], shape: [4, 2]))
+        let chosen = try Tensor([0, 1, 0, 3, 0, 1, 0, 3] as [Int64], shape: [4, 2])
+        record.append(RoutingRecord.Layer(index: 3, logits: try Tensor.zeros([4, 4]), chosen: chosen))
         var load = try #require(try record.loads().first)
         #expect(load == ExpertLoad(layer: 3, tokens: [4, 2, 0, 2]))
         #expect(load.imbalance == 2 && load.unused == 1)

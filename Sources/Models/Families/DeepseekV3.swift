@@ -1,4 +1,5 @@
 import Checkpoints
+import TensorCore
 
 #if canImport(Glibc)
     import Glibc
@@ -6,7 +7,7 @@ import Checkpoints
 
 /// DeepSeek-V3 (DeepSeek-AI 2024): latent attention, sigmoid routing within groups of experts, shared experts, the first layers
 /// dense. The extra layers for predicting several tokens are left aside, as `transformers` leaves them.
-enum DeepseekV3 {
+enum DeepseekV3: DecoderFamily {
     static func body(_ config: ModelConfig, _ builder: ParameterBuilder) throws -> DecoderBody {
         let attention = try attention(config), eps = try config.normEps(), activation = try config.activation()
         let shape = ModelShape(
@@ -39,12 +40,13 @@ enum DeepseekV3 {
         let heads = try config.size("num_attention_heads")
         let keyValueHeads = try config.int("num_key_value_heads", default: heads)
         guard keyValueHeads == heads else {
-            throw config.unsupported("num_key_value_heads is \(keyValueHeads); latent attention has one for each of \(heads) heads")
+            throw config.unsupported(
+                "num_key_value_heads is \(keyValueHeads); latent attention has one for each of \(heads) heads")
         }
         let plain = try config.size("qk_nope_head_dim", default: 128)
         let rotated = try config.size("qk_rope_head_dim", default: 64)
         guard rotated % 2 == 0 else { throw config.unsupported("qk_rope_head_dim is \(rotated); it must be even") }
-        let rank = config.object["q_lora_rank"] == nil ? 1536 : try config.optionalInt("q_lora_rank")
+        let rank = !config.names("q_lora_rank") ? 1536 : try config.optionalInt("q_lora_rank")
         guard rank ?? 1 > 0 else { throw config.unsupported("q_lora_rank is \(rank ?? 0)") }
         return LatentAttention.Options(
             heads: heads, plainDim: plain, rotatedDim: rotated, valueDim: try config.size("v_head_dim", default: 128),
@@ -57,7 +59,8 @@ enum DeepseekV3 {
     /// A stretched context sharpens the scores by the square of YaRN's factor for `mscale_all_dim`.
     private static func sharpness(_ config: ModelConfig) throws -> Double {
         let rope = try config.rope()
-        guard rope.type != "default", let scale = try rope.parameters.optionalDouble("mscale_all_dim"), scale != 0 else {
+        guard rope.type != "default", let scale = try rope.parameters.optionalDouble("mscale_all_dim"), scale != 0
+        else {
             return 1
         }
         let factor = try rope.parameters.double("factor")
@@ -87,7 +90,8 @@ enum DeepseekV3 {
             else {
                 throw config.unsupported(
                     "\(experts.expertsPerToken) of \(count) experts a token, from \(groupsPerToken) of \(groups) groups "
-                        + "(n_group, topk_group): groups must be equal, hold 2 experts at least, and hold enough of them")
+                        + "(n_group, topk_group): groups must be equal, hold 2 experts at least, and hold enough of them"
+                )
             }
             guard 0...1024 ~= sharedExperts else { throw config.unsupported("n_shared_experts is \(sharedExperts)") }
             normalizes = try config.flag("norm_topk_prob", default: true)

@@ -1,8 +1,9 @@
 import Checkpoints
+import TensorCore
 
 /// Qwen3's mixture of experts (Qwen Team 2025): Qwen3's attention; layers are dense or sparse by `mlp_only_layers` and
 /// `decoder_sparse_step`.
-enum Qwen3Moe {
+enum Qwen3Moe: DecoderFamily {
     static func body(_ config: ModelConfig, _ builder: ParameterBuilder) throws -> DecoderBody {
         let shape = try config.decoderShape(maxPositions: 32768)
         let eps = try config.normEps(), activation = try config.activation()
@@ -29,7 +30,8 @@ enum Qwen3Moe {
             } mlp: { name in
                 guard let experts, sparse.contains(index) else {
                     return try GatedMLP(
-                        builder, name, size: shape.hidden, intermediate: config.size("intermediate_size", default: 6144),
+                        builder, name, size: shape.hidden,
+                        intermediate: config.size("intermediate_size", default: 6144),
                         activation: activation)
                 }
                 return MixtureOfExperts(

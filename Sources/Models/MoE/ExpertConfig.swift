@@ -11,7 +11,9 @@ extension ModelConfig {
             throw unsupported("\(perToken) of \(count) experts a token (num_experts_per_tok)")
         }
         let coefficient = try double("router_aux_loss_coef", default: 0.001)
-        guard coefficient.isFinite, coefficient >= 0 else { throw unsupported("router_aux_loss_coef is \(coefficient)") }
+        guard coefficient.isFinite, coefficient >= 0 else {
+            throw unsupported("router_aux_loss_coef is \(coefficient)")
+        }
         return ExpertShape(
             experts: count, expertsPerToken: perToken, layers: layers, balancingCoefficient: coefficient)
     }
@@ -26,6 +28,6 @@ extension ModelConfig {
 
     /// A switch for which null means off, not the default.
     func flag(_ key: String, default other: Bool) throws -> Bool {
-        try object[key] == nil ? other : bool(key, default: false)
+        try names(key) ? bool(key, default: false) : other
     }
 }

@@ -31,7 +31,9 @@ struct Experts {
         let experts = (0..<count).map { "\(name).\($0)." }, whole = whole ?? name
         gateUp = try builder.fused(
             name + ".gate_up_proj.weight",
-            experts.flatMap { [($0 + names.gate + ".weight", intermediate), ($0 + names.up + ".weight", intermediate)] },
+            experts.flatMap {
+                [($0 + names.gate + ".weight", intermediate), ($0 + names.up + ".weight", intermediate)]
+            },
             columns: [size], storedAs: (whole + ".gate_up_proj", [count, 2 * intermediate, size]))
         down = try builder.fused(
             name + ".down_proj.weight", experts.map { ($0 + names.down + ".weight", size) }, columns: [intermediate],

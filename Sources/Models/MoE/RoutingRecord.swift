@@ -10,6 +10,8 @@ public final class RoutingRecord {
         /// int64 `[T, K]`.
         public let chosen: Tensor
 
+        func with(logits: Tensor) -> Layer { Layer(index: index, logits: logits, chosen: chosen) }
+
         /// How many of the tokens each expert got; waits for the device.
         public func load() throws(TorchError) -> ExpertLoad {
             let experts = logits.size(1)
@@ -22,8 +24,9 @@ public final class RoutingRecord {
 
     public init() {}
 
+    func append(_ layer: Layer) { layers.append(layer) }
     func append(_ layer: Int, _ routing: Routing) {
-        layers.append(Layer(index: layer, logits: routing.logits, chosen: routing.chosen))
+        append(Layer(index: layer, logits: routing.logits, chosen: routing.chosen))
     }
 
     /// The load of every layer's experts.
