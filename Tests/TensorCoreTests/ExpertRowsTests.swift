@@ -53,7 +53,7 @@ import Testing
         return try sum.to(dtype: x.dtype)
     }
 
-    @Test(arguments: Size.all, [DType.float32, .bfloat16])
+    @Test(arguments: Size.all, [DType.float32, .bfloat16, .float64])
     func valuesAndGradientsAreThoseOfThePlainForm(size: Size, dtype: DType) throws {
         let inputs = [
             try leaf([size.tokens, size.hidden], dtype),
@@ -70,7 +70,8 @@ import Testing
             return (y, grads)
         }
         let (a, gradsA) = try run(grouped), (b, gradsB) = try run(plain)
-        let tolerance = dtype == .float32 ? 1e-5 : 3e-2
+        // float64 takes the way of a device that has none of our kernels.
+        let tolerance = dtype == .bfloat16 ? 3e-2 : 1e-5
         #expect(a.dtype == dtype && a.shape == b.shape)
         try expectClose(a, b, tolerance, "value")
         for (name, index) in [("x", 0), ("gate_up", 1), ("down", 2), ("weights", 3)] {

@@ -9,6 +9,11 @@ import TensorCore
 /// dense. The extra layers for predicting several tokens are left aside, as `transformers` leaves them.
 enum DeepseekV3: DecoderFamily {
     static func body(_ config: ModelConfig, _ builder: ParameterBuilder) throws -> DecoderBody {
+        guard !config.has("quantization_config") else {
+            throw config.unsupported(
+                "the weights are quantised (quantization_config); take a checkpoint in bfloat16, as DeepSeek's conversion gives"
+            )
+        }
         let attention = try attention(config), eps = try config.normEps(), activation = try config.activation()
         let shape = ModelShape(
             vocabulary: try config.size("vocab_size"), hidden: try config.size("hidden_size"),
