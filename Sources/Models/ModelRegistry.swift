@@ -68,12 +68,7 @@ public enum ModelRegistry {
     public static func load(
         _ source: ModelSource, dtype: DType = .float32, device: Device = .cpu
     ) throws -> any CausalLanguageModel {
-        guard let make = families[source.architecture] else {
-            throw ModelError(
-                .unknownArchitecture,
-                "\(source.path): architecture '\(source.architecture)' is not known; known are "
-                    + families.keys.sorted().joined(separator: ", "))
-        }
+        let make = try maker(source.architecture, in: source.path)
         let weights = CheckpointWeights(source)
         return try make(source.config, ParameterBuilder(source: weights, dtype: dtype, device: device))
     }
@@ -109,6 +104,21 @@ public enum ModelRegistry {
                 + (isLanguageModel ? "; ask for a new head to make it a value model" : "")
                 + "; known are " + scorers.keys.sorted().joined(separator: ", "))
     }
+
+    /// Whether a model would load, from its configuration and the names and shapes of its tensors alone: no weight is read and
+    /// no memory is taken for one.
+    /// - Throws: what ``load(_:dtype:device:)`` would, but for what only reading the weights shows.
+    public static func check(_ config: ModelConfig, architecture: String, weights: any WeightSource) throws {
+        _ = try maker(architecture, in: config.path)(config, ParameterBuilder(checking: weights))
+    }
+
+    private static func maker(_ architecture: String, in place: String) throws -> Make {
+        if let make = families[architecture] { return make }
+        throw ModelError(
+            .unknownArchitecture,
+            "\(place): architecture '\(architecture)' is not known; known are "
+                + families.keys.sorted().joined(separator: ", "))
+    }
 }
 
 /// A model that cannot be built from what the checkpoint holds.
@@ -124,6 +134,8 @@ public struct ModelError: Error, Sendable, CustomStringConvertible {
     }
     public let code: Code
     public let message: String
+    /// For `weights`: every tensor that does not fit; the message names the first few.
+    public private(set) var problems: [WeightProblem] = []
     public init(_ code: Code, _ message: String) {
         self.code = code
         self.message = message
@@ -131,47 +143,52 @@ public struct ModelError: Error, Sendable, CustomStringConvertible {
     public var description: String { message }
 }
 
-/// A checkpoint's tensors, each checked for its shape; in the end none may be left over.
+extension ModelError {
+    /// The first few of what is wrong with a checkpoint's weights, and how many more there are.
+    init(_ problems: [WeightProblem], in place: String) {
+        let shown = 8
+        let more = problems.count > shown ? "; and \(problems.count - shown) more" : ""
+        let list = problems.prefix(shown).map(\.description).joined(separator: "; ")
+        self.init(.weights, "\(place): the tensors do not fit the configuration: \(list)\(more)")
+        self.problems = problems
+    }
+}
+
+/// A checkpoint's tensors.
 struct CheckpointWeights: WeightSource {
     let source: ModelSource
     init(_ source: ModelSource) { self.source = source }
 
+    var place: String { source.path }
+    var tensorNames: [String] { source.tensorNames.filter { !source.config.isOfExtraLayer($0) } }
     func contains(_ name: String) -> Bool { source.contains(name) }
 
-    func weight(_ name: String, shape: [Int], dtype: DType, device: Device) throws -> Tensor {
-        guard source.contains(name) else {
-            throw ModelError(.weights, "\(source.path): tensor '\(name)' is missing")
-        }
+    func problem(_ name: String, shape: [Int]) throws -> WeightProblem? {
+        guard source.contains(name) else { return .missing(name) }
         let found = try source.shape(of: name)
-        guard found == shape else {
-            throw ModelError(
-                .weights, "\(source.path): tensor '\(name)' has shape \(found); the configuration asks for \(shape)")
-        }
-        return try source.tensor(named: name, dtype: dtype).to(device)
+        guard found == shape else { return .shape(name, found: found, wanted: shape) }
+        if let type = try source.storedType(of: name), !type.isFloatingPoint { return .type(name, found: "\(type)") }
+        return nil
     }
 
-    /// Buffers that old checkpoints carry and the model computes itself.
-    private static let ignored = ["rotary_emb.inv_freq", "masked_bias", "attn.bias"]
-
-    /// Layers behind the last one that predict further tokens (DeepSeek-V3 and others); nothing here runs them.
-    private static func extraLayers(_ config: ModelConfig) throws -> [String] {
-        let count = try config.int("num_nextn_predict_layers", default: 0)
-        guard count > 0, let layers = try config.optionalInt("num_hidden_layers") else { return [] }
-        return (0..<min(count, 16)).map { "model.layers.\(layers + $0)." }
+    func weight(_ name: String, shape: [Int], dtype: DType, device: Device) throws -> Tensor {
+        if let problem = try problem(name, shape: shape) { throw ModelError([problem], in: place) }
+        let tensor = try Tensor.empty(shape, dtype: dtype, device: device)
+        try load([TensorDestination(name: name, tensor: tensor)])
+        return tensor
     }
 
-    func finish(used: Set<String>) throws {
-        let extraLayers = try Self.extraLayers(source.config)
-        let left = source.tensorNames.filter { name in
-            !used.contains(name) && !Self.ignored.contains { name.hasSuffix($0) }
-                && !extraLayers.contains { name.hasPrefix($0) }
-        }
-        // A tied output projection may be stored beside the embedding that it equals.
-        let unexpected = left.filter { $0 != "lm_head.weight" || used.contains("lm_head.weight") }
-        guard unexpected.isEmpty else {
-            let names = unexpected.prefix(5).joined(separator: ", ") + (unexpected.count > 5 ? ", …" : "")
-            throw ModelError(
-                .weights, "\(source.path): \(unexpected.count) tensors are not part of the architecture: \(names)")
-        }
+    func load(_ destinations: [TensorDestination]) throws { try source.load(destinations) }
+}
+
+extension ModelConfig {
+    /// Whether a tensor is of the layers behind the last one that predict further tokens (DeepSeek-V3 and others), which nothing
+    /// here runs.
+    public func isOfExtraLayer(_ name: String) -> Bool {
+        guard let count = try? optionalInt("num_nextn_predict_layers"), count > 0,
+            let layers = try? optionalInt("num_hidden_layers"), layers >= 0, name.hasPrefix("model.layers."),
+            let layer = Int(name.dropFirst("model.layers.".count).prefix { $0 != "." })
+        else { return false }
+        return layer >= layers && layer - layers < count
     }
 }

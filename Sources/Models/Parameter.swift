@@ -1,3 +1,4 @@
+public import Checkpoints
 public import TensorCore
 
 /// One trainable tensor. Projections that read the same input are stored as one (`qkv`, `gate_up`): one matrix product instead
@@ -25,19 +26,56 @@ public struct Parameter {
 
 /// Where a model's weights come from.
 public protocol WeightSource {
-    /// The tensor of a checkpoint by Hugging Face's name.
+    /// For messages: the checkpoint's path.
+    var place: String { get }
+    /// What keeps the tensor from being used as `shape`; nil when nothing does. Asked before memory is taken.
+    func problem(_ name: String, shape: [Int]) throws -> WeightProblem?
+    /// The tensor of a checkpoint by Hugging Face's name, in memory that may be shared.
     func weight(_ name: String, shape: [Int], dtype: DType, device: Device) throws -> Tensor
     /// Whether there is a tensor of this name; asked only where a checkpoint may hold the same under another.
     func contains(_ name: String) -> Bool
-    /// Called when the model is complete, with every name it asked for.
-    func finish(used: Set<String>) throws
+    /// Fills tensors, asked for in the model's order, with the weights of their names.
+    func load(_ destinations: [TensorDestination]) throws
+    /// Everything that the source holds: what the model, once complete, has not asked for is refused.
+    var tensorNames: [String] { get }
 }
 
 extension WeightSource {
+    public var place: String { "weights" }
+    public func problem(_ name: String, shape: [Int]) throws -> WeightProblem? { nil }
+    public func load(_ destinations: [TensorDestination]) throws {
+        for destination in destinations {
+            let tensor = destination.tensor
+            try tensor.copy(
+                from: weight(destination.name, shape: tensor.shape, dtype: tensor.dtype, device: tensor.device))
+        }
+    }
+    public var tensorNames: [String] { [] }
     public func contains(_ name: String) -> Bool { true }
 }
 
-/// Gathers a model's parameters as its layers ask for them.
+/// A tensor that cannot be what the model needs.
+public enum WeightProblem: Sendable, Hashable, CustomStringConvertible {
+    case missing(String)
+    case shape(String, found: [Int], wanted: [Int])
+    /// Integers where numbers belong, as quantised checkpoints store them.
+    case type(String, found: String)
+    case leftOver(String)
+
+    public var description: String {
+        switch self {
+        case .missing(let name): "'\(name)' is missing"
+        case .shape(let name, let found, let wanted):
+            "'\(name)' has shape \(found); the configuration asks for \(wanted)"
+        case .type(let name, let found): "'\(name)' holds \(found), no floating-point numbers"
+        case .leftOver(let name): "'\(name)' is not part of the architecture"
+        }
+    }
+}
+
+/// Gathers a model's parameters as its layers ask for them. Each is allocated once, where and as it stays; ``finish()`` reads the
+/// checkpoint into all of them, in the order of the disk. Until then their values are undefined: a layer's initialiser may keep
+/// and view them, never compute with them.
 public final class ParameterBuilder {
     public private(set) var parameters: [Parameter] = []
     /// Tensors of the checkpoint that are not trained.
@@ -48,11 +86,27 @@ public final class ParameterBuilder {
     public let device: Device
     private let source: any WeightSource
     private var used: Set<String> = []
+    private var destinations: [TensorDestination] = []
+    private var problems: [WeightProblem] = []
+    /// A configuration that fits the weights nowhere is given up on, before it asks for a million layers.
+    private static let problemLimit = 1000
+
+    /// Whether only names and shapes are looked at, nothing allocated and nothing read.
+    private let isCheck: Bool
 
     public init(source: any WeightSource, dtype: DType, device: Device) {
         self.source = source
         self.dtype = dtype
         self.device = device
+        isCheck = false
+    }
+
+    /// A builder whose model is good for one thing: to see in ``finish()`` whether the source's tensors fit it.
+    init(checking source: any WeightSource) {
+        self.source = source
+        dtype = .float32
+        device = .cpu
+        isCheck = true
     }
 
     /// A parameter that is one tensor of the checkpoint.
@@ -64,42 +118,58 @@ public final class ParameterBuilder {
 
     /// A tensor of the checkpoint that is read and exported, but not trained, and that keeps its own type.
     public func buffer(_ name: String, _ shape: [Int], dtype: DType) throws -> Tensor {
-        used.insert(name)
-        let tensor = try source.weight(name, shape: shape, dtype: dtype, device: device).to(copy: true)
-        buffers.append(
-            Parameter(name: name, tensor: tensor, parts: [Parameter.Part(name: name, rows: 0..<shape[0])]))
-        return tensor
+        let part = Parameter.Part(name: name, rows: 0..<shape[0])
+        let buffer = try allocate(name, [part], shape: shape, dtype: dtype, stored: [(name, shape)])
+        buffers.append(buffer)
+        return buffer.tensor
     }
 
     /// A parameter made of several, stacked by rows.
     ///
     /// - Parameter storedAs: a tensor that checkpoints may hold in place of the parts, of the same elements in the same order.
+    /// - Throws: ``ModelError`` when far too much is wrong to go on; what is missing or misshapen else shows in ``finish()``.
     public func fused(
         _ name: String, _ parts: [(name: String, rows: Int)], columns: [Int],
         storedAs whole: (name: String, shape: [Int])? = nil
     ) throws -> Tensor {
-        var tensors: [Tensor] = [], ranges: [Parameter.Part] = [], rows = 0
-        let isWhole = whole.map { !source.contains(parts[0].name) && source.contains($0.name) } ?? false
+        var ranges: [Parameter.Part] = [], rows = 0
         for part in parts {
-            if !isWhole {
-                tensors.append(
-                    try source.weight(part.name, shape: [part.rows] + columns, dtype: dtype, device: device))
-                used.insert(part.name)
-            }
             ranges.append(Parameter.Part(name: part.name, rows: rows..<rows + part.rows))
             rows += part.rows
         }
-        if isWhole, let whole {
-            tensors = [
-                try source.weight(whole.name, shape: whole.shape, dtype: dtype, device: device)
-                    .reshaped([rows] + columns)
-            ]
-            used.insert(whole.name)
+        var stored = parts.map { (name: $0.name, shape: [$0.rows] + columns) }
+        if let whole, !source.contains(parts[0].name), source.contains(whole.name) { stored = [whole] }
+        let parameter = try allocate(name, ranges, shape: [rows] + columns, dtype: dtype, stored: stored)
+        parameters.append(parameter)
+        return parameter.tensor
+    }
+
+    /// Memory of its own for a parameter, and what fills it: tensors of the checkpoint that lie in it one after the other.
+    private func allocate(
+        _ name: String, _ parts: [Parameter.Part], shape: [Int], dtype: DType, stored: [(name: String, shape: [Int])]
+    ) throws -> Parameter {
+        let known = problems.count
+        for (name, shape) in stored {
+            used.insert(name)
+            if let problem = try source.problem(name, shape: shape) { problems.append(problem) }
+        }
+        guard problems.count == known, !isCheck else {
+            if problems.count > Self.problemLimit { throw ModelError(problems, in: source.place) }
+            // Takes no memory, whatever size a wrong configuration asks for.
+            let stand = try Tensor.zeros([1], dtype: dtype, device: device).expanded(shape)
+            return Parameter(name: name, tensor: stand, parts: parts)
         }
         // Own memory always: weights are trained in place, never a mapped file.
-        let tensor = tensors.count == 1 ? try tensors[0].to(copy: true) : try Tensor.concatenate(tensors)
-        parameters.append(Parameter(name: name, tensor: tensor, parts: ranges))
-        return tensor
+        let tensor = try Tensor.empty(shape, dtype: dtype, device: device)
+        let flat = try tensor.reshaped([tensor.count])
+        var start = 0
+        for (name, shape) in stored {
+            let end = start + shape.reduce(1, *)
+            destinations.append(
+                TensorDestination(name: name, tensor: try flat.narrowed(0, start..<end).reshaped(shape)))
+            start = end
+        }
+        return Parameter(name: name, tensor: tensor, parts: parts)
     }
 
     /// A parameter that no checkpoint holds.
@@ -116,8 +186,21 @@ public final class ParameterBuilder {
         return projection
     }
 
+    /// Whether a tensor may be there without being asked for: buffers that old checkpoints carry and the model computes itself,
+    /// and a tied output projection stored beside the embedding that it equals.
+    private static func isSpare(_ name: String) -> Bool {
+        name == "lm_head.weight" || ["rotary_emb.inv_freq", "masked_bias", "attn.bias"].contains { name.hasSuffix($0) }
+    }
+
+    /// Fills the parameters.
+    /// - Throws: ``ModelError`` that names every tensor that is missing, of another shape or type, or left over; what reading
+    ///   throws.
     public func finish() throws -> [Parameter] {
-        try source.finish(used: used)
+        problems += source.tensorNames.filter { !used.contains($0) && !Self.isSpare($0) }.map(WeightProblem.leftOver)
+        guard problems.isEmpty else { throw ModelError(problems, in: source.place) }
+        if isCheck { return parameters }
+        try withNoGrad { try source.load(destinations) }
+        destinations = []
         return parameters
     }
 }
@@ -137,5 +220,4 @@ public final class RandomWeights: WeightSource {
         return try Tensor.randomNormal(shape, generator: generator).multiplied(by: standardDeviation)
             .to(device, dtype: dtype)
     }
-    public func finish(used: Set<String>) {}
 }

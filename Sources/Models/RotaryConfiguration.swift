@@ -29,10 +29,14 @@ extension ModelConfig {
             throw unsupported(
                 "partial_rotary_factor is \(rope.partialRotaryFactor); this architecture rotates whole heads")
         }
+        // Also keeps NaN from the conversion below.
+        guard rope.partialRotaryFactor > 0, rope.partialRotaryFactor <= 1 else {
+            throw unsupported("partial_rotary_factor is \(rope.partialRotaryFactor); it must be above 0 and at most 1")
+        }
         let share = Int(Double(headDim) * rope.partialRotaryFactor)
         // An odd share is rounded up, as the steps of two over it are counted.
         let rotated = share + share % 2
-        guard rope.partialRotaryFactor.isFinite, share > 0, rotated <= headDim else {
+        guard share > 0, rotated <= headDim else {
             throw unsupported("partial_rotary_factor is \(rope.partialRotaryFactor) of heads of \(headDim)")
         }
         return RotaryFrequencies(

@@ -4,7 +4,9 @@ import TensorCore
 
 /// A model with what belongs to it, as a Hugging Face folder.
 enum ModelExport {
-    static func write(model: any CausalLanguageModel, source: ModelSource, to folder: String) throws {
+    static func write(
+        model: any CausalLanguageModel, source: ModelSource, to folder: String, maxShardBytes: Int
+    ) throws {
         let companions =
             if let original = source.folder {
                 try HuggingFaceExporter.companions(in: original)
@@ -13,6 +15,6 @@ enum ModelExport {
             } else { [HuggingFaceExporter.CompanionFile]() }
         try HuggingFaceExporter.write(
             tensors: model.namedTensors().map { ($0.name, try $0.tensor.detached()) }, config: source.config,
-            tokenizerFiles: companions, to: folder)
+            tokenizerFiles: companions, to: folder, maxShardBytes: maxShardBytes)
     }
 }

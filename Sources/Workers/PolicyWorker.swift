@@ -236,9 +236,11 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     }
 
     /// Every tensor under its checkpoint name, for export; the views are of the live weights.
-    public func export(to folder: String) throws {
+    public func export(
+        to folder: String, maxShardBytes: Int = SafetensorsWriter.defaultShardBytes
+    ) throws {
         let parts = try loaded()
-        try ModelExport.write(model: parts.model, source: parts.source, to: folder)
+        try ModelExport.write(model: parts.model, source: parts.source, to: folder, maxShardBytes: maxShardBytes)
     }
 
     /// Runs `body` on the worker's thread with its model.
