@@ -26,6 +26,12 @@ public struct ModelShape: Sendable, Hashable {
         self.maxPositions = maxPositions
         self.rotarySwitch = rotarySwitch
     }
+
+    /// Whether sequences of these lengths need different rotary frequencies, and so cannot share a prefix.
+    public func straddlesRotarySwitch(_ lengths: [Int]) -> Bool {
+        guard let rotarySwitch else { return false }
+        return lengths.contains { $0 <= rotarySwitch } && lengths.contains { $0 > rotarySwitch }
+    }
 }
 
 /// A decoder without its head: token ids in, hidden states out. The same call serves packed training, prefill and cached decoding.

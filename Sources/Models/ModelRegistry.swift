@@ -63,6 +63,9 @@ public enum ModelRegistry {
         return all
     }()
 
+    /// The architectures that ``loadScoring(_:dtype:device:newHead:)`` knows, a language model with a new head apart.
+    public static var scoringArchitectures: [String] { scorers.keys.sorted() }
+
     /// The model of a checkpoint, its weights read and converted.
     /// - Throws: ``ModelError`` for a family that is not known, or weights that do not fit; `CheckpointError`.
     public static func load(

@@ -85,7 +85,9 @@ public final class RolloutEngine {
         let cache = try cache(slots: RolloutScheduler.slotsNeeded(requests, limits: limits))
         let run = GenerationRun(
             model: model, cache: cache, weightVersion: weightVersion,
-            scheduler: RolloutScheduler(requests: requests, limits: limits, slots: cache.slotCount),
+            scheduler: RolloutScheduler(
+                requests: requests, limits: limits, slots: cache.slotCount,
+                sharesPrefix: !model.shape.straddlesRotarySwitch(requests.map(\.prompt.count))),
             makeDetokenizer: makeDetokenizer, onToken: onToken)
         let samples = try withNoGrad {
             try pack(for: requests)

@@ -163,9 +163,7 @@ import Testing
         let model = try family.model()
         let sequences = [1, 3, 5].map { Self.sequence($0).map { Self.ids[$0] } }, prompt = 6, steps = 3
         let cache = try KeyValueCache(for: model, slots: sequences.reduce(0) { $0 + $1.count })
-        var starts: [Int] = []
-        for sequence in sequences { starts.append((starts.last ?? 0) + (starts.isEmpty ? 0 : sequence.count)) }
-        starts = sequences.indices.map { index in sequences.prefix(index).reduce(0) { $0 + $1.count } }
+        let starts = sequences.indices.map { index in sequences.prefix(index).reduce(0) { $0 + $1.count } }
         try withNoGrad {
             _ = try model.hiddenStates(
                 ids: Tensor(sequences.flatMap { $0.prefix(prompt) }),
@@ -190,6 +188,41 @@ import Testing
                     let full = try alone(model, Array(sequence.prefix(width)))
                     try expectClose(
                         decoded.narrowed(0, row..<row + 1), full.narrowed(0, position..<position + 1), 2e-5,
+                        "row \(row), step \(step)")
+                }
+            }
+        }
+    }
+
+    /// Two samples whose prompt lies in the cache once, longer than the windows.
+    @Test(arguments: families) func decodingAfterASharedPromptGivesTheFullForward(family: Family) throws {
+        let model = try family.model()
+        let segments = RotaryTests.segments([(9, nil), (2, 0), (4, 0)])
+        let cache = try KeyValueCache(for: model, slots: 20)
+        let ids = Array(Self.ids.prefix(15)), prompt = Array(ids[0..<9])
+        var rows = [prompt + ids[9..<11], prompt + ids[11..<15]]
+        var slots: [[Int32]] = [Array(0..<9) + [9, 10], Array(0..<9) + [11, 12, 13, 14]]
+        try withNoGrad {
+            _ = try model.hiddenStates(
+                ids: Tensor(ids), positions: Tensor((0..<9).map(Int64.init) + [9, 10] + [9, 10, 11, 12]),
+                attention: PrefillAttention(cache: cache, segments: segments, slots: Tensor.arange(0..<15)))
+            for step in 0..<2 {
+                for row in 0..<2 {
+                    rows[row].append(Int64(17 + 5 * step + row))
+                    slots[row].append(Int32(15 + 2 * step + row))
+                }
+                let widest = slots.map(\.count).max() ?? 0
+                let table = slots.flatMap { $0 + [Int32](repeating: 0, count: widest - $0.count) }
+                let decoded = try model.hiddenStates(
+                    ids: Tensor(rows.map { $0[$0.count - 1] }), positions: Tensor(rows.map { Int64($0.count - 1) }),
+                    attention: DecodeAttention(
+                        cache: cache, slotTable: Tensor(table, shape: [2, widest]),
+                        lengths: Tensor(slots.map { Int32($0.count) }),
+                        newSlots: Tensor(slots.map { Int64($0[$0.count - 1]) })))
+                for row in 0..<2 {
+                    let full = try alone(model, rows[row]), last = rows[row].count - 1
+                    try expectClose(
+                        decoded.narrowed(0, row..<row + 1), full.narrowed(0, last..<last + 1), 2e-5,
                         "row \(row), step \(step)")
                 }
             }

@@ -145,6 +145,22 @@ extension FusedLayerTests {
         }
     }
 
+    @Test func geluIsTheNormalDistributionsOrItsApproximation() throws {
+        let x = try leaf([300])
+        try compare([x], tolerance: 1e-6) {
+            try x.gelu(tanhApproximation: true)
+        } plain: {
+            let cubic = try x.adding(x.multiplied(by: x.squared()).multiplied(by: 0.044715))
+            let inner = try cubic.multiplied(by: (2 / Double.pi).squareRoot()).tanh()
+            return try x.multiplied(by: inner.adding(1)).multiplied(by: 0.5)
+        }
+        // x Φ(x) from tables of the normal distribution.
+        let exact = try Tensor([-2, -0.5, 0, 1, 3] as [Float]).gelu().values(Float.self)
+        for (value, expected) in zip(exact, [-0.0455003, -0.1542688, 0, 0.8413447, 2.9959503] as [Float]) {
+            #expect(abs(value - expected) < 1e-6)
+        }
+    }
+
     /// Gemma multiplies by a float32 weight whatever the activations are.
     @Test func rmsNormTakesAFloat32Weight() throws {
         let x = try leaf([5, 40], .bfloat16), w = try leaf([40])
