@@ -4,7 +4,7 @@ import TensorCore
 /// Mixtral (Jiang et al. 2024): Mistral's attention, and a mixture of experts in every layer.
 enum Mixtral: DecoderFamily {
     static func body(_ config: ModelConfig, _ builder: ParameterBuilder) throws -> DecoderBody {
-        let shape = try config.decoderShape(maxPositions: 4096 * 32)
+        let shape = try config.decoderShape(keyValueHeads: 8, maxPositions: 4096 * 32)
         let eps = try config.normEps(default: 1e-5), intermediate = try config.size("intermediate_size")
         let activation = try config.activation()
         let window = try config.slidingWindow()

@@ -5,7 +5,7 @@ import TensorCore
 /// `decoder_sparse_step`.
 enum Qwen3Moe: DecoderFamily {
     static func body(_ config: ModelConfig, _ builder: ParameterBuilder) throws -> DecoderBody {
-        let shape = try config.decoderShape(maxPositions: 32768)
+        let shape = try config.decoderShape(keyValueHeads: 4, maxPositions: 32768)
         let eps = try config.normEps(), activation = try config.activation()
         let bias = try config.bool("attention_bias", default: false)
         let window =

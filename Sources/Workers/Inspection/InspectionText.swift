@@ -6,7 +6,7 @@ extension ModelInspection {
         var lines: [String] = []
         func line(_ name: String, _ value: String?) {
             guard let value, !value.isEmpty else { return }
-            lines.append(name + String(repeating: " ", count: max(1, 16 - name.count)) + value)
+            lines.append(Self.padded(name, 16) + value)
         }
         lines.append("\(path): \(storage.rawValue)")
         line("architecture", architecture.map { $0 + (modelType.map { " (\($0))" } ?? "") })
@@ -40,7 +40,8 @@ extension ModelInspection {
             lines.append("memory")
             for estimate in memory {
                 let parts = estimate.parts.map { "\($0.name) \(Self.size($0.bytes))" }.joined(separator: " + ")
-                line("  \(estimate.method), \(estimate.dtype)", "\(Self.size(estimate.total)) = \(parts)")
+                let name = Self.padded("  \(estimate.method), \(estimate.dtype)", 38)
+                lines.append(name + Self.padded(Self.size(estimate.total), 10) + parts)
             }
         }
         for finding in findings.sorted(by: { $0.severity < $1.severity }) {
@@ -59,6 +60,10 @@ extension ModelInspection {
         if text.templateTakesThinking == true { words.append("thinking") }
         if text.templateNames.count > 1 { words.append("named " + text.templateNames.joined(separator: " ")) }
         return words.joined(separator: ", ")
+    }
+
+    private static func padded(_ text: String, _ width: Int) -> String {
+        text + String(repeating: " ", count: max(1, width - text.count))
     }
 
     /// "1,234,567".
