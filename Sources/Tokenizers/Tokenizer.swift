@@ -62,7 +62,8 @@ public final class Tokenizer: Sendable {
         addedBySpelling = bySpelling
         specialIDs = Set(placed.filter(\.isSpecial).map(\.id))
         // Special tokens come first: of two with one spelling, the first is found.
-        let ordered = placed.filter(\.isSpecial) + placed.filter { !$0.isSpecial }
+        let found = placed.filter(\.isFound)
+        let ordered = found.filter(\.isSpecial) + found.filter { !$0.isSpecial }
         let raw = ordered.filter { !$0.isNormalized }
         rawFinder = TokenFinder(raw, spelledAs: raw.map(\.content))
         let normalized = ordered.filter(\.isNormalized)

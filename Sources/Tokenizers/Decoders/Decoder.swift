@@ -10,6 +10,7 @@ indirect enum Decoder: Sendable {
     case fuse
     case strip(UnicodeScalar, start: Int, stop: Int)
     case replace(TextPattern, [UInt8])
+    case sentencePiece(SentencePieceDecoder)
 
     func decode(_ tokens: [[UInt8]]) -> [[UInt8]] {
         switch self {
@@ -47,6 +48,7 @@ indirect enum Decoder: Sendable {
             }
             return result
         case .byteFallback: return Self.joinBytes(tokens)
+        case .sentencePiece(let decoder): return [decoder.decode(tokens)]
         case .fuse: return [Array(tokens.joined())]
         case .strip(let scalar, let start, let stop): return tokens.map { Self.stripped($0, scalar, start, stop) }
         case .replace(let pattern, let content):

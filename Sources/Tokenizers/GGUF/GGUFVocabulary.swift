@@ -75,20 +75,14 @@ public struct GGUFVocabulary: Sendable {
 
     /// What is put before and after a text when special tokens are asked for.
     func template() throws -> PostProcessor? {
-        func piece(_ id: Int?, _ isWanted: Bool, _ name: String) throws -> [PostProcessor.TemplatePiece] {
-            guard isWanted, let id else { return [] }
+        func token(_ id: Int?, _ isWanted: Bool, _ name: String) throws -> PostProcessor.SpecialToken? {
+            guard isWanted, let id else { return nil }
             guard tokens.indices.contains(id) else {
                 throw TokenizerError(
                     .invalidField, "tokenizer.ggml.\(name)_token_id is \(id) of \(tokens.count) tokens")
             }
-            let spelling = String(decoding: tokens[id], as: UTF8.self)
-            return [.init(ids: [Int32(id)], tokens: [spelling], isSecondText: false, typeID: 0)]
+            return .init(id: Int32(id), spelling: String(decoding: tokens[id], as: UTF8.self))
         }
-        let start = try piece(bosID, addsBOS, "bos")
-        let end = try piece(eosID, addsEOS, "eos")
-        if start.isEmpty, end.isEmpty { return nil }
-        let first = start + [PostProcessor.TemplatePiece(ids: nil, isSecondText: false, typeID: 0)] + end
-        let second = start + [PostProcessor.TemplatePiece(ids: nil, isSecondText: true, typeID: 1)] + end
-        return .template(single: first, pair: first + second)
+        return .around(start: try token(bosID, addsBOS, "bos"), end: try token(eosID, addsEOS, "eos"))
     }
 }

@@ -46,23 +46,20 @@ extension TokenizerParts {
                 .invalidField, "tokenizer.ggml.scores: expected \(gguf.tokens.count) finite scores, one a token")
         }
         let vocabulary = try gguf.vocabulary()
-        let ranks = Self.ranks(scores)
-        var pairs: [(left: Int32, right: Int32, merge: PairTable.Merge)] = []
+        let ranks = PieceMerges.ranks(of: scores)
+        var merges = PieceMerges()
         for (id, token) in gguf.tokens.enumerated() where gguf.tokenTypes.isEmpty || gguf.tokenTypes[id] == 1 {
-            // Longer tokens than any real piece would make this quadratic.
-            guard token.count <= 512 else { continue }
-            var split = 0
-            while split < token.count {
-                split += UTF8Scanner.length(of: token[split])
-                guard split < token.count, let left = vocabulary.id(token[..<split]),
-                    let right = vocabulary.id(token[split...])
-                else { continue }
-                pairs.append((left, right, PairTable.Merge(rank: ranks[id], id: Int32(id))))
+            guard token.count <= PieceMerges.longestPiece else { continue }
+            token.withUnsafeBufferPointer { text in
+                PieceMerges.forEachSplit(of: text) { split in
+                    guard let left = vocabulary.table.value(for: UnsafeBufferPointer(rebasing: text[..<split])),
+                        let right = vocabulary.table.value(for: UnsafeBufferPointer(rebasing: text[split...]))
+                    else { return }
+                    merges.add(left, right, PairTable.Merge(rank: ranks[id], id: Int32(id)))
+                }
             }
         }
-        var merges = PairTable(capacity: pairs.count)
-        for pair in pairs { merges.set(pair.left, pair.right, to: pair.merge) }
-        var bpe = BPEModel(vocabulary: vocabulary, merges: merges)
+        var bpe = BPEModel(vocabulary: vocabulary, merges: merges.table)
         bpe.hasByteFallback = true
         bpe.fusesUnknown = true
         if let unknown = gguf.unknownID {
@@ -74,21 +71,12 @@ extension TokenizerParts {
         }
         bpe.prepare()
         self.init(model: .bpe(bpe))
-        let blank = Array("\u{2581}".utf8)
+        let blank = SentencePieceNormalizer.mark
         let replaces = Normalizer.replace(.literal([0x20]), blank)
         normalizer = gguf.addsSpacePrefix ? .sequence([.prepend(blank), replaces]) : replaces
-        let strips: [Decoder] = gguf.addsSpacePrefix ? [.strip(" ", start: 1, stop: 0)] : []
-        decoder = .sequence([.replace(.literal(blank), [0x20]), .byteFallback, .fuse] + strips)
+        decoder = .llama(stripsBlank: gguf.addsSpacePrefix)
         addedTokens = gguf.addedTokens
         postProcessor = try gguf.template()
-    }
-
-    /// Equal scores have equal ranks, so that among them the leftmost pair merges first.
-    private static func ranks(_ scores: [Float]) -> [UInt32] {
-        let order = Set(scores).sorted(by: >)
-        var rank: [Float: UInt32] = [:]
-        for (index, score) in order.enumerated() { rank[score] = UInt32(index) }
-        return scores.map { rank[$0]! }
     }
 }
 
