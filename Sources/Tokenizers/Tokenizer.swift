@@ -13,6 +13,8 @@ public final class Tokenizer: Sendable {
     let truncation: Truncation?
     let padding: Padding?
     let addedTokens: [AddedToken]
+    /// Decoding takes the blanks before punctuation away. Never with BPE, whose own blanks they are.
+    let cleansUpSpaces: Bool
     let addedByID: [Int32: AddedToken]
     let addedBySpelling: ByteTable
     let rawFinder: TokenFinder
@@ -48,6 +50,7 @@ public final class Tokenizer: Sendable {
         self.model = model
         self.keepsRawBytes = keepsRawBytes
         self.lacksBytes = lacksBytes
+        if case .bpe = model { cleansUpSpaces = false } else { cleansUpSpaces = parts.cleansUpSpaces }
         alwaysTracks = parts.normalizer != nil && parts.preTokenizer?.asksForTextStart == true
 
         let placed = Self.placed(parts.addedTokens, behind: model.vocabulary)
@@ -150,6 +153,7 @@ public final class Tokenizer: Sendable {
         parts.postProcessor = postProcessor
         parts.decoder = decoder
         parts.addedTokens = addedTokens
+        parts.cleansUpSpaces = cleansUpSpaces
         return try Tokenizer(parts)
     }
 }
@@ -164,6 +168,7 @@ struct TokenizerParts {
     var truncation: Truncation?
     var padding: Padding?
     var addedTokens: [AddedToken] = []
+    var cleansUpSpaces = false
 
     init(model: Model) { self.model = model }
 }

@@ -8,7 +8,8 @@ import Testing
 /// `scripts/peers/tokenizer_fixtures.py` makes both.
 enum PieceFixtures {
     static let folders: [URL] = {
-        let committed = Golden.packageRoot.appending(path: "Tests/TokenizersTests/Fixtures", directoryHint: .isDirectory)
+        let committed = Golden.packageRoot.appending(
+            path: "Tests/TokenizersTests/Fixtures", directoryHint: .isDirectory)
         return [committed] + [Golden.directory("spm")].compactMap(\.self)
     }()
 
@@ -44,7 +45,8 @@ enum PieceFixtures {
             }
             let decoded = tokenizer.decode(wanted)
             if !same(decoded, row["decoded"]!.string) {
-                failures.add("decode \(wanted): \(decoded.debugDescription) not \(row["decoded"]!.string.debugDescription)")
+                failures.add(
+                    "decode \(wanted): \(decoded.debugDescription) not \(row["decoded"]!.string.debugDescription)")
             }
         }
         #expect(failures.count == 0, "\(failures.summary)")
@@ -82,7 +84,9 @@ enum PieceFixtures {
             if encoding.ids != wanted || plain != wanted {
                 failures.add("\(name) \(text.debugDescription): \(encoding.ids) not \(wanted)")
             } else if encoding.characterOffsets != row["offsets"]!.ranges {
-                failures.add("\(name) offsets \(text.debugDescription): \(encoding.characterOffsets) not \(row["offsets"]!.ranges)")
+                failures.add(
+                    "\(name) offsets \(text.debugDescription): \(encoding.characterOffsets) not \(row["offsets"]!.ranges)"
+                )
             }
             let decoded = tokenizer.decode(wanted)
             if !same(decoded, row["decoded"]!.string) {

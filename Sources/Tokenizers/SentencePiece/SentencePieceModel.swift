@@ -137,7 +137,8 @@ public struct SentencePieceModel: Sendable {
             let missing = (0..<256).first { seen.value(for: BPEModel.fallbackSpelling(UInt8($0))) == nil }
             if let missing {
                 let spelling = String(decoding: BPEModel.fallbackSpelling(UInt8(missing)), as: UTF8.self)
-                throw TokenizerError(.invalidModel, "trainer_spec.byte_fallback is set and piece \(spelling) is missing")
+                throw TokenizerError(
+                    .invalidModel, "trainer_spec.byte_fallback is set and piece \(spelling) is missing")
             }
         }
     }

@@ -66,7 +66,11 @@ struct SentencePieceNormalizer: Sendable {
                     isAfterBlank = last == 0x20
                     if escapesWhitespace, rest.contains(0x20) {
                         for byte in rest {
-                            if byte == 0x20 { result.append(blank, from: span) } else { result.append([byte], from: span) }
+                            if byte == 0x20 {
+                                result.append(blank, from: span)
+                            } else {
+                                result.append([byte], from: span)
+                            }
                         }
                     } else {
                         result.append(rest, from: span)

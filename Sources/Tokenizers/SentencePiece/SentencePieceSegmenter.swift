@@ -1,7 +1,7 @@
 /// SentencePiece's own segmentation of normalized text, by BPE (`bpe_model.cc`) or Unigram (`unigram_model.cc`).
 ///
 /// It differs from what `tokenizers` makes of the same pieces: symbols outside the vocabulary can merge, user-defined
-/// symbols are found first, and Unigram's sums are kept in 32 bits, on which ties depend.
+/// symbols are found first, and Unigram's sums are kept in 32 bits, on whose rounding ties depend.
 struct SentencePieceSegmenter: Sendable {
     let vocabulary: Vocabulary
     let unknownID: Int32
@@ -20,8 +20,6 @@ struct SentencePieceSegmenter: Sendable {
     private struct Unigram: Sendable {
         var trie: ByteTrie
         var scores: [Float]
-        var isUserDefined: [Bool]
-        var maximum: Float
         var unknownScore: Float
     }
 
@@ -49,10 +47,8 @@ struct SentencePieceSegmenter: Sendable {
             trie.insert(piece.spelling, Int32(id))
         }
         return Unigram(
+            // User-defined symbols score 0, as the trainer writes it, and so are always taken.
             trie: trie, scores: model.pieces.map(\.score),
-            isUserDefined: model.pieces.map { $0.type == .userDefined },
-            // The library begins its search at C's FLT_MIN, which is just above 0: so no user-defined symbol scores less.
-            maximum: max(normal.max() ?? 0, .leastNormalMagnitude),
             unknownScore: (normal.min() ?? 0) - Float(UnigramModel.unknownPenalty))
     }
 
@@ -153,24 +149,20 @@ struct SentencePieceSegmenter: Sendable {
         nodes.withUnsafeMutableBufferPointer { nodes in
             var start = 0
             while start < text.count {
-                let scoreHere = Double(nodes[start].score)
+                let scoreHere = nodes[start].score
                 let length = min(UTF8Scanner.length(of: text[start]), text.count - start)
                 var hasSingle = false
-                func offer(_ end: Int, _ id: Int32, _ score: Double) {
-                    if nodes[end].start < 0 || score > Double(nodes[end].score) {
-                        nodes[end] = Node(id: id, start: Int32(start), score: Float(score))
+                func offer(_ end: Int, _ id: Int32, _ score: Float) {
+                    if nodes[end].start < 0 || score > nodes[end].score {
+                        nodes[end] = Node(id: id, start: Int32(start), score: score)
                     }
                 }
                 unigram.trie.forEachPrefix(of: text, from: start) { end, id in
-                    // A user-defined symbol scores so that it is always taken.
-                    let score =
-                        unigram.isUserDefined[Int(id)]
-                        ? Double(Float(end - start) * unigram.maximum) - 0.1 : Double(unigram.scores[Int(id)])
-                    offer(end, id, score + scoreHere)
+                    offer(end, id, unigram.scores[Int(id)] + scoreHere)
                     if end - start == length { hasSingle = true }
                 }
                 if !hasSingle {
-                    offer(start + length, unknownID, Double(unigram.unknownScore + nodes[start].score))
+                    offer(start + length, unknownID, unigram.unknownScore + scoreHere)
                 }
                 start += length
             }
