@@ -81,6 +81,11 @@ public final class Tokenizer: Sendable {
         decodedSpellings = decoded
         let specials = Set(placed.filter(\.isSpecial).map(\.content))
         skippedIDs = Set(decoded.filter { specials.contains($0.value) }.keys)
+        for id in postProcessor?.specialIDs ?? [] where spelling(of: id) == nil {
+            throw TokenizerError(
+                .invalidField,
+                "post_processor: id \(id) is not in the vocabulary, whose ids end at \(vocabularyCount - 1)")
+        }
     }
 
     /// The tokens with the ids that the library gives them: the vocabulary's own, else the next free ones in the order

@@ -64,6 +64,29 @@ enum PieceFixtures {
         }
     }
 
+    /// The pieces as a GGUF file holds them give the same ids, whose merges go by the scores.
+    @Test(arguments: PieceFixtures.models)
+    func ggufEqualsTheModel(_ file: URL) throws {
+        let model = try SentencePieceModel(contentsOf: file)
+        guard model.kind == .bpe, model.hasByteFallback else { return }
+        let gguf = GGUFVocabulary(
+            model: "llama", tokens: model.pieces.map(\.spelling),
+            tokenTypes: model.pieces.map { Int32($0.type.rawValue) },
+            scores: model.pieces.map(\.score), bosID: 1, eosID: 2, unknownID: 0, addsBOS: true)
+        let tokenizer = try Tokenizer(gguf: gguf)
+        let wanted = try Tokenizer(sentencePiece: model, as: .llama())
+        var failures = Failures()
+        for row in try PieceFixtures.rows(file, "library") {
+            // GGUF's unknown token is found whole, as in llama.cpp; so it is in a folder, where it has a role.
+            guard let text = row.present("text")?.string, !text.contains("<unk>") else { continue }
+            let ids = try tokenizer.encode(text, addSpecialTokens: true)
+            let expected = try wanted.encode(text, addSpecialTokens: true)
+            if ids != expected { failures.add("\(text.debugDescription): \(ids) not \(expected)") }
+            if !same(tokenizer.decode(ids), wanted.decode(ids)) { failures.add("decode \(ids)") }
+        }
+        #expect(failures.count == 0, "\(failures.summary)")
+    }
+
     @Test(arguments: PieceFixtures.models)
     func convertsAsTransformers(_ file: URL) throws {
         let model = try SentencePieceModel(contentsOf: file)

@@ -121,7 +121,7 @@ def conversions(path):
     """The pipelines that transformers' converters make of a model."""
     from tokenizers import Tokenizer, AddedToken
     from tokenizers.models import BPE, Unigram
-    from transformers.convert_slow_tokenizer import GemmaConverter, LlamaConverter, SentencePieceExtractor, SpmConverter, T5Converter
+    from transformers.convert_slow_tokenizer import GemmaConverter, LlamaConverter, SentencePieceExtractor, SpmConverter, T5Converter, generate_merges
 
     def assemble(base, byte_fallback, extra_ids=0, **settings):
         # The converters' own `tokenizer()` and `__init__` want a slow tokenizer that this version of transformers lacks.
@@ -131,8 +131,10 @@ def conversions(path):
         pieces = [(piece.piece, piece.score) for piece in proto.pieces]
         pieces += [(f"<extra_id_{i}>", 0.0) for i in range(extra_ids - 1, -1, -1)]
         if proto.trainer_spec.model_type == 2:
-            extracted = SentencePieceExtractor(str(path)).extract(BPE)
-            model = BPE(extracted["vocab"], extracted["merges"], unk_token=proto.trainer_spec.unk_piece, fuse_unk=True,
+            # By the scores, as SentencePiece merges and as transformers 4 converted: version 5 goes by the ids instead, and gives
+            # other ids than the library for models whose pieces are not in the order of their scores (Mistral's).
+            vocabulary = {piece: index for index, (piece, _) in enumerate(pieces)}
+            model = BPE(vocabulary, generate_merges(vocabulary, pieces), unk_token=proto.trainer_spec.unk_piece, fuse_unk=True,
                         byte_fallback=byte_fallback)
         else:
             model = Unigram(pieces, unk_id=proto.trainer_spec.unk_id, byte_fallback=byte_fallback)

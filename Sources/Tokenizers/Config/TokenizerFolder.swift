@@ -88,6 +88,9 @@ public struct TokenizerFolder: Sendable {
         return try Tokenizer(parts)
     }
 
+    /// More special tokens than any model has.
+    static let maximumGap = 1 << 16
+
     /// Ids behind the ranks are the special tokens of `added_tokens_decoder`, gaps filled, else the family's own.
     private static func parts(
         _ ranks: TiktokenRanks, _ fileName: String, _ config: TokenizerConfig
@@ -104,6 +107,12 @@ public struct TokenizerFolder: Sendable {
         var spellings: [Int: String] = [:]
         for token in config.addedTokens where token.id >= bound { spellings[token.id] = token.content }
         if let last = spellings.keys.max() {
+            guard last - bound < maximumGap else {
+                throw TokenizerError(
+                    .invalidField,
+                    "added_tokens_decoder: id \(last) lies far behind the \(ranks.tokens.count) ranks, which end at \(bound - 1)"
+                )
+            }
             family.specialTokens = (bound...last).map { (spellings[$0] ?? "<|reserved_token_\($0)|>", $0) }
         }
         return try TokenizerParts(tiktoken: ranks, family)
@@ -136,7 +145,11 @@ extension TokenizerConfig {
         case "LlamaTokenizer", "CodeLlamaTokenizer", "MistralTokenizer":
             return .llama(isLegacy: isLegacy ?? true, addsPrefixSpace: addsPrefixSpace)
         case "GemmaTokenizer": return .gemma
-        case "T5Tokenizer": return .t5(extraIDs: extraIDs ?? 100)
+        case "T5Tokenizer":
+            guard (extraIDs ?? 0) <= TokenizerFolder.maximumGap else {
+                throw TokenizerError(.invalidField, "extra_ids is \(extraIDs ?? 0), more than any model has")
+            }
+            return .t5(extraIDs: extraIDs ?? 100)
         case let name? where Self.rearrangesPieces.contains(name):
             throw TokenizerError(
                 .unsupported,

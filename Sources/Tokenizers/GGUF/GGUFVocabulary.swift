@@ -43,15 +43,17 @@ public struct GGUFVocabulary: Sendable {
     }
 
     private enum TokenType {
+        static let unknown: Int32 = 2
         static let control: Int32 = 3
         static let userDefined: Int32 = 4
     }
 
-    /// Control tokens and user-defined ones are found in the text whole.
+    /// Control tokens, the unknown token and user-defined ones are found in the text whole.
     var addedTokens: [AddedToken] {
         zip(tokens, tokenTypes).enumerated().compactMap { id, pair in
-            guard pair.1 == TokenType.control || pair.1 == TokenType.userDefined, !pair.0.isEmpty else { return nil }
-            return AddedToken(content: pair.0, id: Int32(id), isSpecial: pair.1 == TokenType.control)
+            let isSpecial = pair.1 == TokenType.control || pair.1 == TokenType.unknown
+            guard isSpecial || pair.1 == TokenType.userDefined, !pair.0.isEmpty else { return nil }
+            return AddedToken(content: pair.0, id: Int32(id), isSpecial: isSpecial)
         }
     }
 

@@ -5,6 +5,61 @@ struct PieceMerges {
     /// Longer pieces than any real one would make the number of splits quadratic.
     static let longestPiece = 512
 
+    init() {}
+
+    private struct Candidate {
+        var left: Int32
+        var right: Int32
+        var id: Int32
+        /// Scalars of the two parts.
+        var leftCount: Int
+        var rightCount: Int
+    }
+
+    /// The list of merges that the conversions make: each with a rank of its own, by score, then the longer left part.
+    init(ordering pieces: [SentencePieceModel.Piece], in vocabulary: Vocabulary) {
+        let ranks = Self.ranks(of: pieces.map(\.score))
+        let order = pieces.indices.sorted { (ranks[$0], $0) < (ranks[$1], $1) }
+        var group: [Candidate] = []
+        var next: UInt32 = 0
+        for (position, index) in order.enumerated() {
+            let spelling = pieces[index].spelling
+            if spelling.count <= Self.longestPiece {
+                Self.appendCandidates(of: spelling, id: Int32(index), vocabulary, to: &group)
+            }
+            if position + 1 < order.count, ranks[order[position + 1]] == ranks[index] { continue }
+            if group.count > 1 {
+                group.sort { a, b in
+                    if a.leftCount != b.leftCount { return a.leftCount > b.leftCount }
+                    if a.rightCount != b.rightCount { return a.rightCount > b.rightCount }
+                    return (a.id, a.left, a.right) < (b.id, b.left, b.right)
+                }
+            }
+            for merge in group {
+                add(merge.left, merge.right, PairTable.Merge(rank: next, id: merge.id))
+                next += 1
+            }
+            group.removeAll(keepingCapacity: true)
+        }
+    }
+
+    private static func appendCandidates(
+        of spelling: [UInt8], id: Int32, _ vocabulary: Vocabulary, to group: inout [Candidate]
+    ) {
+        spelling.withUnsafeBufferPointer { text in
+            let scalars = text.reduce(0) { $0 + ($1 & 0xC0 != 0x80 ? 1 : 0) }
+            var leftCount = 0
+            forEachSplit(of: text) { split in
+                leftCount += 1
+                guard let left = vocabulary.table.value(for: UnsafeBufferPointer(rebasing: text[..<split])),
+                    let right = vocabulary.table.value(for: UnsafeBufferPointer(rebasing: text[split...]))
+                else { return }
+                group.append(
+                    Candidate(left: left, right: right, id: id, leftCount: leftCount, rightCount: scalars - leftCount))
+            }
+        }
+    }
+
     mutating func add(_ left: Int32, _ right: Int32, _ merge: PairTable.Merge) { pairs.append((left, right, merge)) }
 
     var table: PairTable {

@@ -140,7 +140,7 @@ extension TokenizerParts {
         }
     }
 
-    /// The pieces as a model of `tokenizers`, which goes by their order and not by their types.
+    /// The pieces as a model of `tokenizers`, which does not go by their types.
     private static func converted(_ model: SentencePieceModel, hasByteFallback: Bool) throws -> Model {
         guard model.kind == .bpe else {
             return .unigram(
@@ -152,19 +152,7 @@ extension TokenizerParts {
         for (id, piece) in model.pieces.enumerated() {
             try piece.spelling.withUnsafeBufferPointer { try vocabulary.add($0, id: id, at: "pieces") }
         }
-        var merges = PieceMerges()
-        var rank: UInt32 = 0
-        for (id, piece) in model.pieces.enumerated() where piece.spelling.count <= PieceMerges.longestPiece {
-            piece.spelling.withUnsafeBufferPointer { text in
-                PieceMerges.forEachSplit(of: text) { split in
-                    guard let left = vocabulary.table.value(for: UnsafeBufferPointer(rebasing: text[..<split])),
-                        let right = vocabulary.table.value(for: UnsafeBufferPointer(rebasing: text[split...]))
-                    else { return }
-                    merges.add(left, right, PairTable.Merge(rank: rank, id: Int32(id)))
-                    rank += 1
-                }
-            }
-        }
+        let merges = PieceMerges(ordering: model.pieces, in: vocabulary)
         var bpe = BPEModel(vocabulary: vocabulary, merges: merges.table)
         bpe.hasByteFallback = hasByteFallback
         bpe.fusesUnknown = true

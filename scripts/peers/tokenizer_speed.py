@@ -78,11 +78,12 @@ def default_folders():
     folder = CACHE / "mistral"
     if not (folder / "tokenizer.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        from transformers.convert_slow_tokenizer import SentencePieceExtractor
+        from transformers.convert_slow_tokenizer import SentencePieceExtractor, generate_merges
 
         model = pathlib.Path(mistral_common.__file__).parent / "data/tokenizer.model.v1"
-        parts = SentencePieceExtractor(str(model)).extract(BPE)
-        pipeline = Tokenizer(BPE(parts["vocab"], parts["merges"], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+        pieces = [(piece.piece, piece.score) for piece in SentencePieceExtractor(str(model)).proto.pieces]
+        vocabulary = {piece: index for index, (piece, _) in enumerate(pieces)}
+        pipeline = Tokenizer(BPE(vocabulary, generate_merges(vocabulary, pieces), unk_token="<unk>", fuse_unk=True, byte_fallback=True))
         pipeline.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
         pipeline.decoder = decoders.Sequence(
             [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
