@@ -125,6 +125,22 @@ import Testing
         }
     }
 
+    /// What a stream lets out is what decoding all at once gives, and it is never half a character.
+    @Test(arguments: ["unigram.model", "unigram_bytes.model", "bpe.model", "bpe_bytes.model"])
+    func streams(_ name: String) throws {
+        let model = try SentencePieceModel(contentsOf: PieceFixtures.folders[0].appending(path: name))
+        for convention in [SentencePieceConvention.library, .llama(), .gemma, .general] {
+            let tokenizer = try Tokenizer(sentencePiece: model, as: convention)
+            var random = RandomTexts(seed: 41)
+            for length in 0..<60 {
+                let ids = try tokenizer.encode("the good " + random.text(length: length))
+                var stream = StreamingDetokenizer(tokenizer, skipSpecialTokens: false)
+                let pieces = ids.map { stream.push($0) }
+                #expect(same(pieces.joined() + stream.flush(), tokenizer.decode(ids, skipSpecialTokens: false)))
+            }
+        }
+    }
+
     @Test func batchesAreInOrderOnAnyNumberOfThreads() throws {
         let tokenizer = try TinyTokenizers.byteLevel()
         var random = RandomTexts(seed: 31)
