@@ -32,18 +32,15 @@ public struct TextProcessor: Sendable {
             ] {
                 if let id, let text = tokenizer.token(for: Int32(id)) { specials[name] = .string(text) }
             }
-            addsBOS = metadata.addsBOS ?? false
+            addsBOS = metadata.startsWithBOS
             bosID = metadata.bosID.map(Int32.init)
         } else {
             let folder = try TokenizerFolder(URL(fileURLWithPath: source.path, isDirectory: true))
             tokenizer = folder.tokenizer
             template = folder.config.chatTemplate
             endOfTurnIDs = Set(folder.endOfTurnIDs)
-            for (name, text) in [
-                ("bos_token", folder.config.bosToken), ("eos_token", folder.config.eosToken),
-                ("pad_token", folder.config.padToken),
-            ] where text != nil { specials[name] = .string(text ?? "") }
-            // The post-processor of tokenizer.json says whether plain text begins with BOS.
+            for (name, text) in folder.config.specialTokensByName { specials[name] = .string(text) }
+            // The tokenizer's own post-processor says whether plain text begins with BOS.
             addsBOS = false
             bosID = nil
         }
@@ -80,14 +77,19 @@ public struct TextProcessor: Sendable {
     public func decode(_ ids: [Int32]) -> String { tokenizer.decode(ids, skipSpecialTokens: true) }
 }
 
+extension GGUFTokenizerMetadata {
+    /// Files with a SentencePiece vocabulary that do not say want BOS, as in llama.cpp.
+    fileprivate var startsWithBOS: Bool { addsBOS ?? (model == "llama") }
+}
+
 extension GGUFVocabulary {
     init(_ metadata: GGUFTokenizerMetadata) {
         self.init(
             model: metadata.model, pre: metadata.pre, tokens: metadata.tokens,
             tokenTypes: metadata.types.map(Int32.init), merges: metadata.merges,
             scores: metadata.scores.isEmpty ? nil : metadata.scores, bosID: metadata.bosID, eosID: metadata.eosID,
-            padID: metadata.padID, unknownID: metadata.unknownID, addsBOS: metadata.addsBOS ?? false,
-            addsEOS: metadata.addsEOS ?? false)
+            padID: metadata.padID, unknownID: metadata.unknownID, addsBOS: metadata.startsWithBOS,
+            addsEOS: metadata.addsEOS ?? false, addsSpacePrefix: metadata.addsSpacePrefix ?? true)
     }
 }
 

@@ -11,6 +11,7 @@ indirect enum Normalizer: Sendable {
     case bert(BertNormalizer)
     case byteLevel
     case precompiled(PrecompiledMap)
+    case sentencePiece(SentencePieceNormalizer)
 
     func normalize(_ text: inout AlignedText) throws {
         switch self {
@@ -29,6 +30,7 @@ indirect enum Normalizer: Sendable {
         case .bert(let bert): bert.normalize(&text)
         case .byteLevel: ByteAlphabet.encode(&text)
         case .precompiled(let map): map.normalize(&text)
+        case .sentencePiece(let rules): rules.normalize(&text)
         }
     }
 
