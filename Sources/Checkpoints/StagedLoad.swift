@@ -1,11 +1,6 @@
 internal import Dispatch
 internal import Synchronization
 internal import TensorCore
-#if canImport(Musl)
-    internal import Musl
-#else
-    internal import Glibc
-#endif
 
 /// Fills tensors from files: threads read ahead into a ring of buffers. What goes to the CPU they convert and put in its place
 /// themselves, and what needs no conversion and comes through the page cache they read straight there. What goes to CUDA, or
@@ -30,7 +25,6 @@ struct StagedLoad {
     /// - Throws: `CheckpointError` of the first read that failed, `TorchError`; what the destinations then hold is undefined.
     func run() throws -> LoadStatistics {
         let devices = Set(destinations.map(\.device)).subtracting([.cpu])
-        for destination in destinations where destination.device == .cpu { try Self.preferLargePages(destination) }
         let work = try plan.reads.map { try ReadJob($0, readers[$0.file], destinations) }
         let count = min(Self.slots, work.count)
         let ring = try (0..<count).map { _ in try StagingBuffer(pinned: !devices.isEmpty) }
@@ -50,18 +44,6 @@ struct StagedLoad {
         var statistics = LoadStatistics(bytes: plan.bytes)
         for reader in readers { statistics.modes[reader.path] = reader.mode }
         return statistics
-    }
-
-    /// Fewer faults while the memory is filled, and fewer misses of the translation cache ever after.
-    private static func preferLargePages(_ tensor: Tensor) throws {
-        let page = 2 << 20
-        try tensor.withUnsafeMutableBytes { bytes in
-            guard let base = bytes.baseAddress, bytes.count >= 2 * page else { return }
-            let start = base.alignedUp(toMultipleOf: page)
-            let end = (base + bytes.count).alignedDown(toMultipleOf: page)
-            // Advice: a system without it loses nothing.
-            _ = madvise(start, end - start, MADV_HUGEPAGE)
-        }
     }
 
     private func consume(_ queue: ReadQueue, _ ring: [StagingBuffer], _ devices: Set<Device>) throws {

@@ -2,6 +2,12 @@ import Checkpoints
 import Models
 public import TensorCore
 
+#if canImport(Musl)
+    import Musl
+#else
+    import Glibc
+#endif
+
 /// How fast weights come from the disk to the device, beside how fast the disk reads.
 public enum LoadBenchmark {
     public struct Measurement: Sendable {
@@ -10,6 +16,8 @@ public enum LoadBenchmark {
         /// Seconds of each load, from opening the files to weights that are there, and of each plain read of the same files.
         public var loads: [Double] = []
         public var reads: [Double] = []
+        /// Seconds of all cores together that each load took: what it would be bound by on a faster disk, or a busy machine.
+        public var processorSeconds: [Double] = []
         /// What the model's parameters take.
         public var weightBytes = 0
         /// The process's highest resident memory, its own code and libtorch's included.
@@ -30,14 +38,21 @@ public enum LoadBenchmark {
             result.bytes = bytes
             result.reads.append(seconds)
             try DiskSpeed.dropFromCache(files)
-            let start = ContinuousClock.now
+            let start = ContinuousClock.now, used = processorSeconds()
             let model = try ModelRegistry.load(ModelSource.open(path), dtype: dtype, device: device)
             try device.synchronize()
             result.loads.append((ContinuousClock.now - start) / .seconds(1))
+            result.processorSeconds.append(processorSeconds() - used)
             result.weightBytes = model.parameters.reduce(0) { $0 + $1.tensor.byteCount }
         }
         result.peakBytes = try Device.cpu.memory().peakAllocated
         return result
+    }
+
+    private static func processorSeconds() -> Double {
+        var time = timespec()
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
     }
 
     private static func files(_ path: String) throws -> [String] {

@@ -67,6 +67,7 @@ struct LoadBench: AsyncParsableCommand {
                 ("case", .text("load")), ("model", .text(shape ?? path)), ("device", .text("\(device)")),
                 ("dtype", .text(dtype)), ("bytes", .int(result.bytes)),
                 ("load_seconds", .list(result.loads.map { BenchReport.rounded($0) })),
+                ("load_cpu_seconds", .list(result.processorSeconds.map { BenchReport.rounded($0) })),
                 ("read_seconds", .list(result.reads.map { BenchReport.rounded($0) })),
                 ("load_gb_per_second", .number(BenchReport.rounded(result.loadRate / 1e9))),
                 ("disk_gb_per_second", .number(BenchReport.rounded(result.readRate / 1e9))),
