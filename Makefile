@@ -9,7 +9,7 @@ RELEASE_FLAGS := $(SWIFT_FLAGS) -c release --static-swift-stdlib --product fledg
 FLEDGE := .build/release/fledge
 SWIFT_FILES := Package.swift Sources Tests
 
-.PHONY: help setup build release quickstart test build-tests import-check format lint bundle clean
+.PHONY: help setup build release quickstart test build-tests import-check format lint bundle fuzz clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -46,5 +46,14 @@ lint: ## Check the Swift code's format and style
 bundle: release ## Make dist/: a folder to copy to a machine that has torch 2.11.0 but no Swift
 	scripts/bundle $(FLEDGE)
 
+# TARGETS are those of `fledge-fuzz --help`; SECONDS is the shell's, so the time has a name of its own.
+TARGETS := safetensors gguf tokenizer template config
+FUZZ_SECONDS := 60
+FUZZ_FLAGS := --corpus models
+
+fuzz: setup ## Feed damaged files to the parsers (TARGETS="gguf" FUZZ_SECONDS=600 FUZZ_FLAGS="--seed 2")
+	swift build $(SWIFT_FLAGS) -c release --product fledge-fuzz
+	@for target in $(TARGETS); do .build/release/fledge-fuzz $$target --seconds $(FUZZ_SECONDS) $(FUZZ_FLAGS); done
+
 clean: ## Remove what was built (not .deps, .cache, models or runs)
-	rm -rf .build dist
+	rm -rf .build dist fuzz

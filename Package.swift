@@ -101,6 +101,11 @@ let package = Package(
                 argumentParser, logging, orderedCollections,
             ],
             swiftSettings: strict),
+        // Development tools: no product, and in no bundle
+        layer(
+            "Fuzzing", ["ChatTemplates", "Checkpoints", "Models", "TensorCore", "Tokenizers", orderedCollections]),
+        .executableTarget(
+            name: "fledge-fuzz", dependencies: ["Fuzzing", argumentParser], swiftSettings: strict),
         // Tests
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         tests("TensorCore", []),
@@ -116,6 +121,7 @@ let package = Package(
         tests("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),
         tests("Rewards", [orderedCollections]),
         tests("Datasets", []),
+        tests("Fuzzing", ["fledge-fuzz"]),
         tests("Workers", ["Config", "Flow", "Rewards", "Datasets", "Telemetry", logging, orderedCollections]),
         .testTarget(
             name: "CommandTests",

@@ -17,11 +17,18 @@ extension Tokenizer {
 extension TokenizerParts {
     init(_ root: JSONNode) throws {
         _ = try FieldReader(root, at: "the file")
+        try root.document.checkPatterns()
         self.init(model: try Model(root["model"], at: "model"))
         normalizer = try root.present("normalizer").map { try Normalizer($0, at: "normalizer") }
         preTokenizer = try root.present("pre_tokenizer").map { try PreTokenizer($0, at: "pre_tokenizer") }
         postProcessor = try root.present("post_processor").map { try PostProcessor($0, at: "post_processor") }
         decoder = try root.present("decoder").map { try Decoder($0, at: "decoder") }
+        if let decoder, decoder.growth > Decoder.largestGrowth {
+            throw TokenizerError(
+                .invalidField,
+                "decoder: its replacements may make a text over \(Int(Decoder.largestGrowth)) times as long as its tokens"
+            )
+        }
         truncation = try root.present("truncation").map { try Truncation($0, at: "truncation") }
         padding = try root.present("padding").map { try Padding($0, at: "padding") }
         guard let added = root.present("added_tokens") else { return }

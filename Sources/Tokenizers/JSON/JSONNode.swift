@@ -171,6 +171,13 @@ struct FieldReader {
         return value
     }
 
+    /// A short string that is put before or after symbols, each time they are looked up.
+    func affix(_ name: StaticString) throws -> String? {
+        let text = try optionalString(name)
+        guard (text?.utf8.count ?? 0) <= 256 else { throw failure(name, "at most 256 bytes") }
+        return text
+    }
+
     func bool(_ name: StaticString, default fallback: Bool? = nil) throws -> Bool {
         guard let field = node.present(name) else {
             if let fallback { return fallback }

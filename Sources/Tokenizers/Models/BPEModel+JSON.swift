@@ -3,12 +3,12 @@ extension BPEModel {
     init(_ node: JSONNode, at place: String) throws {
         let fields = try FieldReader(node, at: place)
         let vocabulary = try Vocabulary(object: node["vocab"], at: "\(place).vocab")
-        let prefix = Array((try fields.optionalString("continuing_subword_prefix") ?? "").utf8)
+        let prefix = Array((try fields.affix("continuing_subword_prefix") ?? "").utf8)
         let merges = try Self.merges(
             node["merges"], vocabulary: vocabulary, prefixLength: prefix.count, at: "\(place).merges")
         self.init(vocabulary: vocabulary, merges: merges)
         subwordPrefix = prefix
-        wordSuffix = Array((try fields.optionalString("end_of_word_suffix") ?? "").utf8)
+        wordSuffix = Array((try fields.affix("end_of_word_suffix") ?? "").utf8)
         fusesUnknown = try fields.bool("fuse_unk", default: false)
         hasByteFallback = try fields.bool("byte_fallback", default: false)
         ignoresMerges = try fields.bool("ignore_merges", default: false)

@@ -29,14 +29,19 @@ struct WordPieceModel: Sendable {
     var unknownToken: String
     var prefix: [UInt8]
     var maximumScalars: Int
+    private let longestSpelling: Int
 
     init(_ node: JSONNode, at place: String) throws {
         let fields = try FieldReader(node, at: place)
         vocabulary = try Vocabulary(object: node["vocab"], at: "\(place).vocab")
         unknownToken = try fields.optionalString("unk_token") ?? "[UNK]"
         unknownID = vocabulary.id(unknownToken.utf8)
-        prefix = Array((try fields.optionalString("continuing_subword_prefix") ?? "##").utf8)
+        prefix = Array((try fields.affix("continuing_subword_prefix") ?? "##").utf8)
         maximumScalars = try fields.count("max_input_chars_per_word", default: 100)
+        longestSpelling =
+            (0..<vocabulary.idBound).lazy.map { [vocabulary] in
+                vocabulary.withSpelling($0) { $0.count }
+            }.max() ?? 0
     }
 
     func tokenize(_ piece: UnsafeBufferPointer<UInt8>, _ scratch: EncoderScratch) throws {
@@ -44,7 +49,9 @@ struct WordPieceModel: Sendable {
         let isTooLong = piece.reduce(0) { $0 + ($1 & 0xC0 != 0x80 ? 1 : 0) } > maximumScalars
         var start = 0
         while start < piece.count, !isTooLong {
-            var end = piece.count
+            // Nothing longer than the longest token can be found: words of any length take linear time.
+            var end = min(piece.count, start + longestSpelling)
+            while end < piece.count, end > start, piece[end] & 0xC0 == 0x80 { end -= 1 }
             var found: Int32?
             while start < end {
                 scratch.bytes.removeAll(keepingCapacity: true)

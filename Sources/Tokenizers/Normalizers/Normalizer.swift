@@ -13,9 +13,19 @@ indirect enum Normalizer: Sendable {
     case precompiled(PrecompiledMap)
     case sentencePiece(SentencePieceNormalizer)
 
+    /// - Throws: `TokenizerError`: `patternTooSlow`, or `cannotTruncate` where the text grows out of bounds.
     func normalize(_ text: inout AlignedText) throws {
+        try apply(to: &text, limit: AlignedText.largest(madeFrom: text.bytes.count))
+    }
+
+    private func apply(to text: inout AlignedText, limit: Int) throws {
+        try rewrite(&text, limit: limit)
+        try text.checkSize(limit)
+    }
+
+    private func rewrite(_ text: inout AlignedText, limit: Int) throws {
         switch self {
-        case .sequence(let steps): for step in steps { try step.normalize(&text) }
+        case .sequence(let steps): for step in steps { try step.apply(to: &text, limit: limit) }
         case .unicode(let composing, let compatibly):
             NormalizationTables.shared.normalize(&text, composing: composing, compatibly: compatibly)
         case .lowercase: Self.lowercase(&text)
@@ -26,7 +36,7 @@ indirect enum Normalizer: Sendable {
             text.filter { !UnicodeProperties.nmtRemoved.contains($0) }
             text.map { $0 != 0x20 && UnicodeProperties.nmtSpace.contains($0) ? [0x20] : nil }
         case .prepend(let prefix): text.prepend(prefix)
-        case .replace(let pattern, let content): try text.replace(pattern, with: content)
+        case .replace(let pattern, let content): try text.replace(pattern, with: content, limit: limit)
         case .bert(let bert): bert.normalize(&text)
         case .byteLevel: ByteAlphabet.encode(&text)
         case .precompiled(let map): map.normalize(&text)

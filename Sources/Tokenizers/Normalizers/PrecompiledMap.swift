@@ -2,6 +2,8 @@
 struct PrecompiledMap: Sendable {
     private let units: [UInt32]
     private let replacements: [UInt8]
+    /// Bytes; the longest in use has 33.
+    static let largestReplacement = 256
 
     init(base64: [UInt8], at place: String) throws {
         guard let bytes = Base64.decode(base64) else {
@@ -27,6 +29,10 @@ struct PrecompiledMap: Sendable {
         replacements = Array(bytes[(4 + size)...])
         guard String(validating: replacements, as: UTF8.self) != nil else {
             throw TokenizerError(.invalidField, "\(place): the charsmap's replacements are not UTF-8")
+        }
+        guard replacements.split(separator: 0).allSatisfy({ $0.count <= Self.largestReplacement }) else {
+            throw TokenizerError(
+                .invalidField, "\(place): a replacement of over \(Self.largestReplacement) bytes for one character")
         }
     }
 

@@ -80,7 +80,7 @@ struct Padding: Sendable {
     var isLeft: Bool
 
     /// More padding than this is taken for corruption.
-    static let maximumLength = 1 << 24
+    static let maximumLength = 1 << 20
 
     init(_ node: JSONNode, at place: String) throws {
         let fields = try FieldReader(node, at: place)

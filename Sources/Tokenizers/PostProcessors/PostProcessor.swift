@@ -135,7 +135,7 @@ extension PostProcessor {
         let fields = try FieldReader(node, at: place)
         func token(_ name: StaticString) throws -> SpecialToken {
             guard let parts = node[name]?.elements, parts.count == 2, let id = parts[1].int,
-                let narrow = Int32(exactly: id), let spelling = parts[0].string
+                let narrow = Int32(exactly: id), narrow >= 0, let spelling = parts[0].string
             else { throw fields.failure(name, "[token, id]") }
             return SpecialToken(id: narrow, spelling: spelling)
         }
@@ -167,7 +167,7 @@ extension PostProcessor {
             guard let name = JSONNode(document: fields.node.document, index: key).string else { return }
             let node = JSONNode(document: fields.node.document, index: value)
             let ids = node["ids"]?.elements.map { $0.int.flatMap { Int32(exactly: $0) } } ?? [nil]
-            guard ids.allSatisfy({ $0 != nil }) else {
+            guard ids.allSatisfy({ $0.map { $0 >= 0 } ?? false }) else {
                 throw TokenizerError(.invalidField, "\(fields.place).special_tokens.\(name).ids: expected ids")
             }
             let tokens = node["tokens"]?.elements.compactMap(\.string) ?? []
@@ -177,6 +177,14 @@ extension PostProcessor {
             specials[name] = (ids.compactMap(\.self), tokens)
         }
         func pieces(_ name: StaticString) throws -> [TemplatePiece] {
+            let pieces = try allPieces(name)
+            // Real templates have each text once. Thousands would make an encoding of gigabytes out of a line.
+            guard pieces.count(where: { $0.ids == nil }) <= 16,
+                pieces.reduce(0, { $0 + ($1.ids?.count ?? 0) }) <= 1 << 16
+            else { throw fields.failure(name, "at most 16 sequences and \(1 << 16) special tokens") }
+            return pieces
+        }
+        func allPieces(_ name: StaticString) throws -> [TemplatePiece] {
             try fields.array(name).map { node in
                 let special = node["SpecialToken"]
                 guard let body = special ?? node["Sequence"], let id = body["id"]?.string,

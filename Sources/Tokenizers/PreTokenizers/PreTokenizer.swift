@@ -17,8 +17,10 @@ indirect enum PreTokenizer: Sendable {
     func apply(to pieces: inout Pieces, keepsRawBytes: Bool = false) throws {
         switch self {
         case .sequence(let steps):
+            let limit = AlignedText.largest(madeFrom: pieces.text.bytes.count)
             for (index, step) in steps.enumerated() {
                 try step.apply(to: &pieces, keepsRawBytes: keepsRawBytes && index == steps.count - 1)
+                try pieces.text.checkSize(limit)
             }
         case .byteLevel(let addsPrefixSpace, let splitter):
             if addsPrefixSpace { pieces.rewrite { text, _ in if text.bytes.first != 0x20 { text.prepend([0x20]) } } }

@@ -40,6 +40,9 @@ struct PatternCompiler {
     private var setIndex: [[ClosedRange<UInt32>]: Int32] = [:]
 
     static let maximumSteps = 20_000
+    /// Nodes visited: a repetition of nothing makes no steps, and nested ones would be visited a thousandfold each.
+    private var visits = 0
+    static let maximumVisits = 10 * maximumSteps
 
     static func compile(_ node: PatternNode) throws -> PatternCompiler {
         var compiler = PatternCompiler()
@@ -66,6 +69,11 @@ struct PatternCompiler {
     private var here: Int32 { Int32(steps.count) }
 
     private mutating func emit(_ node: PatternNode) throws {
+        visits += 1
+        guard visits <= Self.maximumVisits else {
+            throw TokenizerError(
+                .invalidPattern, "a pattern whose repetitions come to over \(Self.maximumVisits) parts")
+        }
         switch node {
         case .empty: break
         case .set(let set): _ = try append(PatternStep(operation: .set, a: index(of: set)))

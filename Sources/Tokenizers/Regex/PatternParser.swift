@@ -12,6 +12,8 @@ struct PatternParser {
 
     static let maximumDepth = 100
     static let maximumRepeat = 1000
+    /// Quantifiers on one atom, each of which is a level of the tree.
+    static let maximumQuantifiers = 10
 
     init(_ pattern: String) {
         scalars = Array(pattern.unicodeScalars)
@@ -26,8 +28,9 @@ struct PatternParser {
 
     func failure(_ what: String) -> TokenizerError {
         var pattern = String.UnicodeScalarView()
-        pattern.append(contentsOf: scalars)
-        return TokenizerError(.invalidPattern, "\(what) at scalar \(position) of the pattern \(String(pattern))")
+        pattern.append(contentsOf: scalars.prefix(200))
+        let text = String(pattern) + (scalars.count > 200 ? "…" : "")
+        return TokenizerError(.invalidPattern, "\(what) at scalar \(position) of the pattern \(text)")
     }
 
     var peek: UnicodeScalar? { position < scalars.count ? scalars[position] : nil }
@@ -78,6 +81,7 @@ struct PatternParser {
 
     private mutating func parseQuantifiers(_ atom: PatternNode) throws -> PatternNode {
         var node = atom
+        var count = 0
         while let scalar = peek {
             var bounds: (minimum: Int, maximum: Int?)
             var isInterval = false
@@ -90,6 +94,10 @@ struct PatternParser {
                 bounds = interval
                 isInterval = true
             default: return node
+            }
+            count += 1
+            guard count <= Self.maximumQuantifiers else {
+                throw failure("more than \(Self.maximumQuantifiers) quantifiers on one another")
             }
             if !isInterval { position += 1 }
             if let maximum = bounds.maximum, maximum < bounds.minimum { throw failure("an interval upside down") }

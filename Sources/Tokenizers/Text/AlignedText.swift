@@ -121,6 +121,18 @@ struct AlignedText {
         if hasChanged { self = result }
     }
 
+    /// How large steps may make a text of `count` bytes: a file's replacements that double it, one after the other, must
+    /// not fill the memory. The widest step that real files have makes 33 bytes of 3.
+    static func largest(madeFrom count: Int) -> Int { 4096 + 32 * count }
+
+    func checkSize(_ limit: Int) throws {
+        guard bytes.count <= limit else {
+            throw TokenizerError(
+                .cannotTruncate,
+                "the tokenizer's own replacements make a text of over \(limit) bytes out of a short one")
+        }
+    }
+
     /// Puts `prefix` before the text, unless the text is empty. All of it comes from where the first scalar does.
     mutating func prepend(_ prefix: [UInt8]) {
         guard !bytes.isEmpty else { return }
@@ -131,12 +143,15 @@ struct AlignedText {
     }
 
     /// Puts `content` in the place of each match; it comes from where the match's last scalar does.
-    mutating func replace(_ pattern: TextPattern, with content: [UInt8]) throws {
+    ///
+    /// - Throws: `TokenizerError` (`cannotTruncate`) once the result would have more than `limit` bytes.
+    mutating func replace(_ pattern: TextPattern, with content: [UInt8], limit: Int = .max) throws {
         var result = AlignedText.empty(like: self)
         var lastEnd = 0
         try bytes.withUnsafeBufferPointer { text in
             try pattern.forEachMatch(in: text) { start, end in
                 result.append(self, lastEnd..<start)
+                try result.checkSize(limit - min(content.count, limit))
                 if end > 0 || !isTracked {
                     result.append(content, from: isTracked ? spans[end - 1] : Span(start: 0, end: 0))
                 } else {
