@@ -12,19 +12,14 @@ public struct PromptColumns: Hashable, Sendable {
 
     public init() {}
 
-    /// Makes a row of one line.
-    /// - Throws: `DatasetError.malformedRow`, or `.badColumn` that names the column.
-    public func row(_ line: UnsafeBufferPointer<UInt8>, origin: RowOrigin) throws -> PromptRow {
-        let value: JSONValue
-        do {
-            value = try JSONParser.parse(line)
-        } catch {
-            throw DatasetError(.malformedRow, "not JSON: \(error)", origin: origin)
-        }
-        guard case .object(let object) = value else {
-            throw DatasetError(.malformedRow, "the line is \(value.kind), not an object", origin: origin)
-        }
-        return try ColumnReader(columns: self, object: object, origin: origin).row()
+    /// The columns that rows are made of; a format that can leave columns unread need read no other.
+    var names: [String] { [prompt, dataSource, ability, rewardModel, extraInfo] }
+
+    /// Makes a row of an object.
+    /// - Throws: `DatasetError.badColumn` that names the column.
+    /// - Parameter isText: whether every value is text, as in CSV, so that a list of messages is the JSON of one.
+    public func row(_ object: JSONObject, origin: RowOrigin, isText: Bool = false) throws -> PromptRow {
+        try ColumnReader(columns: self, object: object, origin: origin, isText: isText).row()
     }
 }
 
@@ -32,9 +27,10 @@ private struct ColumnReader {
     let columns: PromptColumns
     let object: JSONObject
     let origin: RowOrigin
+    let isText: Bool
 
     func row() throws -> PromptRow {
-        let known = [columns.prompt, columns.dataSource, columns.ability, columns.rewardModel, columns.extraInfo]
+        let known = columns.names
         let (dataSource, prompt) = (try dataSource(), try prompt())
         let reward = try rewardModel()
         return PromptRow(
@@ -80,12 +76,24 @@ private struct ColumnReader {
         let column = columns.prompt
         switch present(column) {
         case nil: throw missing(column, in: object)
-        case .string(let text): return .text(text)
-        case .array(let turns):
-            if turns.isEmpty { throw bad(column, "is an empty list; it needs at least one message") }
-            return .messages(try turns.enumerated().map { try message($0.element, "\(column)[\($0.offset)]") })
+        case .string(let text): return try messagesInText(text) ?? .text(text)
+        case .array(let turns): return try messages(turns)
         case .some(let other): throw bad(column, "must be a list of messages or a string, is \(other.kind)")
         }
+    }
+
+    private func messages(_ turns: [JSONValue]) throws -> Prompt {
+        if turns.isEmpty { throw bad(columns.prompt, "is an empty list; it needs at least one message") }
+        return .messages(try turns.enumerated().map { try message($0.element, "\(columns.prompt)[\($0.offset)]") })
+    }
+
+    /// The messages that a text is the JSON of, as CSV has them, whose fields are all text; nil for any other text.
+    private func messagesInText(_ text: String) throws -> Prompt? {
+        guard isText, text.utf8.first == UInt8(ascii: "["), let value = try? JSONParser.parse(text),
+            case .array(let turns) = value, !turns.isEmpty,
+            turns.allSatisfy({ if case .object(let turn) = $0 { turn["role"] != nil } else { false } })
+        else { return nil }
+        return try messages(turns)
     }
 
     private func message(_ value: JSONValue, _ column: String) throws -> PromptMessage {
