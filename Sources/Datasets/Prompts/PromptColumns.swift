@@ -15,6 +15,14 @@ public struct PromptColumns: Hashable, Sendable {
     /// The columns that rows are made of; a format that can leave columns unread need read no other.
     var names: [String] { [prompt, dataSource, ability, rewardModel, extraInfo] }
 
+    /// The prompt alone, for a look at rows that may lack the rest; nil where it is missing or null.
+    /// - Throws: `DatasetError.badColumn` where it is neither text nor messages.
+    func prompt(_ object: JSONObject, origin: RowOrigin, isText: Bool) throws -> Prompt? {
+        guard let value = object[prompt], value != .null else { return nil }
+        if case .array(let turns) = value, turns.isEmpty { return nil }
+        return try ColumnReader(columns: self, object: object, origin: origin, isText: isText).prompt()
+    }
+
     /// Makes a row of an object.
     /// - Throws: `DatasetError.badColumn` that names the column.
     /// - Parameter isText: whether every value is text, as in CSV, so that a list of messages is the JSON of one.
@@ -72,7 +80,7 @@ private struct ColumnReader {
         return text
     }
 
-    private func prompt() throws -> Prompt {
+    func prompt() throws -> Prompt {
         let column = columns.prompt
         switch present(column) {
         case nil: throw missing(column, in: object)
