@@ -3,6 +3,7 @@ public import Config
 public import Datasets
 public import Flow
 import Foundation
+import OrderedCollections
 import Telemetry
 
 /// Rows of a dataset as the model's token ids: system turn and few-shot turns added, template rendered, length settled.

@@ -98,7 +98,8 @@ struct DataCommand: AsyncParsableCommand {
                     count = { prompt, _ in try text.tokens(prompt).count }
                 }
                 let statistics = try RecordStatistics(paths: paths, columns: columns, tokenCount: count)
-                let report = DataReport(files: paths, statistics: statistics, promptKey: promptKey, sourceKey: sourceKey)
+                let report = DataReport(
+                    files: paths, statistics: statistics, promptKey: promptKey, sourceKey: sourceKey)
                 Console.say(json ? report.json : report.text)
             }
         }
@@ -148,7 +149,8 @@ struct DataCommand: AsyncParsableCommand {
                     json
                         ? JSONValue.object(
                             JSONObject([
-                                .init(name: "rows", value: .number("\(rows)")), .init(name: "file", value: .string(output)),
+                                .init(name: "rows", value: .number("\(rows)")),
+                                .init(name: "file", value: .string(output)),
                             ])
                         ).text : "wrote \(rows) rows to \(output)")
             }

@@ -44,7 +44,8 @@ struct DataReport {
             if column.count < statistics.rows { notes += ", missing \(statistics.rows - column.count)" }
             lines.append("  \(column.name): \(notes)")
         }
-        lines.append("prompts ('\(promptKey)'): \(statistics.emptyPrompts) empty, \(statistics.duplicatePrompts) duplicates")
+        lines.append(
+            "prompts ('\(promptKey)'): \(statistics.emptyPrompts) empty, \(statistics.duplicatePrompts) duplicates")
         if let characters = statistics.characters { lines.append("  characters: \(Self.line(characters))") }
         if let tokens = statistics.tokens { lines.append("  tokens:     \(Self.line(tokens))") }
         if !statistics.sources.isEmpty {

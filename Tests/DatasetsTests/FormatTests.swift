@@ -42,14 +42,16 @@ import Testing
             #"""
             data_source,prompt,reward_model.ground_truth,reward_model.style,extra_info.index
             a,What is 1 + 1?,2,rule,0
-            b,"[{""role"": ""user"", ""content"": ""Two
-            lines?""}]",3,,
+            b,"[{""role"": ""user"", ""content"": ""Two\nlines?""},
+            {""role"": ""assistant"", ""content"": """"}]",3,,
             c,"[1] a text, [not] JSON",4,rule,2
             """#, "csv")
         let rows = try PromptFiles(paths: [file.path])
         #expect(try rows.row(at: 0).prompt == .text("What is 1 + 1?"))
         #expect(try rows.row(at: 0).extraInfo == JSONObject([.init(name: "index", value: .string("0"))]))
-        #expect(try rows.row(at: 1).prompt == .messages([.init(role: "user", content: "Two\nlines?")]))
+        #expect(
+            try rows.row(at: 1).prompt
+                == .messages([.init(role: "user", content: "Two\nlines?"), .init(role: "assistant", content: "")]))
         #expect(try rows.row(at: 1).rewardStyle == nil)
         #expect(try rows.row(at: 1).groundTruthText == "3")
         #expect(try rows.row(at: 2).prompt == .text("[1] a text, [not] JSON"))
@@ -59,14 +61,17 @@ import Testing
     /// Any fields, written by the rules and read again, through a read buffer's end too.
     @Test func whatIsWrittenIsRead() throws {
         var generator = SplitMix64(seed: 4)
-        let pieces = ["", "a", "\"", "\n", "\r\n", ",", "\t", "é🍎", String(repeating: "long ", count: 60_000), " ", "x\"\"y"]
+        let pieces = [
+            "", "a", "\"", "\n", "\r\n", ",", "\t", "é🍎", String(repeating: "long ", count: 60_000), " ", "x\"\"y",
+        ]
         let rows = (0..<300).map { _ in
             (0..<3).map { _ in
                 (0..<3).map { _ in pieces[Int(generator.next(below: UInt64(pieces.count)))] }.joined()
             }
         }
         for (ending, delimiter) in [("csv", ","), ("tsv", "\t")] {
-            let text = ["c0", "c1", "c2"].joined(separator: delimiter) + "\n"
+            let text =
+                ["c0", "c1", "c2"].joined(separator: delimiter) + "\n"
                 + rows.map { fields in
                     fields.map { "\"" + $0.replacingOccurrences(of: "\"", with: "\"\"") + "\"" }
                         .joined(separator: delimiter) + "\n"
@@ -107,7 +112,8 @@ import Testing
 
     @Test(arguments: [
         ("[{}", 1, "ends inside"), ("[{}\n{}]", 2, "missing"), ("[{}] x", 1, "after the end"), ("7", 1, "neither"),
-        ("", 1, "ends inside"), ("[{\"a\": \"x", 1, "ends inside"), ("[\n1]", 2, "a number"), ("[{},]", 1, "not JSON"),
+        ("", 1, "ends inside"), ("[{\"a\": \"x", 1, "ends inside"), ("[\n1]", 2, "a number"),
+        ("[{},]", 1, "a row is missing"), ("[{},,{}]", 1, "not JSON"),
         ("[\"s\"]", 1, "a string"), ("[{}\n,{a}]", 2, "not JSON"),
     ])
     func whatIsWrongIsNamedByLine(text: String, line: Int, message: String) throws {
@@ -119,7 +125,9 @@ import Testing
     }
 
     @Test func rowsAreReachedInAnyOrder() throws {
-        let rows = (0..<5000).map { #"{"data_source":"a","prompt":"row \#($0) [{\"}","reward_model":{"ground_truth":"\#($0)"}}"# }
+        let rows = (0..<5000).map {
+            #"{"data_source":"a","prompt":"row \#($0) [{\"}","reward_model":{"ground_truth":"\#($0)"}}"#
+        }
         let file = try TemporaryFile("[" + rows.joined(separator: ",\n") + "]", "json")
         let dataset = try PromptFiles(paths: [file.path])
         #expect(dataset.count == 5000)

@@ -50,7 +50,8 @@ enum ParquetSetUp {
 
     @Test func onlyWantedColumnsAreRead() throws {
         var first: JSONObject?
-        try RecordReader(path: Self.fixture("dapo.parquet")).forEach(columns: ["prompt", "ability", "absent"]) { row, _ in
+        try RecordReader(path: Self.fixture("dapo.parquet")).forEach(columns: ["prompt", "ability", "absent"]) {
+            row, _ in
             first = row
             return false
         }

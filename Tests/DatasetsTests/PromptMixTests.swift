@@ -57,7 +57,9 @@ private func mix(_ parts: [(count: Int, weight: Double)]) throws -> PromptMix {
     @Test func withoutShufflingPartsTakeTurnsAndRowsAreInOrder() throws {
         let mix = try mix([(4, 1), (4, 1)])
         #expect(mix.order(pass: 0, seed: 0, shuffles: false) == [0, 4, 1, 5, 2, 6, 3, 7])
-        let second = try PromptMix(parts: [.init(name: "a", rows: 0..<6, weight: 1), .init(name: "b", rows: 6..<8, weight: 1)])
+        let second = try PromptMix(parts: [
+            .init(name: "a", rows: 0..<6, weight: 1), .init(name: "b", rows: 6..<8, weight: 1),
+        ])
         #expect(second.order(pass: 0, seed: 0, shuffles: false) == [0, 6, 1, 7, 2, 6, 3, 7])
         #expect(second.order(pass: 1, seed: 0, shuffles: false) == [4, 6, 5, 7, 0, 6, 1, 7])
     }

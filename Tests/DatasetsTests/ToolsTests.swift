@@ -67,9 +67,10 @@ import Testing
 @Suite struct StatisticsTests {
     @Test func countsWhatThereIs() throws {
         let prompts = ["aa", "bbbb", "aa", "", "数数数"]
-        let text = prompts.enumerated().map { index, prompt in
-            #"{"data_source":"\#(index < 3 ? "x" : "y")","prompt":"\#(prompt)","n":\#(index % 2 == 0 ? "\(index)" : "null")}"#
-        }.joined(separator: "\n") + "\n" + #"{"data_source":"x","prompt":[{"role":"user","content":"aa"}],"n":1.5}"#
+        let text =
+            prompts.enumerated().map { index, prompt in
+                #"{"data_source":"\#(index < 3 ? "x" : "y")","prompt":"\#(prompt)","n":\#(index % 2 == 0 ? "\(index)" : "null")}"#
+            }.joined(separator: "\n") + "\n" + #"{"data_source":"x","prompt":[{"role":"user","content":"aa"}],"n":1.5}"#
         let file = try TemporaryFile(text)
         let statistics = try RecordStatistics(paths: [file.path]) { prompt, _ in
             switch prompt {
@@ -115,19 +116,22 @@ import Testing
 }
 
 @Suite struct JSONBytesTests {
-    @Test(arguments: [
-        (0, "1970-01-01"), (-1, "1969-12-31"), (19782, "2024-02-29"), (19783, "2024-03-01"), (-719_468, "0000-03-01"),
-        (11016, "2000-02-29"), (2_932_896, "9999-12-31"),
-    ] as [(Int64, String)])
+    @Test(
+        arguments: [
+            (0, "1970-01-01"), (-1, "1969-12-31"), (19782, "2024-02-29"), (19783, "2024-03-01"),
+            (-719_468, "0000-03-01"),
+            (11016, "2000-02-29"), (2_932_896, "9999-12-31"),
+        ] as [(Int64, String)])
     func dates(days: Int64, text: String) {
         var bytes = JSONBytes()
         bytes.append(date: days)
         #expect(String(decoding: bytes.bytes, as: UTF8.self) == "\"\(text)\"")
     }
 
-    @Test(arguments: [
-        (5, 0, "5"), (5, 2, "0.05"), (-5, 1, "-0.5"), (1234, 2, "12.34"), (0, 3, "0.000"), (-1200, 2, "-12.00"),
-    ] as [(Int128, Int, String)])
+    @Test(
+        arguments: [
+            (5, 0, "5"), (5, 2, "0.05"), (-5, 1, "-0.5"), (1234, 2, "12.34"), (0, 3, "0.000"), (-1200, 2, "-12.00"),
+        ] as [(Int128, Int, String)])
     func decimals(value: Int128, scale: Int, text: String) {
         var bytes = JSONBytes()
         bytes.append(decimal: value, scale: scale)

@@ -40,15 +40,19 @@ public struct DataSettings: Hashable, Sendable {
     init(_ section: inout SectionReader) {
         trainFiles = section.requiredStrings(
             "train_files", example: [Self.builtinArithmetic],
-            doc: "Prompts to train on: files with verl's columns (.parquet, .jsonl, .json, .csv, .tsv) or patterns such as "
+            doc:
+                "Prompts to train on: files with verl's columns (.parquet, .jsonl, .json, .csv, .tsv) or patterns such as "
                 + "data/*.parquet; or builtin:arithmetic.")
         trainWeights = section.numberList(
             "train_weights", in: .positive,
-            doc: "What share of the rows of an epoch comes from each of train_files, relative to the others; [] for every row "
+            doc:
+                "What share of the rows of an epoch comes from each of train_files, relative to the others; [] for every row "
                 + "once.")
         valFiles = section.strings(
             "val_files",
-            doc: "Prompts to measure by, never trained on: as train_files; builtin:arithmetic gives its held-out problems.")
+            doc:
+                "Prompts to measure by, never trained on: as train_files; builtin:arithmetic gives its held-out problems."
+        )
         trainBatchSize = section.int(
             "train_batch_size", default: 64, in: 1...1_048_576,
             doc: "Prompts a step; each is sampled rollout.n times.")

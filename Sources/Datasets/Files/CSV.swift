@@ -81,7 +81,8 @@ struct CSVHeader: Hashable, Sendable {
         paths = names.map { $0.split(separator: ".", omittingEmptySubsequences: false).map(String.init) }
         var seen: Set<[String]> = []
         for (name, path) in zip(names, paths) {
-            let isFree = seen.insert(path).inserted && !paths.contains { $0.count > path.count && $0.starts(with: path) }
+            let isFree =
+                seen.insert(path).inserted && !paths.contains { $0.count > path.count && $0.starts(with: path) }
             guard isFree, path.allSatisfy({ !$0.isEmpty }) else {
                 throw DatasetError(
                     .malformedRow, "the header names '\(name)' twice, or as a value and as an object", origin: origin)

@@ -82,6 +82,8 @@ struct JSONArraySplitter: RecordSplitter {
                     line: line)
             }
         case .atFirst where byte == UInt8(ascii: "]"): place = .afterList
+        case .beforeElement where byte == UInt8(ascii: "]"):
+            throw SplitFailure(message: "a row is missing between ',' and ']'", line: line)
         case .atFirst, .beforeElement:
             start = position - 1
             elementLine = line

@@ -80,7 +80,9 @@ struct ArrowColumn {
         }
         // Null arrays have no bitmap; a count of 0 says that the bitmap may be absent.
         var validity: UnsafePointer<UInt8>?
-        if case .null = type {} else if case .dictionary = type {} else if array.n_buffers > 0 {
+        if case .null = type {
+        } else if case .dictionary = type {
+        } else if array.n_buffers > 0 {
             validity = try buffer(0)?.assumingMemoryBound(to: UInt8.self)
         }
         self.validity = validity

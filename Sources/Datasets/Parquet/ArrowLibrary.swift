@@ -68,7 +68,8 @@ public struct ArrowLibrary: Sendable {
         }
         let bridges = (beside + setUp).map { "\($0)/libfledge-parquet.so." }
         guard let bridge = bridges.map({ $0 + soVersion }).first(where: { access($0, R_OK) == 0 }) else {
-            let built = bridges.flatMap { prefix in FilePattern.matches(prefix + "*").map { $0.dropFirst(prefix.count) } }
+            let built = bridges.flatMap { prefix in FilePattern.matches(prefix + "*").map { $0.dropFirst(prefix.count) }
+            }
             let message =
                 built.isEmpty
                 ? "Fledge's Parquet reader was not built: run scripts/setup --parquet"
@@ -119,7 +120,8 @@ public struct ArrowLibrary: Sendable {
         version = String(cString: api.pointee.loaded()!)
         guard built.prefix(while: { $0 != "." }) == version.prefix(while: { $0 != "." }) else {
             throw DatasetError(
-                .arrowMissing, "'\(place.bridge)' was built for Arrow \(built), and '\(place.pyarrow)' is \(version): run "
+                .arrowMissing,
+                "'\(place.bridge)' was built for Arrow \(built), and '\(place.pyarrow)' is \(version): run "
                     + "FLEDGE_ARROW=\(place.pyarrow) scripts/setup --parquet")
         }
         self.api = api

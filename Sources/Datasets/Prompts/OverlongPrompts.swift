@@ -72,7 +72,9 @@ public struct OverlongPrompts: Hashable, Sendable {
                     : "all \(source.count) prompts have more than \(maximumTokens) tokens (the longest has "
                         + "\(longest)); raise data.max_prompt_length")
         }
-        return Filtered(source: PromptSubset(of: source, indices: kept), dropped: dropped, cut: overlong.count - dropped.count, longest: longest)
+        return Filtered(
+            source: PromptSubset(of: source, indices: kept), dropped: dropped, cut: overlong.count - dropped.count,
+            longest: longest)
     }
 
     /// A prompt's tokens, cut to the allowed length under `.truncate`.

@@ -44,7 +44,8 @@ public struct PromptLoader: Sendable {
     ///     the same size, and not in validation.
     /// - Throws: `DatasetError.empty` when a pass would have no batch, `.badSetting` for a batch size under 1.
     public init(
-        source: any PromptSource, mix: PromptMix? = nil, batchSize: Int, seed: UInt64, shuffles: Bool = true, dropsLast: Bool = true,
+        source: any PromptSource, mix: PromptMix? = nil, batchSize: Int, seed: UInt64, shuffles: Bool = true,
+        dropsLast: Bool = true,
         epochs: Int? = nil
     ) throws {
         guard batchSize > 0 else {

@@ -47,7 +47,8 @@ public struct PromptMix: Hashable, Sendable {
         for index in byRemainder.prefix(max(0, count - quotas.reduce(0, +))) { quotas[index] += 1 }
         if let none = quotas.firstIndex(of: 0) {
             throw DatasetError(
-                .badSetting, "'\(parts[none].name)' has so little weight (\(parts[none].weight) of \(total)) that none of "
+                .badSetting,
+                "'\(parts[none].name)' has so little weight (\(parts[none].weight) of \(total)) that none of "
                     + "the \(count) rows of a pass would be its; give it more, or leave it out")
         }
         self.parts = parts

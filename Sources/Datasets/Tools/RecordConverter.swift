@@ -22,7 +22,8 @@ public enum RecordConverter {
     ) throws -> Int {
         guard let format = RecordFormat(extensionOf: output) else {
             throw DatasetError(
-                .badSetting, "'\(output)' does not say what to write: end it with .parquet, .jsonl, .json, .csv or .tsv")
+                .badSetting, "'\(output)' does not say what to write: end it with .parquet, .jsonl, .json, .csv or .tsv"
+            )
         }
         let input = RowStream(paths: paths, columns: columns, limit: limit)
         // A name of its own beside the result, so that two conversions at once cannot mix.
