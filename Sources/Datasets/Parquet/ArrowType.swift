@@ -36,8 +36,8 @@ indirect enum ArrowType {
         let format = try ArrowSchema.text(schema.format, path: path)
         func refuse(_ kind: String) -> DatasetError {
             DatasetError(
-                .badColumn, "holds \(kind), which has no form in JSON; leave the column out", origin: nil,
-                column: "\(path): \(column)")
+                .badColumn, "'\(path)' has \(kind) there, which has no form in JSON; leave the column out",
+                column: column)
         }
         guard depth < JSONParser.maximumDepth else { throw refuse("more than \(depth) levels of nesting") }
         func field(_ index: Int, _ name: String? = nil) throws -> Field {
