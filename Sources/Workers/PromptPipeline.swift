@@ -3,8 +3,8 @@ public import Config
 public import Datasets
 public import Flow
 import Foundation
-import OrderedCollections
-import Telemetry
+public import OrderedCollections
+public import Telemetry
 
 /// Rows of a dataset as the model's token ids: system turn and few-shot turns added, template rendered, length settled.
 public struct PromptEncoder: Sendable {
