@@ -38,6 +38,8 @@ import Testing
             #expect(try read.row(at: index).prompt == original.row(at: index).prompt)
             #expect(try read.row(at: index).groundTruthText == original.row(at: index).groundTruthText)
         }
+        // Messages stay messages on the way back, too.
+        #expect(try convert(csv, "csv", "jsonl").contains(#""prompt":[{"role":"user","content":"x, \"y\"\nz"}]"#))
         // Null is nothing, an empty text is quoted.
         #expect(csv.contains("1,0,,\"\"\n"))
     }

@@ -90,8 +90,8 @@ struct CSVHeader: Hashable, Sendable {
         }
     }
 
-    /// A record as an object of strings. A field that is empty and not in quotes is null. A list of messages in the
-    /// prompt's column is read by `PromptColumns`.
+    /// A record as an object of strings. A field that is empty and not in quotes is null; one that is the JSON of a list of
+    /// messages, which a prompt is and plain text hardly is by chance, is that list.
     func object(_ record: UnsafeBufferPointer<UInt8>, origin: RowOrigin) throws -> JSONObject {
         let fields = try Self.fields(record, delimiter: delimiter, origin: origin)
         guard fields.count == names.count else {
@@ -100,9 +100,17 @@ struct CSVHeader: Hashable, Sendable {
         }
         var object = JSONObject()
         for (path, field) in zip(paths, fields) {
-            object.set(path[...], to: field.map(JSONValue.string) ?? .null)
+            object.set(path[...], to: field.map(Self.value) ?? .null)
         }
         return object
+    }
+
+    private static func value(_ field: String) -> JSONValue {
+        guard field.utf8.first == UInt8(ascii: "["), let value = try? JSONParser.parse(field),
+            case .array(let turns) = value, !turns.isEmpty,
+            turns.allSatisfy({ if case .object(let turn) = $0 { turn["role"] != nil } else { false } })
+        else { return .string(field) }
+        return value
     }
 
     private static func fields(

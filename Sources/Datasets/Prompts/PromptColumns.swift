@@ -17,17 +17,16 @@ public struct PromptColumns: Hashable, Sendable {
 
     /// The prompt alone, for a look at rows that may lack the rest; nil where it is missing or null.
     /// - Throws: `DatasetError.badColumn` where it is neither text nor messages.
-    func prompt(_ object: JSONObject, origin: RowOrigin, isText: Bool) throws -> Prompt? {
+    func prompt(_ object: JSONObject, origin: RowOrigin) throws -> Prompt? {
         guard let value = object[prompt], value != .null else { return nil }
         if case .array(let turns) = value, turns.isEmpty { return nil }
-        return try ColumnReader(columns: self, object: object, origin: origin, isText: isText).prompt()
+        return try ColumnReader(columns: self, object: object, origin: origin).prompt()
     }
 
     /// Makes a row of an object.
     /// - Throws: `DatasetError.badColumn` that names the column.
-    /// - Parameter isText: whether every value is text, as in CSV, so that a list of messages is the JSON of one.
-    public func row(_ object: JSONObject, origin: RowOrigin, isText: Bool = false) throws -> PromptRow {
-        try ColumnReader(columns: self, object: object, origin: origin, isText: isText).row()
+    public func row(_ object: JSONObject, origin: RowOrigin) throws -> PromptRow {
+        try ColumnReader(columns: self, object: object, origin: origin).row()
     }
 }
 
@@ -35,7 +34,6 @@ private struct ColumnReader {
     let columns: PromptColumns
     let object: JSONObject
     let origin: RowOrigin
-    let isText: Bool
 
     func row() throws -> PromptRow {
         let known = columns.names
@@ -84,7 +82,7 @@ private struct ColumnReader {
         let column = columns.prompt
         switch present(column) {
         case nil: throw missing(column, in: object)
-        case .string(let text): return try messagesInText(text) ?? .text(text)
+        case .string(let text): return .text(text)
         case .array(let turns): return try messages(turns)
         case .some(let other): throw bad(column, "must be a list of messages or a string, is \(other.kind)")
         }
@@ -93,15 +91,6 @@ private struct ColumnReader {
     private func messages(_ turns: [JSONValue]) throws -> Prompt {
         if turns.isEmpty { throw bad(columns.prompt, "is an empty list; it needs at least one message") }
         return .messages(try turns.enumerated().map { try message($0.element, "\(columns.prompt)[\($0.offset)]") })
-    }
-
-    /// The messages that a text is the JSON of, as CSV has them, whose fields are all text; nil for any other text.
-    private func messagesInText(_ text: String) throws -> Prompt? {
-        guard isText, text.utf8.first == UInt8(ascii: "["), let value = try? JSONParser.parse(text),
-            case .array(let turns) = value, !turns.isEmpty,
-            turns.allSatisfy({ if case .object(let turn) = $0 { turn["role"] != nil } else { false } })
-        else { return nil }
-        return try messages(turns)
     }
 
     private func message(_ value: JSONValue, _ column: String) throws -> PromptMessage {

@@ -22,7 +22,7 @@ public struct PromptFiles: PromptSource {
             for name in file.columnsNotRead { others[name, default: 0] += file.count }
             let checked = try Parallel.map(file.count, grain: 256) { index in
                 let (object, digest) = try file.objectAndDigest(at: index)
-                let row = try columns.row(object, origin: file.origin(at: index), isText: file.isText)
+                let row = try columns.row(object, origin: file.origin(at: index))
                 return (digest: digest, others: row.otherColumns.members.map(\.name))
             }
             for row in checked {
@@ -50,11 +50,6 @@ public struct PromptFiles: PromptSource {
             if starts[middle] <= index { low = middle } else { high = middle }
         }
         let (file, place) = (files[low], index - starts[low])
-        return try columns.row(file.object(at: place), origin: file.origin(at: place), isText: file.isText)
+        return try columns.row(file.object(at: place), origin: file.origin(at: place))
     }
-}
-
-extension RecordFile {
-    /// Whether every value is text.
-    var isText: Bool { format.delimiter != nil }
 }

@@ -64,10 +64,9 @@ public struct RecordStatistics: Sendable {
         }
         for path in paths {
             let reader = try RecordReader(path: path)
-            let isText = reader.format.delimiter != nil
             try reader.forEach { object, origin in
                 add(object)
-                let prompt = try names.prompt(object, origin: origin, isText: isText)
+                let prompt = try names.prompt(object, origin: origin)
                 addPrompt(prompt)
                 if let prompt, tokenCount != nil {
                     block.append((prompt, origin))
