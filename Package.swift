@@ -63,6 +63,8 @@ let package = Package(
             ],
             linkerSettings: linkTorch),
         .target(name: "CNoICUData"),
+        // Only a header: scripts/setup --parquet builds shim/, which is opened at run time.
+        .target(name: "CArrow", exclude: ["shim"]),
         // Layer 1
         layer("TensorCore", ["CTorch"]),
         // Layer 1, torch-free
@@ -80,7 +82,7 @@ let package = Package(
         layer("RolloutEngine", ["TensorCore", "Models", "RolloutCore"]),
         layer("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),
         layer("Rewards", [subprocess, systemPackage, orderedCollections]),
-        layer("Datasets"),
+        layer("Datasets", ["CArrow"]),
         // Layer 5, torch-free
         layer("Flow", ["Telemetry", logging, orderedCollections]),
         // Layer 6

@@ -14,6 +14,7 @@ struct CrossChecks {
     func run() {
         checkBatches()
         checkLengths()
+        checkMix()
         checkArithmetic()
         checkPolicyLoss()
         checkKL()
@@ -49,6 +50,14 @@ struct CrossChecks {
             "a prompt of data.max_prompt_length = \(config.data.maxPromptLength) tokens with such a response would fit no "
                 + "micro-batch",
             remedy: "make actor.ppo_max_token_len_per_gpu at least \(longest)")
+    }
+
+    private func checkMix() {
+        let data = config.data
+        refuse(
+            !data.trainWeights.isEmpty && data.trainWeights.count != data.trainFiles.count, "data.train_weights",
+            "data.train_files", "\(data.trainWeights.count) weights for \(data.trainFiles.count) entries",
+            remedy: "give each entry of data.train_files a weight (a pattern is one entry), or none")
     }
 
     private func checkArithmetic() {

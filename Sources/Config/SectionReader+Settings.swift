@@ -44,6 +44,15 @@ extension SectionReader {
         }
     }
 
+    /// A list of numbers of any length; a number alone is a list of one.
+    mutating func numberList(_ key: String, in range: NumberRange, doc: String) -> [Double] {
+        let text = { (values: [Double]) in YAMLText.list(values.map(YAMLText.number)) }
+        return setting(key, .value([]), accepts: "a list, each \(range.description)", doc: doc, text: text) {
+            node throws(Misfit) in
+            try node.items { item throws(Misfit) in try item.number(in: range) }
+        }
+    }
+
     mutating func bool(_ key: String, default value: Bool, doc: String) -> Bool {
         setting(key, .value(value), accepts: "true or false", doc: doc, text: { "\($0)" }) { node throws(Misfit) in
             try node.bool()

@@ -12,19 +12,21 @@ public struct PromptColumns: Hashable, Sendable {
 
     public init() {}
 
-    /// Makes a row of one line.
-    /// - Throws: `DatasetError.malformedRow`, or `.badColumn` that names the column.
-    public func row(_ line: UnsafeBufferPointer<UInt8>, origin: RowOrigin) throws -> PromptRow {
-        let value: JSONValue
-        do {
-            value = try JSONParser.parse(line)
-        } catch {
-            throw DatasetError(.malformedRow, "not JSON: \(error)", origin: origin)
-        }
-        guard case .object(let object) = value else {
-            throw DatasetError(.malformedRow, "the line is \(value.kind), not an object", origin: origin)
-        }
-        return try ColumnReader(columns: self, object: object, origin: origin).row()
+    /// The columns that rows are made of; a format that can leave columns unread need read no other.
+    var names: [String] { [prompt, dataSource, ability, rewardModel, extraInfo] }
+
+    /// The prompt alone, for a look at rows that may lack the rest; nil where it is missing or null.
+    /// - Throws: `DatasetError.badColumn` where it is neither text nor messages.
+    func prompt(_ object: JSONObject, origin: RowOrigin) throws -> Prompt? {
+        guard let value = object[prompt], value != .null else { return nil }
+        if case .array(let turns) = value, turns.isEmpty { return nil }
+        return try ColumnReader(columns: self, object: object, origin: origin).prompt()
+    }
+
+    /// Makes a row of an object.
+    /// - Throws: `DatasetError.badColumn` that names the column.
+    public func row(_ object: JSONObject, origin: RowOrigin) throws -> PromptRow {
+        try ColumnReader(columns: self, object: object, origin: origin).row()
     }
 }
 
@@ -34,7 +36,7 @@ private struct ColumnReader {
     let origin: RowOrigin
 
     func row() throws -> PromptRow {
-        let known = [columns.prompt, columns.dataSource, columns.ability, columns.rewardModel, columns.extraInfo]
+        let known = columns.names
         let (dataSource, prompt) = (try dataSource(), try prompt())
         let reward = try rewardModel()
         return PromptRow(
@@ -76,16 +78,19 @@ private struct ColumnReader {
         return text
     }
 
-    private func prompt() throws -> Prompt {
+    func prompt() throws -> Prompt {
         let column = columns.prompt
         switch present(column) {
         case nil: throw missing(column, in: object)
         case .string(let text): return .text(text)
-        case .array(let turns):
-            if turns.isEmpty { throw bad(column, "is an empty list; it needs at least one message") }
-            return .messages(try turns.enumerated().map { try message($0.element, "\(column)[\($0.offset)]") })
+        case .array(let turns): return try messages(turns)
         case .some(let other): throw bad(column, "must be a list of messages or a string, is \(other.kind)")
         }
+    }
+
+    private func messages(_ turns: [JSONValue]) throws -> Prompt {
+        if turns.isEmpty { throw bad(columns.prompt, "is an empty list; it needs at least one message") }
+        return .messages(try turns.enumerated().map { try message($0.element, "\(columns.prompt)[\($0.offset)]") })
     }
 
     private func message(_ value: JSONValue, _ column: String) throws -> PromptMessage {

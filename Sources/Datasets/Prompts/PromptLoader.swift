@@ -10,6 +10,10 @@ public struct LoaderState: Hashable, Sendable, Codable {
     public var batchSize: Int
     public var shuffles: Bool
     public var dropsLast: Bool
+    /// How many rows of each part a pass has, where parts are mixed; nil where they are not.
+    public var mix: [Int]?
+    /// `PromptSource.fingerprint`, where the source has one.
+    public var fingerprint: UInt64?
 }
 
 /// Some rows of one pass.
@@ -24,6 +28,8 @@ public struct PromptBatch: Sendable {
 /// Hands out batches of rows, pass after pass, each pass in an order of its own that the seed decides.
 public struct PromptLoader: Sendable {
     public let source: any PromptSource
+    /// The shares of the source's parts; nil where each row comes once in a pass.
+    public let mix: PromptMix?
     /// Passes to make; nil is no end.
     public let epochs: Int?
     public private(set) var state: LoaderState
@@ -31,13 +37,15 @@ public struct PromptLoader: Sendable {
     private var orderEpoch: Int?
 
     /// - Parameters:
+    ///   - mix: the shares of the source's parts; nil for each row once in a pass.
     ///   - batchSize: rows in a batch (verl's `data.train_batch_size`).
     ///   - shuffles: whether each pass has its own order (verl's `data.shuffle`); else the source's.
     ///   - dropsLast: whether a last batch of fewer rows is left out. verl does so in training, so that every step has
     ///     the same size, and not in validation.
     /// - Throws: `DatasetError.empty` when a pass would have no batch, `.badSetting` for a batch size under 1.
     public init(
-        source: any PromptSource, batchSize: Int, seed: UInt64, shuffles: Bool = true, dropsLast: Bool = true,
+        source: any PromptSource, mix: PromptMix? = nil, batchSize: Int, seed: UInt64, shuffles: Bool = true,
+        dropsLast: Bool = true,
         epochs: Int? = nil
     ) throws {
         guard batchSize > 0 else {
@@ -50,10 +58,11 @@ public struct PromptLoader: Sendable {
                 "\(source.count) rows make no full batch of \(batchSize); lower data.train_batch_size or add rows")
         }
         self.source = source
+        self.mix = mix
         self.epochs = epochs
         state = LoaderState(
             seed: seed, epoch: 0, position: 0, rowCount: source.count, batchSize: batchSize, shuffles: shuffles,
-            dropsLast: dropsLast)
+            dropsLast: dropsLast, mix: mix?.quotas, fingerprint: source.fingerprint)
     }
 
     /// Goes on where `saved` was taken.
@@ -62,12 +71,14 @@ public struct PromptLoader: Sendable {
         var expected = state
         expected.epoch = saved.epoch
         expected.position = saved.position
+        // A position that was saved before there were fingerprints has none.
+        if saved.fingerprint == nil { expected.fingerprint = nil }
         guard saved == expected, saved.epoch >= 0, (0...saved.rowCount).contains(saved.position) else {
             throw DatasetError(
                 .stateMismatch,
                 "the saved position \(saved) is not one of this loader, \(state); use the run's own data settings")
         }
-        state = saved
+        (state.epoch, state.position) = (saved.epoch, saved.position)
     }
 
     /// Batches in a pass.
@@ -84,7 +95,7 @@ public struct PromptLoader: Sendable {
         if let epochs, epoch >= epochs { return nil }
         if orderEpoch != epoch { arrange(epoch) }
         let end = min(source.count, position + state.batchSize)
-        let indices = (position..<end).map { state.shuffles ? Int(order[$0]) : $0 }
+        let indices = (position..<end).map { order.isEmpty ? $0 : Int(order[$0]) }
         let rows = try indices.map { try source.row(at: $0) }
         (state.epoch, state.position) = (epoch, end)
         return PromptBatch(epoch: epoch, indices: indices, rows: rows)
@@ -92,6 +103,10 @@ public struct PromptLoader: Sendable {
 
     private mutating func arrange(_ epoch: Int) {
         orderEpoch = epoch
+        if let mix {
+            order = mix.order(pass: epoch, seed: state.seed, shuffles: state.shuffles)
+            return
+        }
         guard state.shuffles else { return }
         var generator = SplitMix64(seed: state.seed, part: UInt64(epoch))
         order = generator.permutation(count: source.count)

@@ -33,35 +33,37 @@ public struct OverlongPrompts: Hashable, Sendable {
         public let source: PromptSubset
         /// Where the rows that were left out come from.
         public let dropped: [RowOrigin]
+        /// How many of the rows that are left will be cut.
+        public let cut: Int
         /// The longest prompt seen, in tokens.
         public let longest: Int
     }
 
     /// Leaves out the rows that are too long under `.filter`; under `.error` refuses them; else keeps all rows, to be
-    /// cut by `fit`.
+    /// cut by `fit`. Rows are read and measured on all cores.
     /// - Parameter tokenCount: tokens of a row's prompt, as rendered and encoded for the model.
-    /// - Throws: `DatasetError.promptTooLong` under `.error`, `.empty` when no row is left, and what `tokenCount` throws.
+    /// - Throws: `DatasetError.promptTooLong` under `.error`, `.empty` when no row is left, and what `tokenCount` throws;
+    ///   of several errors the first row's.
     public func filter(
-        _ source: any PromptSource, tokenCount: (PromptRow) throws -> Int
+        _ source: any PromptSource, tokenCount: @Sendable (PromptRow) throws -> Int
     ) throws -> Filtered {
         try checkLimit()
-        var kept: [Int] = []
-        var dropped: [RowOrigin] = []
-        var longest = 0
-        for index in 0..<source.count {
+        let refuses = policy == .error
+        let measured = try Parallel.map(source.count, grain: 32) { index in
             let row = try source.row(at: index)
             let tokens = try tokenCount(row)
-            longest = max(longest, tokens)
-            if tokens <= maximumTokens {
-                kept.append(index)
-                continue
-            }
-            switch policy {
-            case .filter: dropped.append(row.origin)
-            case .truncate: kept.append(index)
-            case .error: throw tooLong(tokens, origin: row.origin)
-            }
+            if tokens > maximumTokens, refuses { throw tooLong(tokens, origin: row.origin) }
+            return (tokens: tokens, origin: tokens > maximumTokens ? row.origin : nil)
         }
+        var kept: [Int] = []
+        var overlong: [RowOrigin] = []
+        var longest = 0
+        for (index, row) in measured.enumerated() {
+            longest = max(longest, row.tokens)
+            if let origin = row.origin { overlong.append(origin) }
+            if row.origin == nil || policy != .filter { kept.append(index) }
+        }
+        let dropped = policy == .filter ? overlong : []
         guard !kept.isEmpty else {
             throw DatasetError(
                 .empty,
@@ -70,7 +72,9 @@ public struct OverlongPrompts: Hashable, Sendable {
                     : "all \(source.count) prompts have more than \(maximumTokens) tokens (the longest has "
                         + "\(longest)); raise data.max_prompt_length")
         }
-        return Filtered(source: PromptSubset(of: source, indices: kept), dropped: dropped, longest: longest)
+        return Filtered(
+            source: PromptSubset(of: source, indices: kept), dropped: dropped, cut: overlong.count - dropped.count,
+            longest: longest)
     }
 
     /// A prompt's tokens, cut to the allowed length under `.truncate`.

@@ -2,7 +2,7 @@ import Datasets
 import Foundation
 import Testing
 
-@Suite struct JSONLinesDatasetTests {
+@Suite struct PromptFilesTests {
     private let good = #"{"data_source":"a","prompt":"p","reward_model":{"ground_truth":"1"}}"#
 
     @Test func readsVerlsColumns() throws {
@@ -60,7 +60,7 @@ import Testing
                     .joined(separator: "\n"))
         }
         let files = try [file(["a", "b"]), file(["c"]), file(["d", "e", "f"])]
-        let dataset = try JSONLinesDataset(paths: files.map(\.path))
+        let dataset = try PromptFiles(paths: files.map(\.path))
         #expect(try (0..<dataset.count).map { try dataset.row(at: $0).dataSource }.joined() == "abcdef")
         #expect(try dataset.row(at: 4).origin == RowOrigin(source: files[2].path, line: 2))
     }
@@ -110,9 +110,9 @@ import Testing
     }
 
     @Test func noFileAndMissingFilesAreErrors() throws {
-        #expect(try #require(throws: DatasetError.self) { try JSONLinesDataset(paths: []) }.code == .empty)
+        #expect(try #require(throws: DatasetError.self) { try PromptFiles(paths: []) }.code == .empty)
         for path in ["/nonexistent/rows.jsonl", "/"] {
-            let error = try #require(throws: DatasetError.self) { try JSONLinesDataset(paths: [path]) }
+            let error = try #require(throws: DatasetError.self) { try PromptFiles(paths: [path]) }
             #expect(error.code == .unreadable)
             #expect(error.message.contains(path))
         }

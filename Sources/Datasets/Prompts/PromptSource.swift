@@ -1,10 +1,17 @@
 /// Rows that can be read in any order, each as often as wanted, with the same answer each time.
 public protocol PromptSource: Sendable {
     var count: Int { get }
+    /// Tells these rows from others, so that a saved position is not taken for one in other data; nil where rows follow
+    /// from settings that are checked anyway.
+    var fingerprint: UInt64? { get }
 
     /// - Parameter index: in `0..<count`.
     /// - Throws: `DatasetError` when the row cannot be read or is not a valid one.
     func row(at index: Int) throws -> PromptRow
+}
+
+extension PromptSource {
+    public var fingerprint: UInt64? { nil }
 }
 
 /// Rows in memory.
@@ -29,6 +36,7 @@ public struct PromptSubset: PromptSource {
     }
 
     public var count: Int { indices.count }
+    public var fingerprint: UInt64? { base.fingerprint }
 
     public func row(at index: Int) throws -> PromptRow { try base.row(at: indices[index]) }
 }
