@@ -72,16 +72,19 @@ extension CommandSuites {
                 \.0)
             #expect(marked == [98, 99, Self.imEnd])
 
-            // A template that forgets what the assistant said before the last turn.
+            // A template that takes the thinking out of all turns but the last.
             let forgetful = """
-                {% for m in messages %}<|im_start|>{{ m.role }} {{ m.content if loop.last or m.role == 'user' else name }}\
+                {% for m in messages %}<|im_start|>{{ m.role }} {{ m.content if loop.last else m.content.split(mark)[-1] }}\
                 <|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant {% endif %}
                 """
             try workspace.write("forgetful.jinja", forgetful)
+            try workspace.write(
+                "thought.json",
+                #"[{"role":"user","content":"a"},{"role":"assistant","content":"b!x"},{"role":"user","content":"d"}]"#)
             let drifted = try json(
                 await workspace.fledge(
-                    "template", "model", "--messages", "talk.json", "--chat-template", "forgetful.jinja", "--set",
-                    "name=x", "--json"))
+                    "template", "model", "--messages", "thought.json", "--chat-template", "forgetful.jinja", "--set",
+                    "mark=!", "--json"))
             #expect(drifted["assistant_mask"] == .null)
             #expect(drifted["assistant_mask_refused"]?.string?.contains("rewrites earlier turns") == true)
             #expect(drifted["drift"]?["kind"]?.string == "the template rewrites earlier turns")
@@ -113,7 +116,7 @@ extension CommandSuites {
                 try JSONValue(parsing: Array($0.utf8), path: nil)
             }
             #expect(turns.map { $0["message"]?.string } == ["hello", "and you", "bye"])
-            var tokens = "<|user\nhello|".utf8.count + "<assistant\n".utf8.count
+            var tokens = "<user\nhello|".utf8.count + "<assistant\n".utf8.count
             for (turn, next) in zip(turns, ["and you", "bye", ""]) {
                 #expect(turn["prompt_tokens"]?.double == Double(tokens), "\(outcome)")
                 let ids = try #require(ints(turn["ids"]))
