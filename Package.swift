@@ -86,14 +86,16 @@ let package = Package(
             "Workers",
             [
                 "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Conversations", "Datasets", "Flow", "Models",
-                "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", logging,
+                "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine",
+                logging,
                 orderedCollections,
             ]),
         // Layer 8
         .executableTarget(
             name: "fledge",
             dependencies: [
-                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Conversations", "Datasets", "Flow",
+                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Conversations", "Datasets",
+                "Flow",
                 "Models", "Rewards",
                 "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
                 argumentParser, logging, orderedCollections,
@@ -104,7 +106,7 @@ let package = Package(
         tests("TensorCore", []),
         tests("ChatTemplates", [orderedCollections]),
         tests("Tokenizers", []),
-        tests("Conversations", ["ChatTemplates", "Tokenizers"]),
+        tests("Conversations", ["ChatTemplates", "Tokenizers"], resources: [.copy("Fixtures")]),
         tests("Telemetry", [orderedCollections]),
         tests("Config", []),
         tests("Checkpoints", ["TensorCore"]),

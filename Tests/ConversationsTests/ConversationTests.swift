@@ -180,6 +180,32 @@ import Tokenizers
     }
 }
 
+@Suite struct ReplayTests {
+    /// A conversation had elsewhere, as it would have been had here.
+    @Test func replaysEachReplyAsItsTemplateWritesIt() throws {
+        let talk: [ChatMessage] = [.user("a"), .assistant("one"), .user("b"), .assistant("two"), .user("c")]
+        let plain = try Conversation(replaying: talk, TinyChats.format(TinyChats.chatML))
+        #expect(try plain.drift() == nil)
+        #expect(plain.messages == talk && plain.awaitsReply && plain.turns.count == 5)
+        let thinking = try Conversation(replaying: talk, TinyChats.format(TinyChats.thinking))
+        #expect(try thinking.drift()?.kind == .rewritesHistory)
+        #expect(thinking.format.spell(thinking.tokens).contains("<think>\n\n</think>\n\none<|im_end|>"))
+    }
+
+    @Test func refusesWhatNobodySampled() throws {
+        let format = try TinyChats.format(TinyChats.chatML)
+        func code(_ messages: [ChatMessage]) -> ConversationError.Code? {
+            do { _ = try Conversation(replaying: messages, format) } catch {
+                return (error as? ConversationError)?.code
+            }
+            return nil
+        }
+        #expect(code([.assistant("one"), .user("a")]) == .order)
+        #expect(code([.user("a"), .assistant("one"), .assistant("two")]) == .order)
+        #expect(code([.user("a")]) == nil)
+    }
+}
+
 @Suite struct DriftTests {
     /// Qwen3's way: thinking goes once another question comes.
     @Test func namesRewrittenHistory() throws {
