@@ -71,6 +71,7 @@ let package = Package(
         layer("RolloutCore", [heap]),
         layer("ChatTemplates", [orderedCollections]),
         layer("Tokenizers", [orderedCollections]),
+        layer("Conversations", ["ChatTemplates", "Tokenizers"]),
         layer("Telemetry", [logging, orderedCollections]),
         layer("Config", [yams, orderedCollections]),
         // Layer 2
@@ -89,16 +90,18 @@ let package = Package(
         layer(
             "Workers",
             [
-                "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Datasets", "Flow", "Models", "Rewards",
-                "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", logging,
+                "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Conversations", "Datasets", "Flow", "Models",
+                "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine",
+                logging,
                 orderedCollections,
             ]),
         // Layer 8
         .executableTarget(
             name: "fledge",
             dependencies: [
-                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Datasets", "Flow", "Models",
-                "Rewards",
+                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Conversations", "Datasets",
+                "Flow",
+                "Models", "Rewards",
                 "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
                 argumentParser, logging, orderedCollections,
             ],
@@ -113,6 +116,7 @@ let package = Package(
         tests("TensorCore", []),
         tests("ChatTemplates", [orderedCollections]),
         tests("Tokenizers", []),
+        tests("Conversations", ["ChatTemplates", "Tokenizers"], resources: [.copy("Fixtures")]),
         tests("Telemetry", [orderedCollections]),
         tests("Config", []),
         tests("Checkpoints", ["TensorCore"]),

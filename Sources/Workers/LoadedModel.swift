@@ -1,5 +1,6 @@
 public import ChatTemplates
 public import Checkpoints
+public import Conversations
 import Foundation
 public import Models
 public import TensorCore
@@ -19,10 +20,23 @@ public struct TextProcessor: Sendable {
     /// Reads tokenizer and template beside a checkpoint's weights, or inside its GGUF file.
     /// - Parameter templatePath: a Jinja file in place of the checkpoint's own template.
     public init(_ source: ModelSource, templatePath: String? = nil) throws {
-        path = source.path
+        try self.init(path: source.path, gguf: source.gguf, templatePath: templatePath)
+    }
+
+    /// Reads tokenizer and template at `path` and leaves the weights alone: a folder may be without any.
+    public init(at path: String, templatePath: String? = nil) throws {
+        if FileManager.default.fileExists(atPath: path + "/tokenizer.json") {
+            try self.init(path: path, gguf: nil, templatePath: templatePath)
+        } else {
+            try self.init(ModelSource.open(path), templatePath: templatePath)
+        }
+    }
+
+    private init(path: String, gguf: GGUFFile?, templatePath: String?) throws {
+        self.path = path
         var template: String?
         var specials: [String: TemplateValue] = [:]
-        if let file = source.gguf {
+        if let file = gguf {
             let metadata = try GGUFTokenizerMetadata(file)
             tokenizer = try Tokenizer(gguf: GGUFVocabulary(metadata))
             template = metadata.chatTemplate
@@ -35,7 +49,7 @@ public struct TextProcessor: Sendable {
             addsBOS = metadata.startsWithBOS
             bosID = metadata.bosID.map(Int32.init)
         } else {
-            let folder = try TokenizerFolder(URL(fileURLWithPath: source.path, isDirectory: true))
+            let folder = try TokenizerFolder(URL(fileURLWithPath: path, isDirectory: true))
             tokenizer = folder.tokenizer
             template = folder.config.chatTemplate
             endOfTurnIDs = Set(folder.endOfTurnIDs)
@@ -57,14 +71,29 @@ public struct TextProcessor: Sendable {
     /// A conversation as the model expects it, ending with what opens the assistant's turn.
     /// - Throws: ``WorkerError`` with code `noTemplate` when the checkpoint has no chat template.
     public func encode(_ messages: [ChatMessage]) throws -> [Int32] {
+        let text = try neededTemplate().render(messages, addGenerationPrompt: true, variables: specials).text
+        return try tokenizer.encode(text)
+    }
+
+    private func neededTemplate() throws -> ChatTemplate {
         guard let template else {
             throw WorkerError(
                 .noTemplate,
-                "\(path): the tokenizer has no chat template; give one with model.chat_template=FILE, or use plain-text prompts"
-            )
+                "\(path): the tokenizer has no chat template; give one with model.chat_template=FILE (--chat-template FILE "
+                    + "on the command line), or use plain-text prompts")
         }
-        let text = try template.render(messages, addGenerationPrompt: true, variables: specials).text
-        return try tokenizer.encode(text)
+        return template
+    }
+
+    /// How conversations with this checkpoint are written.
+    /// - Parameter variables: what the template reads beside the special tokens; they win over those.
+    /// - Throws: ``WorkerError`` with code `noTemplate` when the checkpoint has no chat template.
+    public func chatFormat(
+        tools: TemplateValue = .null, variables: [String: TemplateValue] = [:], parser: ReplyParser = .verbatim
+    ) throws -> ChatFormat {
+        try ChatFormat(
+            template: neededTemplate(), tokenizer: tokenizer, endOfTurnIDs: endOfTurnIDs,
+            variables: specials.merging(variables) { _, given in given }, tools: tools, parser: parser)
     }
 
     /// Plain text to go on from.

@@ -127,7 +127,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// One answer, token by token, as text; stops when `onText` gives false.
     public func stream(
         _ prompt: [Int32], _ settings: RolloutRequestSettings, onText: @escaping @Sendable (String) -> Bool
-    ) throws -> (tokens: Int, prompt: Int) {
+    ) throws -> StreamedAnswer {
         let parts = try loaded()
         var detokenizer = StreamingText(parts.text)
         let request = RolloutRequest(prompt: prompt, sampling: sampling(settings, seed: settings.seed))
@@ -139,8 +139,14 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         }
         let rest = detokenizer.flush()
         if !rest.isEmpty { _ = onText(rest) }
-        return (samples[0][0].tokens.count, prompt.count)
+        let sample = samples[0][0]
+        return StreamedAnswer(
+            promptTokens: prompt.count, tokens: sample.tokens, logProbs: sample.logProbs,
+            finishReason: sample.finishReason)
     }
+
+    /// The most tokens of a prompt with its answer.
+    public func contextLength() throws -> Int { try loaded().model.shape.maxPositions }
 
     private func sampling(_ settings: RolloutRequestSettings, seed: UInt64) -> SamplingParameters {
         SamplingParameters(

@@ -3,6 +3,7 @@ import ArgumentParser
 import ChatTemplates
 import Checkpoints
 import Config
+import Conversations
 import Datasets
 import Dispatch
 import Foundation
@@ -58,7 +59,7 @@ enum Failures {
         switch error {
         case is AlgorithmError, is ConfigError, is RewardError, is WorkerError, is ModelError,
             is TokenizerError,
-            is TemplateError, is RolloutError:
+            is TemplateError, is ConversationError, is RolloutError, is InputError:
             return ExitCode(2)
         case let error as DatasetError: return ExitCode(error.code == .diskFull ? 1 : 2)
         // A device that is not there was asked for by name.
