@@ -76,6 +76,7 @@ public struct TrainingRun: Sendable {
         let data = try DataSources(config)
         let worker = PolicyWorker(plan.policy)
         let text = try await worker.load()
+        if let summary = try await worker.adapterSummary() { log.info("\(summary)") }
         let prompts = try data.prepare(config, PromptEncoder(text: text, data: config.data), log)
         try folder.create()
         try await worker.prepare(plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints))

@@ -16,6 +16,9 @@ struct ModelOptions: ParsableArguments {
     @Option(help: "float32 or bfloat16; by default float32 on the CPU and bfloat16 on CUDA.")
     var dtype: String?
 
+    @Option(help: "A folder with a LoRA adapter in PEFT's format.", completion: .directory)
+    var adapter: String?
+
     @Option(help: "A Jinja file in place of the model's own chat template.", completion: .file())
     var chatTemplate: String?
 
@@ -33,6 +36,7 @@ struct ModelOptions: ParsableArguments {
             }
         var plan = PolicyWorker.Plan(modelPath: model, dtype: type, device: device)
         plan.templatePath = chatTemplate
+        plan.adapter = adapter.map { .folder($0, seed: 0) }
         return plan
     }
 }
