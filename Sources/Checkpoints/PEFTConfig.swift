@@ -87,7 +87,8 @@ public struct PEFTConfig: Sendable, Hashable {
 
     private static func names(_ config: ModelConfig, _ key: String) throws -> [String]? {
         guard config.value(key)?.stringValue == nil else {
-            throw Self.refusal(config, key, "a text is a regular expression to PEFT, which is not supported; list the names")
+            throw Self.refusal(
+                config, key, "a text is a regular expression to PEFT, which is not supported; list the names")
         }
         return try config.strings(key)
     }

@@ -260,7 +260,8 @@ extension ConfigNode {
             let name = try item.string()
             guard !name.isEmpty, name.utf8.allSatisfy({ $0.isLetterOrDigit || "._".utf8.contains($0) }) else {
                 throw Misfit(
-                    code: .notSupported, message: "\(item.summary) is no module's name; regular expressions are not supported",
+                    code: .notSupported,
+                    message: "\(item.summary) is no module's name; regular expressions are not supported",
                     remedy: "list names, as [q_proj, v_proj]", place: item.place)
             }
             return name

@@ -258,7 +258,6 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// What an adapter trains, in a sentence or two; nil without one.
     public func adapterSummary() throws -> String? { try loaded().model.adapterSummary }
 
-
     /// Runs `body` on the worker's thread with its model.
     func withModel<Result: Sendable>(
         _ body: @Sendable (any CausalLanguageModel, Device) throws -> Result

@@ -19,7 +19,8 @@ import Testing
         #expect(model.targetModules == ["q_proj", "layers.0.mlp.up_proj"] && model.excludeModules == ["v_proj"])
         let bare = try RunConfig(yaml: minimal, file: "recipe.yaml", overrides: ["model.target_modules=all-linear"])
         #expect(!bare.model.usesLoRA && bare.model.targetModules == nil && bare.model.excludeModules.isEmpty)
-        let null = minimal.replacing("path: model", with: "path: model\n  exclude_modules: null\n  lora_adapter_path: null")
+        let null = minimal.replacing(
+            "path: model", with: "path: model\n  exclude_modules: null\n  lora_adapter_path: null")
         #expect(try RunConfig(yaml: null, file: "recipe.yaml").model == bare.model)
         let config = try RunConfig(yaml: yaml, file: "recipe.yaml")
         #expect(try RunConfig(yaml: config.resolvedYAML(), file: "resolved.yaml") == config)
@@ -31,7 +32,8 @@ import Testing
         (["model.lora_rank=8", "model.target_modules=[]"], "empty"), (["model.lora_rank=-1"], "out of range"),
         (["model.lora_rank=8", "model.lora_dropout=1"], "out of range"),
         (["model.lora_rank=8", "model.lora_alpha=0"], "out of range"),
-        (["actor_rollout_ref.model.lora_rank=8"], "write model.lora_rank"), (["model.lora.rank=8"], "write model.lora_rank"),
+        (["actor_rollout_ref.model.lora_rank=8"], "write model.lora_rank"),
+        (["model.lora.rank=8"], "write model.lora_rank"),
         (["model.target_parameters=[x]"], "experts"),
     ])
     func whatMakesNoAdapterIsRefused(overrides: [String], message: String) throws {

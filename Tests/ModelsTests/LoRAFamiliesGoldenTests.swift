@@ -34,7 +34,9 @@ import Testing
         for parameter in lora.parameters { try parameter.tensor.setRequiresGrad() }
         try withGrad { try model.logits(ids).squared().mean().backward() }
         for parameter in lora.parameters {
-            #expect(try #require(try parameter.tensor.grad(), "\(parameter.name)").abs().max().item() > 0, "\(parameter.name)")
+            #expect(
+                try #require(try parameter.tensor.grad(), "\(parameter.name)").abs().max().item() > 0,
+                "\(parameter.name)")
         }
         for parameter in model.parameters { #expect(try parameter.tensor.grad() == nil) }
     }

@@ -87,7 +87,8 @@ func distance(_ a: Tensor, _ b: Tensor) throws -> Double {
             for (index, part) in adapter.parts.enumerated() {
                 rows.append(try Tensor.zeros([part.rows.lowerBound - filled, 16]))
                 rows.append(
-                    try b.narrowed(0, part.rowsInB).matmul(a.narrowed(0, index * 3..<index * 3 + 3)).multiplied(by: 7.0 / 3))
+                    try b.narrowed(0, part.rowsInB).matmul(a.narrowed(0, index * 3..<index * 3 + 3)).multiplied(
+                        by: 7.0 / 3))
                 filled = part.rows.upperBound
             }
             rows.append(try Tensor.zeros([projection.weight.size(0) - filled, 16]))
@@ -169,9 +170,10 @@ func distance(_ a: Tensor, _ b: Tensor) throws -> Double {
         }
         #expect(try modules(.modules(["q_proj"])) == (0...1).map { "model.layers.\($0).self_attn.q_proj" })
         #expect(try modules(.modules(["1.mlp.up_proj"])) == ["model.layers.1.mlp.up_proj"])
-        #expect(try modules(.modules(["up_proj", "q_proj"]), excluded: ["layers.0.mlp.up_proj", "q_proj"]) == [
-            "model.layers.1.mlp.up_proj"
-        ])
+        #expect(
+            try modules(.modules(["up_proj", "q_proj"]), excluded: ["layers.0.mlp.up_proj", "q_proj"]) == [
+                "model.layers.1.mlp.up_proj"
+            ])
         #expect(try modules(.allLinear, excluded: ["mlp.up_proj", "q_proj", "k_proj", "v_proj", "o_proj"]).count == 4)
     }
 

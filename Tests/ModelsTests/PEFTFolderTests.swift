@@ -61,7 +61,8 @@ import Testing
             for name in theirs.tensorNames {
                 #expect(try mine.tensor(named: name).equals(theirs.tensor(named: name)), "\(name)")
             }
-            let before = try PEFTConfig(folder: Self.fixtures + "/" + name), after = try PEFTConfig(folder: folder + "/saved")
+            let before = try PEFTConfig(folder: Self.fixtures + "/" + name),
+                after = try PEFTConfig(folder: folder + "/saved")
             #expect(Set(before.targetModules ?? []) == Set(after.targetModules ?? []))
             #expect(before.rank == after.rank && before.alpha == after.alpha && before.usesRSLoRA == after.usesRSLoRA)
             #expect(before.excludeModules == after.excludeModules)
@@ -76,15 +77,18 @@ import Testing
     // MARK: - Refusals
 
     @Test(arguments: [
-        ("use_dora", JSONValue.bool(true), "DoRA"), ("modules_to_save", .array([.string("lm_head")]), "modules trained whole"),
+        ("use_dora", JSONValue.bool(true), "DoRA"),
+        ("modules_to_save", .array([.string("lm_head")]), "modules trained whole"),
         ("layers_pattern", .string("layers"), "pattern"), ("layers_to_transform", .array([.int(0)]), "by number"),
         ("bias", .string("all"), "biases"), ("lora_bias", .bool(true), "biases"),
-        ("rank_pattern", .object(["q_proj": .int(2)]), "one rank"), ("alpha_pattern", .object(["q_proj": .int(2)]), "one alpha"),
+        ("rank_pattern", .object(["q_proj": .int(2)]), "one rank"),
+        ("alpha_pattern", .object(["q_proj": .int(2)]), "one alpha"),
         ("fan_in_fan_out", .bool(true), "transposed"), ("init_lora_weights", .string("pissa"), "base model"),
         ("target_parameters", .array([.string("experts.gate_up_proj")]), "experts"),
         ("peft_type", .string("IA3"), "kind LORA"), ("task_type", .string("SEQ_CLS"), "CAUSAL_LM"),
         ("target_modules", .string(".*_proj"), "regular expression"), ("target_modules", .null, "missing"),
-        ("r", .string("eight"), "integer"), ("r", .int(0), "not positive"), ("some_new_method", .bool(true), "not supported"),
+        ("r", .string("eight"), "integer"), ("r", .int(0), "not positive"),
+        ("some_new_method", .bool(true), "not supported"),
     ])
     func featuresThatAreNotSupportedAreNamed(key: String, value: JSONValue, message: String) throws {
         let error = try loadError(config: { $0[key] = value })
@@ -117,7 +121,8 @@ import Testing
     }
 
     func loadError(
-        config change: (inout JSONObject) -> Void = { _ in }, tensors edit: (inout [String: Tensor]) throws -> Void = { _ in }
+        config change: (inout JSONObject) -> Void = { _ in },
+        tensors edit: (inout [String: Tensor]) throws -> Void = { _ in }
     ) throws -> (any Error)? {
         let source = Self.fixtures + "/attention_rslora"
         return try inTemporaryFolder { folder in

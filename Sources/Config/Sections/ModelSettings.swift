@@ -46,7 +46,8 @@ public struct ModelSettings: Hashable, Sendable {
             "chat_template", doc: "A file with a Jinja chat template to use in place of the model's own.")
         loraRank = section.int(
             "lora_rank", default: 0, in: 0...65_536,
-            doc: "Train a low-rank adapter of this rank (LoRA) and leave the weights as they are; 0 trains the weights.")
+            doc: "Train a low-rank adapter of this rank (LoRA) and leave the weights as they are; 0 trains the weights."
+        )
         loraAlpha = section.number(
             "lora_alpha", default: 16, in: .positive, doc: "The adapter's product is scaled by lora_alpha / lora_rank.")
         loraDropout = section.number(
@@ -56,14 +57,19 @@ public struct ModelSettings: Hashable, Sendable {
             "lora_use_rslora", default: false, doc: "Scale by lora_alpha / √lora_rank instead (rsLoRA).")
         targetModules = section.targetModules(
             "target_modules",
-            doc: "The linear layers that get an adapter, by name or by the end of it, as [q_proj, v_proj]; all-linear is "
+            doc:
+                "The linear layers that get an adapter, by name or by the end of it, as [q_proj, v_proj]; all-linear is "
                 + "every one but the output head.")
         excludeModules = section.moduleNames("exclude_modules", doc: "Layers among those that get none.")
         loraAdapterPath = section.optionalString(
             "lora_adapter_path",
-            doc: "A folder in PEFT's format with an adapter to go on training; its adapter_config.json says all of the above.")
+            doc:
+                "A folder in PEFT's format with an adapter to go on training; its adapter_config.json says all of the above."
+        )
         loraMerge = section.bool(
             "lora_merge", default: false,
-            doc: "Sample from weights with the adapter folded in: faster, but in bfloat16 rounded otherwise than in training.")
+            doc:
+                "Sample from weights with the adapter folded in: faster, but in bfloat16 rounded otherwise than in training."
+        )
     }
 }

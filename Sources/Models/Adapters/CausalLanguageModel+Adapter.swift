@@ -22,7 +22,8 @@ extension CausalLanguageModel {
     }
 
     func addAdapter(
-        _ settings: LoRASettings, _ selection: AdapterSelection, weights: (_ name: String, _ shape: [Int]) throws -> Tensor
+        _ settings: LoRASettings, _ selection: AdapterSelection,
+        weights: (_ name: String, _ shape: [Int]) throws -> Tensor
     ) throws -> LoRA {
         guard adapter == nil else { throw ModelError(.adapter, "LoRA: the model has an adapter already") }
         let lora = LoRA(settings)

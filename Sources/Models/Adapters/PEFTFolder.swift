@@ -42,7 +42,8 @@ public struct PEFTFolder {
             let pickle = Self.weightsName + ".bin"
             guard (try? MappedFile(path: path + "/" + pickle)) != nil else { throw error }
             throw CheckpointError(
-                .pickle, path, "the adapter's weights are a Python pickle (\(pickle)), which can run any code when read",
+                .pickle, path,
+                "the adapter's weights are a Python pickle (\(pickle)), which can run any code when read",
                 remedy: "save it again with PEFT: save_pretrained(folder, safe_serialization=True)")
         }
     }
@@ -62,7 +63,8 @@ public struct PEFTFolder {
         }
         let missing = wanted.map(\.name).filter { !weights.contains($0) }
         guard missing.isEmpty else {
-            throw refuse("\(missing.count) tensors that the model and 'target_modules' ask for are missing: \(list(missing))")
+            throw refuse(
+                "\(missing.count) tensors that the model and 'target_modules' ask for are missing: \(list(missing))")
         }
         let names = Set(wanted.map(\.name))
         let extra = weights.tensorNames.filter { !names.contains($0) }
