@@ -222,8 +222,9 @@ func distance(_ a: Tensor, _ b: Tensor) throws -> Double {
             let ones = try Tensor.ones([200, 100])
             let dropped = try lora.training(step: 0, microBatch: 0) { try lora.dropped(ones, by: "a") }
             let values = Set(try dropped.values(Float.self))
-            #expect(values.count == 2 && values.contains(0) && abs((values.max() ?? 0) - 4 / 3) < 1e-6)
-            #expect(abs(try dropped.mean().item() - 1) < 0.02)
+            #expect(values == [0, 1])
+            #expect(abs(try dropped.mean().item() - 0.75) < 0.02)
+            #expect(lora.scale == 4 && lora.training(step: 0, microBatch: 0) { lora.scale } == 4 / 0.75)
             #expect(try lora.training(step: 0, microBatch: 0) { try !lora.dropped(ones, by: "b").equals(dropped) })
         }
     }

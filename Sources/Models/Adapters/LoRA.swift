@@ -45,12 +45,16 @@ public final class LoRA {
         return try body()
     }
 
-    /// `x` with a share of its elements zeroed and the others scaled up. One mask serves all parts of a fused projection.
+    /// What the product is scaled by now: with dropout, the inputs that are left make up for those that are not.
+    var scale: Double { dropoutSeed == nil ? settings.scale : settings.scale / (1 - settings.dropout) }
+
+    /// `x` with a share of its elements zeroed where dropout is on; ``scale`` makes up for it. One mask serves all parts of a
+    /// fused projection.
     func dropped(_ x: Tensor, by name: String) throws(TorchError) -> Tensor {
         guard let dropoutSeed else { return x }
         let generator = try RandomGenerator(seed: LoRASeed.mix(dropoutSeed, name), device: x.device)
         let kept = try Tensor.random(x.shape, generator: generator).greaterOrEqual(to: settings.dropout)
-        return try x.multiplied(by: kept.to(dtype: x.dtype).divided(by: 1 - settings.dropout))
+        return try x.multiplied(by: kept)
     }
 }
 

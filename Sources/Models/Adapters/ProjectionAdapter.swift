@@ -33,7 +33,7 @@ final class ProjectionAdapter {
     /// `product [.., N]`, of which nobody else holds the memory, plus `scale · dropout(x) · Aᵀ · Bᵀ` in the rows of each part.
     func added(to product: Tensor, input x: Tensor) throws(TorchError) -> Tensor {
         // Scaled where the tensor is smallest.
-        let down_TR = try lora.dropped(x, by: name).linear(down).multiplied(by: lora.settings.scale)
+        let down_TR = try lora.dropped(x, by: name).linear(down).multiplied(by: lora.scale)
         func rise(_ index: Int) throws(TorchError) -> Tensor {
             let part_TR = parts.count == 1 ? down_TR : try down_TR.narrowed(-1, rankRows(index))
             return try part_TR.linear(parts.count == 1 ? up : up.narrowed(0, parts[index].rowsInB))
