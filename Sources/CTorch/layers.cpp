@@ -119,8 +119,12 @@ int ct_rms_norm(ct_tensor x, ct_tensor weight, double eps, CT_RESULT) {
     return guarded(error, [&] {
         TORCH_CHECK(T(weight).dim() == 1 && T(weight).size(0) == T(x).size(-1), "RMSNorm: weight ", T(weight).sizes(),
                     " does not fit x ", T(x).sizes());
-        if (!on_cpu(T(x)) || !is_fused_type(T(x)) || T(x).scalar_type() != T(weight).scalar_type())
-            *out = wrap(at::rms_norm(T(x), T(weight).sizes(), T(weight), eps));
+        const bool same = T(x).scalar_type() == T(weight).scalar_type();
+        TORCH_CHECK(same || T(weight).scalar_type() == at::kFloat, "RMSNorm: a weight of ", T(weight).scalar_type(),
+                    " must be float32 or like x, which is ", T(x).scalar_type());
+        if (!on_cpu(T(x)) || !is_fused_type(T(x)))
+            *out = wrap(same ? at::rms_norm(T(x), T(weight).sizes(), T(weight), eps)
+                             : at::rms_norm(T(x).to(at::kFloat), T(weight).sizes(), T(weight), eps).to(T(x).scalar_type()));
         else if (needs_graph({T(x), T(weight)})) *out = wrap(RMSNorm::apply(T(x), T(weight), eps));
         else *out = wrap(rms_forward(T(x), T(weight), eps, nullptr));
     });

@@ -3,11 +3,18 @@ public import TensorCore
 /// Numbers that the engines need of any decoder, whatever its family.
 public struct ModelShape: Sendable, Hashable {
     public var vocabulary, hidden, layers, queryHeads, keyValueHeads, headDim: Int
+    /// Size of a value head; that of a key head but for latent attention.
+    public var valueHeadDim: Int
     /// The longest sequence that the checkpoint says it knows.
     public var maxPositions: Int
 
+    /// A length at which the rotary frequencies of a whole sequence change (LongRoPE): a sequence that is generated must not grow
+    /// across it, for its cached keys were rotated by the others. Nil where they never change.
+    public var rotarySwitch: Int?
+
     public init(
-        vocabulary: Int, hidden: Int, layers: Int, queryHeads: Int, keyValueHeads: Int, headDim: Int, maxPositions: Int
+        vocabulary: Int, hidden: Int, layers: Int, queryHeads: Int, keyValueHeads: Int, headDim: Int,
+        valueHeadDim: Int? = nil, maxPositions: Int, rotarySwitch: Int? = nil
     ) {
         self.vocabulary = vocabulary
         self.hidden = hidden
@@ -15,7 +22,9 @@ public struct ModelShape: Sendable, Hashable {
         self.queryHeads = queryHeads
         self.keyValueHeads = keyValueHeads
         self.headDim = headDim
+        self.valueHeadDim = valueHeadDim ?? headDim
         self.maxPositions = maxPositions
+        self.rotarySwitch = rotarySwitch
     }
 }
 
@@ -26,12 +35,15 @@ public protocol CausalLanguageModel: AnyObject {
     var parameters: [Parameter] { get }
     /// The output projection `[V, C]`; its weight is the input embedding itself where they are tied.
     var output: Projection { get }
+    /// What turns `output`'s products into logits.
+    var logitsTransform: LogitsTransform { get }
     /// Every weight that is multiplied with, the output among them.
     var projections: [Projection] { get }
     /// Whether layers are run again in backward instead of keeping their activations.
     var usesCheckpointing: Bool { get set }
 
-    /// Final normed hidden states `[T, C]` of `ids` (int64 `[T]`) at `positions` (int64 `[T]`); `output` turns them into logits.
+    /// Final normed hidden states `[T, C]` of `ids` (int64 `[T]`) at `positions` (int64 `[T]`); ``logits(_:)`` turns them into
+    /// logits.
     /// `observe` sees the input of the first layer (index 0), each layer's output, and the final norm's in place of the last.
     func hiddenStates(
         ids: Tensor, positions: Tensor, attention: any AttentionBackend, observe: ((Int, Tensor) -> Void)?
@@ -43,7 +55,20 @@ extension CausalLanguageModel {
         try hiddenStates(ids: ids, positions: positions, attention: attention, observe: nil)
     }
 
-    /// The weight of the output projection, `[V, C]`.
+    /// Logits `[T, V]` of hidden states `[T, C]`.
+    public func logits(_ hidden: Tensor) throws(TorchError) -> Tensor { try logitsTransform(output(hidden)) }
+
+    /// Log-probabilities of `targets` (int64 `[T]`) and entropies, both float32 `[T]`, after hidden states `[T, C]`: what the
+    /// log-softmax of ``logits(_:)`` over `temperature` gives, with no more than `chunk` rows of logits at a time.
+    public func tokenLogProbs(
+        hidden: Tensor, targets: Tensor, temperature: Double = 1, chunk: Int = 512
+    ) throws(TorchError) -> (logProbs: Tensor, entropies: Tensor) {
+        try Tensor.tokenLogProbs(
+            hidden: hidden, weight: head, targets: targets, temperature: temperature, transform: logitsTransform,
+            chunk: chunk)
+    }
+
+    /// The weight of the output projection, `[V, C]`. Its products are not logits where ``logitsTransform`` is not the identity.
     public var head: Tensor { output.weight }
 
     /// Lays the weights out for decoding about `rows` sequences on the CPU; does nothing on other devices. Call

@@ -1,13 +1,52 @@
 public import Checkpoints
 public import TensorCore
 
+/// What a family's file gives: how a checkpoint's settings become layers.
+protocol DecoderFamily: SendableMetatype {
+    /// Everything of the decoder but its head.
+    /// - Throws: `CheckpointError` for missing or mistyped keys, ``ModelError`` for settings that are not done here.
+    static func body(_ config: ModelConfig, _ builder: ParameterBuilder) throws -> DecoderBody
+    /// What stands between the output projection and the logits.
+    static func logits(_ config: ModelConfig) throws -> LogitsTransform
+    /// Whether the output projection is the embedding where `tie_word_embeddings` is absent.
+    static var tiesEmbeddings: Bool { get }
+}
+
+extension DecoderFamily {
+    static func logits(_ config: ModelConfig) throws -> LogitsTransform { .identity }
+    static var tiesEmbeddings: Bool { false }
+
+    static func languageModel(_ config: ModelConfig, _ builder: ParameterBuilder) throws -> DecoderModel {
+        try DecoderModel(
+            body(config, builder), builder,
+            tiedEmbeddings: config.bool("tie_word_embeddings", default: tiesEmbeddings), logits: logits(config))
+    }
+}
+
 /// The model families, by the first entry of a checkpoint's `architectures`. A new family is its file and one line here.
 public enum ModelRegistry {
     public typealias Make = @Sendable (ModelConfig, ParameterBuilder) throws -> any CausalLanguageModel
 
-    public static let families: [String: Make] = [
-        "LlamaForCausalLM": { try LlamaModel(LlamaConfig($0), $1) }
+    /// By the part of the architecture's name before `ForCausalLM`.
+    static let decoders: [String: any DecoderFamily.Type] = [
+        "Gemma2": Gemma2.self,
+        "Gemma3": Gemma3.self,
+        "Granite": Granite.self,
+        "Llama": Llama.self,
+        "Mistral": Mistral.self,
+        "Olmo2": OLMo2.self,
+        "Phi3": Phi3.self,
+        "Qwen2": Qwen2.self,
+        "Qwen3": Qwen3.self,
+        "SmolLM3": SmolLM3.self,
     ]
+
+    /// Language models by architecture.
+    public static let families: [String: Make] = Dictionary(
+        uniqueKeysWithValues: decoders.map { name, family in
+            let make: Make = { config, builder in try family.languageModel(config, builder) }
+            return (name + "ForCausalLM", make)
+        })
 
     /// The model of a checkpoint, its weights read and converted.
     /// - Throws: ``ModelError`` for a family that is not known, or weights that do not fit; `CheckpointError`.

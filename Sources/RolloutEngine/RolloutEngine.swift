@@ -105,7 +105,7 @@ public final class RolloutEngine {
         statistics.generatedTokens = run.generatedTokens
         statistics.decodeSteps = run.decodeSteps
         statistics.prefills = run.prefills
-        statistics.cacheBytes = cache.keys.reduce(0) { $0 + 2 * $1.byteCount }
+        statistics.cacheBytes = cache.byteCount
         return samples
     }
 
@@ -140,6 +140,13 @@ public final class RolloutEngine {
                     "request \(index): \(request.prompt.count) prompt + \(sampling.maxTokens) new tokens exceed the model's "
                         + "\(model.shape.maxPositions) positions; shorten the prompt or lower maxTokens")
             }
+            if let limit = model.shape.rotarySwitch, request.prompt.count <= limit, longest > limit {
+                throw RolloutError(
+                    .tooLong,
+                    "request \(index): \(request.prompt.count) prompt + \(sampling.maxTokens) new tokens cross \(limit), "
+                        + "where the model's rotary frequencies change for the whole sequence, its cached keys included; "
+                        + "lower maxTokens to \(limit - request.prompt.count)")
+            }
             if let bad = request.prompt.first(where: { $0 < 0 || $0 >= model.shape.vocabulary }) {
                 throw RolloutError(
                     .badRequest,
@@ -155,10 +162,7 @@ public final class RolloutEngine {
     private func cache(slots: Int) throws(TorchError) -> KeyValueCache {
         if let cache, cache.slotCount >= slots { return cache }
         cache = nil
-        let shape = model.shape
-        let made = try KeyValueCache(
-            layers: shape.layers, slots: slots, keyValueHeads: shape.keyValueHeads, headDim: shape.headDim,
-            dtype: model.dtype, device: model.device)
+        let made = try KeyValueCache(for: model, slots: slots)
         cache = made
         return made
     }

@@ -58,7 +58,7 @@ import Testing
     }
 
     @Test func settingsThatAreNotSupportedAreRefused() throws {
-        #expect(try loadError(config: { $0["hidden_act"] = .string("gelu") }) is ModelError)
+        #expect(try loadError(config: { $0["hidden_act"] = .string("gelu_magic") }) is ModelError)
         #expect(try loadError(config: { $0["rope_scaling"] = .object(["rope_type": .string("magic")]) }) is ModelError)
         #expect(try loadError(config: { $0["num_attention_heads"] = .int(0) }) is ModelError)
         #expect(try loadError(config: { $0["num_key_value_heads"] = .int(3) }) is ModelError)

@@ -65,7 +65,7 @@ import Testing
         for index in 0... where expected.tensors.contains("input_ids.\(index)") {
             let ids = try ids(expected.tensors.tensor(named: "input_ids.\(index)"))
             var states: [Int: Tensor] = [:]
-            let logits = try withNoGrad { try forward(model, ids) { states[$0] = $1 }.linear(model.head) }
+            let logits = try withNoGrad { try model.logits(forward(model, ids) { states[$0] = $1 }) }
             try expectClose(
                 logits, expected.tensors.tensor(named: "logits.\(index)"), expected.tolerance("logits"),
                 "logits \(index)")
@@ -97,9 +97,8 @@ import Testing
         try withGrad {
             let hidden = try model.hiddenStates(
                 ids: Tensor(packed), positions: Tensor(positions), attention: PackedAttention(segments: segments))
-            let (logProbs, _) = try Tensor.tokenLogProbs(
-                hidden: hidden.indexSelect(0, Tensor(predictors)), weight: model.head, targets: Tensor(targets),
-                chunk: 7)
+            let (logProbs, _) = try model.tokenLogProbs(
+                hidden: hidden.indexSelect(0, Tensor(predictors)), targets: Tensor(targets), chunk: 7)
             let loss = try logProbs.mean().negated()
             let wanted = try #require(expected.json["loss"] as? Double)
             let bound = try expected.tolerance("loss")
@@ -133,10 +132,7 @@ import Testing
         let model = try ModelRegistry.load(ModelSource.open(fixture.folder.path))
         let generate = try #require(expected.json["generate"] as? [String: Any])
         let prompt = try #require(generate["prompt"] as? [Int]), wanted = try #require(generate["tokens"] as? [Int])
-        let shape = model.shape, total = prompt.count + wanted.count
-        let cache = try KeyValueCache(
-            layers: shape.layers, slots: total, keyValueHeads: shape.keyValueHeads, headDim: shape.headDim,
-            dtype: .float32, device: .cpu)
+        let cache = try KeyValueCache(for: model, slots: prompt.count + wanted.count)
         var tokens: [Int] = []
         try withNoGrad {
             var hidden = try model.hiddenStates(
@@ -146,7 +142,7 @@ import Testing
                     slots: Tensor.arange(0..<prompt.count)))
             hidden = try hidden.narrowed(0, prompt.count - 1..<prompt.count)
             while true {
-                tokens.append(try hidden.linear(model.head).argmax(1).itemInt())
+                tokens.append(try model.logits(hidden).argmax(1).itemInt())
                 if tokens.count == wanted.count { break }
                 let position = prompt.count + tokens.count - 1
                 hidden = try model.hiddenStates(
