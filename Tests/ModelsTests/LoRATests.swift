@@ -29,10 +29,10 @@ extension CausalLanguageModel {
     }
 
     func logits(_ ids: [Int64]) throws -> Tensor {
-        try hiddenStates(
-            ids: Tensor(ids), positions: Tensor.arange(0..<ids.count),
-            attention: PackedAttention(segments: [PackedSegment(start: 0, length: ids.count)])
-        ).linear(head)
+        try logits(
+            hiddenStates(
+                ids: Tensor(ids), positions: Tensor.arange(0..<ids.count),
+                attention: PackedAttention(segments: [PackedSegment(start: 0, length: ids.count)])))
     }
 }
 

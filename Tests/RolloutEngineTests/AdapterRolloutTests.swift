@@ -35,10 +35,11 @@ import Testing
             for answer in answers {
                 let ids = (request.prompt + answer.tokens).map(Int64.init)
                 let logProbs = try withNoGrad {
-                    try model.hiddenStates(
-                        ids: Tensor(ids), positions: Tensor.arange(0..<ids.count),
-                        attention: PackedAttention(segments: [PackedSegment(start: 0, length: ids.count)])
-                    ).linear(model.head).logSoftmax(1)
+                    try model.logits(
+                        model.hiddenStates(
+                            ids: Tensor(ids), positions: Tensor.arange(0..<ids.count),
+                            attention: PackedAttention(segments: [PackedSegment(start: 0, length: ids.count)]))
+                    ).logSoftmax(1)
                 }
                 for (index, token) in answer.tokens.enumerated() {
                     let expected = try logProbs.selected(0, request.prompt.count + index - 1)
