@@ -21,10 +21,7 @@ extension CommandSuites {
             #expect(whole.exitCode == 0, "\(whole)")
             #expect(whole.errors.contains("LoRA of rank 4 on 14 modules"), "\(whole)")
             let metrics = try workspace.metrics(), history = try workspace.history()
-            // The adapter moves at every step, and the reference stays.
             #expect(Set(history.compactMap { $0["rollout/weight_digest"] }).count == Workspace.steps)
-            #expect(history[0]["actor/kl"] == 0 || abs(history[0]["actor/kl"] ?? 1) < 1e-3)
-            #expect(history.dropFirst().contains { ($0["actor/kl"] ?? 0) != 0 })
             try workspace.removeRun()
             var wasHit = false
             for _ in 1...20 where !wasHit {
@@ -90,7 +87,9 @@ extension CommandSuites {
         @Test func checkpointsOfAnotherKindAreRefused() async throws {
             let workspace = try Workspace()
             let short = ["trainer.total_training_steps=2"]
-            _ = try await workspace.train(settings(short))
+            // One optimizer step a batch and no dropout: at the first step the policy is the reference, below the adapter.
+            _ = try await workspace.train(settings(short + ["model.lora_dropout=0", "actor.ppo_mini_batch_size=4"]))
+            #expect(try workspace.history().map { $0["actor/kl"] == 0 } == [true, false])
             let full = try await workspace.train()
             #expect(full.exitCode == 2, "\(full)")
             for part in ["LoRA of rank 4", "all weights", "trainer.resume_mode=disable"] {
