@@ -44,6 +44,11 @@ extension CausalLanguageModel {
     }
 }
 
+extension Int {
+    /// Bytes as millions, to a tenth.
+    var roundedMegabytes: Double { (Double(self) / 1e5).rounded() / 10 }
+}
+
 extension SavedState {
     /// - Throws: ``WorkerError`` with code `badCheckpoint` when the checkpoint's adapter is not the model's.
     func check(adapter mine: LoRA?, _ folder: String) throws {

@@ -256,7 +256,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     }
 
     /// What an adapter trains, in a sentence or two; nil without one.
-    public func adapterSummary() throws -> String? { try loaded().model.adapterSummary }
+    public func adapterSummary() throws -> String? {
+        let optimizer = trainingParts?.trainer.optimizer
+        return try loaded().model.adapterSummary.map { summary in
+            summary + (optimizer.map { "; the optimizer keeps \($0.stateBytes.roundedMegabytes) MB" } ?? "")
+        }
+    }
 
     /// Runs `body` on the worker's thread with its model.
     func withModel<Result: Sendable>(
