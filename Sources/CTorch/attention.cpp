@@ -16,7 +16,8 @@ using Segments = std::vector<PackedSegment>;
 
 AttentionTerms read_terms(const ct_attention &raw, const Segments *segments) {
     TORCH_CHECK(std::isfinite(raw.scale) && raw.window >= 0 && raw.soft_cap >= 0 && std::isfinite(raw.soft_cap),
-                "attention: scale ", raw.scale, ", window ", raw.window, " and soft cap ", raw.soft_cap, " must be finite, the last two 0 or more");
+                "attention: scale ", raw.scale, ", window ", raw.window, " and soft cap ", raw.soft_cap,
+                " must be finite, the last two 0 or more");
     AttentionTerms terms{static_cast<float>(raw.scale), raw.window, static_cast<float>(raw.soft_cap)};
     if (terms.window == 0 || !segments) return terms;
     // A window that no sequence outgrows is none: the faster paths take it.
@@ -283,8 +284,8 @@ at::Tensor dense_soft_capped(const at::Tensor &q, const at::Tensor &k, const at:
         auto mask = distance >= 0;
         if (terms.window > 0) mask = mask.logical_and(distance < terms.window);
         auto heads = [](const std::vector<at::Tensor> &x) { return at::cat(x).transpose(0, 1); };
-        results[i] =
-            masked_attention(q.narrow(0, s.start, s.length).transpose(0, 1), heads(keys), heads(values), mask, terms).transpose(0, 1);
+        const auto own = q.narrow(0, s.start, s.length).transpose(0, 1);
+        results[i] = masked_attention(own, heads(keys), heads(values), mask, terms).transpose(0, 1);
         for (int32_t t = 0; t < s.length; ++t) order.push_back(s.start + t);
     }
     // Back from the segments' order to the tokens'.

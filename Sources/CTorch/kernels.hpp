@@ -34,7 +34,7 @@ struct HeadView {
 
 struct KernelTable {
     const char *name;
-    // y = x / rms(x) * w over rows; the weight is stored as x is, or as float32 [begin, end); inverse[row] = 1 / rms
+    // y = x / rms(x) * w over rows [begin, end), the weight stored as x is or as float32; inverse[row] = 1 / rms
     void (*rms_norm)(Rows x, const Rows &weight, Rows y, float *inverse, int64_t columns, float eps, int64_t begin,
                      int64_t end);
     // dx, and dw added into `dweight` (float32, one a thread)
@@ -56,7 +56,8 @@ struct KernelTable {
                       const AttentionTerms &terms, float *out, float *lse);
     // One head, all segments: dq written, dk and dv added
     void (*attention_backward)(const HeadView &head, const PackedSegment *segments, int64_t count,
-                               const AttentionTerms &terms, const float *out, const float *lse, const float *dout, float *dq, float *dk, float *dv);
+                               const AttentionTerms &terms, const float *out, const float *lse, const float *dout,
+                               float *dq, float *dk, float *dv);
     // (row, key-value head) pairs [begin, end); keys are head_dim wide, values and out value_dim
     void (*cached_attention)(Rows q, const void *keys, const void *values, Element element, const int32_t *slots,
                              int64_t slots_stride, const int32_t *lengths, int64_t query_heads, int64_t kv_heads,

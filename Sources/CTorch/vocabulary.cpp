@@ -204,8 +204,8 @@ int ct_token_log_probs(ct_tensor hidden, ct_tensor weight, ct_tensor targets, do
                         T(targets).size(0) == h.size(0) && T(targets).scalar_type() == at::kLong && temperature > 0 && chunk > 0 &&
                         scale > 0 && soft_cap >= 0,
                     "token log-probabilities: hidden ", h.sizes(), ", weight ", w.sizes(), ", targets ", T(targets).sizes(), " of ",
-                    T(targets).scalar_type(), ", temperature ", temperature, ", scale ", scale, ", soft cap ", soft_cap, ", chunk ", chunk,
-                    " do not fit");
+                    T(targets).scalar_type(), ", temperature ", temperature, ", scale ", scale, ", soft cap ", soft_cap,
+                    ", chunk ", chunk, " do not fit");
         TORCH_CHECK(!on_cpu(h) || is_fused_type(h), "token log-probabilities: hidden must be float32 or bfloat16, not ",
                     h.scalar_type());
         if (on_cpu(h) && h.size(0) > 0) {

@@ -83,7 +83,7 @@ public final class KeyValueCache {
     }
 
     /// A cache of `model`'s shape.
-    public convenience init(for model: any CausalLanguageModel, slots: Int) throws(TorchError) {
+    public convenience init(for model: any SequenceModel, slots: Int) throws(TorchError) {
         let shape = model.shape
         try self.init(
             layers: shape.layers, slots: slots, keyValueHeads: shape.keyValueHeads, headDim: shape.headDim,

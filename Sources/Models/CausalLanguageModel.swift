@@ -26,35 +26,40 @@ public struct ModelShape: Sendable, Hashable {
         self.maxPositions = maxPositions
         self.rotarySwitch = rotarySwitch
     }
+
+    /// Whether sequences of these lengths need different rotary frequencies, and so cannot share a prefix.
+    public func straddlesRotarySwitch(_ lengths: [Int]) -> Bool {
+        guard let rotarySwitch else { return false }
+        return lengths.contains { $0 <= rotarySwitch } && lengths.contains { $0 > rotarySwitch }
+    }
 }
 
-/// A decoder: token ids in, hidden states out. The same call serves packed training, prefill and cached decoding.
-public protocol CausalLanguageModel: AnyObject {
+/// A decoder without its head: token ids in, hidden states out. The same call serves packed training, prefill and cached decoding.
+public protocol SequenceModel: AnyObject {
     var shape: ModelShape { get }
-    /// Every parameter, in the model's order.
+    /// Every parameter, the head's included, in the model's order.
     var parameters: [Parameter] { get }
-    /// The output projection `[V, C]`; its weight is the input embedding itself where they are tied.
-    var output: Projection { get }
-    /// What turns `output`'s products into logits.
-    var logitsTransform: LogitsTransform { get }
-    /// Every weight that is multiplied with, the output among them.
+    /// Every weight that is multiplied with, the head among them.
     var projections: [Projection] { get }
     /// Whether layers are run again in backward instead of keeping their activations.
     var usesCheckpointing: Bool { get set }
 
-    /// Final normed hidden states `[T, C]` of `ids` (int64 `[T]`) at `positions` (int64 `[T]`); ``logits(_:)`` turns them into
-    /// logits.
+    /// Final normed hidden states `[T, C]` of `ids` (int64 `[T]`) at `positions` (int64 `[T]`).
     /// `observe` sees the input of the first layer (index 0), each layer's output, and the final norm's in place of the last.
     func hiddenStates(
         ids: Tensor, positions: Tensor, attention: any AttentionBackend, observe: ((Int, Tensor) -> Void)?
     ) throws -> Tensor
 }
 
-extension CausalLanguageModel {
-    public func hiddenStates(ids: Tensor, positions: Tensor, attention: any AttentionBackend) throws -> Tensor {
-        try hiddenStates(ids: ids, positions: positions, attention: attention, observe: nil)
-    }
+/// A decoder whose hidden states become logits over its vocabulary.
+public protocol CausalLanguageModel: SequenceModel {
+    /// The output projection `[V, C]`; its weight is the input embedding itself where they are tied.
+    var output: Projection { get }
+    /// What turns `output`'s products into logits.
+    var logitsTransform: LogitsTransform { get }
+}
 
+extension CausalLanguageModel {
     /// Logits `[T, V]` of hidden states `[T, C]`.
     public func logits(_ hidden: Tensor) throws(TorchError) -> Tensor { try logitsTransform(output(hidden)) }
 
@@ -70,6 +75,12 @@ extension CausalLanguageModel {
 
     /// The weight of the output projection, `[V, C]`. Its products are not logits where ``logitsTransform`` is not the identity.
     public var head: Tensor { output.weight }
+}
+
+extension SequenceModel {
+    public func hiddenStates(ids: Tensor, positions: Tensor, attention: any AttentionBackend) throws -> Tensor {
+        try hiddenStates(ids: ids, positions: positions, attention: attention, observe: nil)
+    }
 
     /// Lays the weights out for decoding about `rows` sequences on the CPU; does nothing on other devices. Call
     /// ``unpackProjections()`` before the weights change.

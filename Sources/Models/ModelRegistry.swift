@@ -48,6 +48,21 @@ public enum ModelRegistry {
             return (name + "ForCausalLM", make)
         })
 
+    /// Scoring models by architecture: reward models that score a whole sequence, value models that score every token.
+    static let scorers: [String: (any DecoderFamily.Type, ScoringModel.Reading)] = {
+        var all: [String: (any DecoderFamily.Type, ScoringModel.Reading)] = [:]
+        for (name, family) in decoders {
+            // Gemma 3's language model alone has a name of its own here.
+            let stem = name == "Gemma3" ? "Gemma3Text" : name
+            all[stem + "ForSequenceClassification"] = (family, .lastToken)
+            all[stem + "ForTokenClassification"] = (family, .everyToken)
+        }
+        return all
+    }()
+
+    /// The architectures that ``loadScoring(_:dtype:device:newHead:)`` knows, a language model with a new head apart.
+    public static var scoringArchitectures: [String] { scorers.keys.sorted() }
+
     /// The model of a checkpoint, its weights read and converted.
     /// - Throws: ``ModelError`` for a family that is not known, or weights that do not fit; `CheckpointError`.
     public static func load(
@@ -61,6 +76,38 @@ public enum ModelRegistry {
         }
         let weights = CheckpointWeights(source)
         return try make(source.config, ParameterBuilder(source: weights, dtype: dtype, device: device))
+    }
+
+    /// The reward or value model of a checkpoint (`…ForSequenceClassification`, `…ForTokenClassification`).
+    ///
+    /// - Parameter newHead: how to make the head where the checkpoint is a language model, as a critic's is at first. Without it
+    ///   such a checkpoint is refused: no head is made silently.
+    /// - Throws: ``ModelError``; `CheckpointError`.
+    public static func loadScoring(
+        _ source: ModelSource, dtype: DType = .float32, device: Device = .cpu, newHead: ScoringModel.NewHead? = nil
+    ) throws -> ScoringModel {
+        let builder = ParameterBuilder(source: CheckpointWeights(source), dtype: dtype, device: device)
+        if let (family, reading) = scorers[source.architecture] {
+            return try ScoringModel(
+                family.body(source.config, builder), builder, architecture: source.architecture, reading: reading,
+                labels: source.config.labelCount(),
+                hasBias: reading == .everyToken
+                    && source.config.bool("token_classification_bias", default: true))
+        }
+        let suffix = "ForCausalLM"
+        if let newHead, source.architecture.hasSuffix(suffix),
+            let family = decoders[String(source.architecture.dropLast(suffix.count))]
+        {
+            return try ScoringModel(
+                family.body(source.config, builder), builder,
+                stem: String(source.architecture.dropLast(suffix.count)), newHead: newHead)
+        }
+        let isLanguageModel = families[source.architecture] != nil
+        throw ModelError(
+            .unknownArchitecture,
+            "\(source.path): architecture '\(source.architecture)' has no score head"
+                + (isLanguageModel ? "; ask for a new head to make it a value model" : "")
+                + "; known are " + scorers.keys.sorted().joined(separator: ", "))
     }
 }
 

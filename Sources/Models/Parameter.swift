@@ -68,6 +68,13 @@ public final class ParameterBuilder {
         return tensor
     }
 
+    /// A parameter that no checkpoint holds.
+    func newParameter(_ name: String, _ tensor: Tensor) -> Tensor {
+        parameters.append(
+            Parameter(name: name, tensor: tensor, parts: [Parameter.Part(name: name, rows: 0..<tensor.size(0))]))
+        return tensor
+    }
+
     /// A weight, already a parameter, that inputs are multiplied with.
     public func projection(_ weight: Tensor, bias: Tensor? = nil) -> Projection {
         let parameter = parameters.last { $0.tensor.isSame(as: weight) }

@@ -152,7 +152,7 @@ public struct RotaryFrequencies: Sendable, Hashable {
     var switchLength: Int? { if case .longRope(let long) = scaling { long.originalLength } else { nil } }
 
     /// The frequencies of a whole sequence of `length` tokens.
-    func inverse(length: Int) -> [Float] {
+    public func inverse(length: Int) -> [Float] {
         guard let last = lastShortLength, length > last else { return inverse }
         switch scaling {
         case .dynamic(let factor, let original):

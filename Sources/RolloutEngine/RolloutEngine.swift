@@ -88,7 +88,9 @@ public final class RolloutEngine {
         let cache = try cache(slots: RolloutScheduler.slotsNeeded(requests, limits: limits))
         let run = GenerationRun(
             model: model, cache: cache, weightVersion: weightVersion,
-            scheduler: RolloutScheduler(requests: requests, limits: limits, slots: cache.slotCount),
+            scheduler: RolloutScheduler(
+                requests: requests, limits: limits, slots: cache.slotCount,
+                sharesPrefix: !model.shape.straddlesRotarySwitch(requests.map(\.prompt.count))),
             makeDetokenizer: makeDetokenizer, onToken: onToken)
         let samples = try withNoGrad {
             // On the CPU the weights' decoding layout takes the adapter in; elsewhere the weights do, for the call's time.

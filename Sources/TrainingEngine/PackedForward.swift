@@ -29,7 +29,8 @@ public struct PackedForward {
     }
 
     public func callAsFunction(_ sequences: [TrainingSequence]) throws -> ResponseOutputs {
-        let pack = Pack(sequences, sharesPrefixes: sharesPrefixes)
+        let straddles = model.shape.straddlesRotarySwitch(sequences.map { $0.prompt.count + $0.response.count - 1 })
+        let pack = Pack(sequences, sharesPrefixes: sharesPrefixes && !straddles)
         let device = model.device
         let hidden_TC = try model.hiddenStates(
             ids: Tensor(pack.ids, device: device), positions: Tensor(pack.positions, device: device),

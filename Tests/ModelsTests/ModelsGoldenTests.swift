@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import Models
+import OrderedCollections
 import TensorCore
 import TestSupport
 import Testing
@@ -153,5 +154,31 @@ import Testing
             }
         }
         #expect(tokens == wanted)
+    }
+
+    /// A model that is written back is the checkpoint it was read from, tensor by tensor and setting by setting.
+    @Test(arguments: Fixture.all) func anExportIsTheCheckpointAgain(fixture: Fixture) throws {
+        let source = try ModelSource.open(fixture.folder.path)
+        let dtype: DType = try source.config.optionalString("dtype") == "bfloat16" ? .bfloat16 : .float32
+        let model = try ModelRegistry.load(source, dtype: dtype)
+        let folder = NSTemporaryDirectory() + "fledge-golden-export-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        try HuggingFaceExporter.write(
+            tensors: model.namedTensors().map { ($0.name, try $0.tensor.contiguous()) }, config: source.config,
+            to: folder)
+        let back = try ModelSource.open(folder)
+        #expect(Set(back.tensorNames) == Set(source.tensorNames))
+        for name in source.tensorNames {
+            let (before, after) = (
+                try source.tensor(named: name, dtype: dtype), try back.tensor(named: name, dtype: dtype)
+            )
+            #expect(before.shape == after.shape, "\(name)")
+            #expect(
+                try before.to(dtype: .float32).subtracting(after.to(dtype: .float32)).abs().max().item() == 0, "\(name)"
+            )
+        }
+        for (key, value) in source.config.object where key != "dtype" && key != "torch_dtype" {
+            #expect(back.config.object[key] == value, "\(key)")
+        }
     }
 }

@@ -199,7 +199,8 @@ int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, c
 // no more than chunk x V logits exist at once; both results float32 [T]. logits = scale * hidden . weight^T with weight [V,C],
 // then, with a soft cap (0: none), cap * tanh(logits / cap).
 int ct_token_log_probs(ct_tensor hidden, ct_tensor weight, ct_tensor targets, double temperature, double scale,
-                       double soft_cap, int64_t chunk, bool want_entropy, ct_tensor *log_probs, ct_tensor *entropies, ct_message *error);
+                       double soft_cap, int64_t chunk, bool want_entropy, ct_tensor *log_probs, ct_tensor *entropies,
+                       ct_message *error);
 typedef struct {
     double temperature, top_p, min_p, uniform;
     int64_t top_k;
