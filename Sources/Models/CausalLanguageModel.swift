@@ -89,7 +89,7 @@ extension SequenceModel {
         for projection in projections { try projection.pack(rows: rows, merging: merging) }
     }
     public func unpackProjections() { for projection in projections { projection.unpack() } }
-    public var isPacked: Bool { output.isPacked }
+    public var isPacked: Bool { projections.contains(where: \.isPacked) }
 
     public var dtype: DType { parameters[0].tensor.dtype }
     public var device: Device { parameters[0].tensor.device }
