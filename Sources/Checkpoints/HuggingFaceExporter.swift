@@ -65,21 +65,32 @@ public enum HuggingFaceExporter {
         to folder: String, maxShardBytes: Int = SafetensorsWriter.defaultShardBytes,
         fileSystem: any FileSystem = POSIXFileSystem()
     ) throws {
+        let isTied = try config.bool("tie_word_embeddings", default: false)
+        let kept = tensors.filter { !(isTied && $0.name == "lm_head.weight") }
+        var config = config
+        if let dtype = kept.first?.tensor.dtype {
+            config.object["dtype"] = .string("\(dtype)")
+            if config.has("torch_dtype") { config.object["torch_dtype"] = .string("\(dtype)") }
+        }
+        try writeFolder(
+            tensors: kept, named: "model",
+            files: [CompanionFile(name: "config.json", bytes: Array(config.text.utf8))] + tokenizerFiles, to: folder,
+            maxShardBytes: maxShardBytes, fileSystem: fileSystem)
+    }
+
+    /// Writes safetensors under the base name `named`, and `files`, into a new folder, whole or not at all.
+    public static func writeFolder(
+        tensors: [(name: String, tensor: Tensor)], named: String, files: [CompanionFile], to folder: String,
+        maxShardBytes: Int = SafetensorsWriter.defaultShardBytes, fileSystem: any FileSystem = POSIXFileSystem()
+    ) throws {
         if pathExists(folder) {
             guard isDirectory(folder), try entries(of: folder).isEmpty else {
                 throw CheckpointError(
                     .duplicate, folder, "the folder to export to exists already", remedy: "name a new folder")
             }
         }
-        let isTied = try config.bool("tie_word_embeddings", default: false)
-        let kept = tensors.filter { !(isTied && $0.name == "lm_head.weight") }
-        let writer = try SafetensorsWriter(kept, maxShardBytes: maxShardBytes, fileSystem: fileSystem)
-        var config = config
-        if let dtype = kept.first?.tensor.dtype {
-            config.object["dtype"] = .string("\(dtype)")
-            if config.has("torch_dtype") { config.object["torch_dtype"] = .string("\(dtype)") }
-        }
-        let files = [CompanionFile(name: "config.json", bytes: Array(config.text.utf8))] + tokenizerFiles
+        let writer = try SafetensorsWriter(
+            tensors, baseName: named, maxShardBytes: maxShardBytes, fileSystem: fileSystem)
         for file in files where !isPlain(file.name) {
             throw CheckpointError(.unsafePath, folder, "'\(file.name)' is not a plain file name")
         }

@@ -99,10 +99,12 @@ extension SequenceModel {
 
     /// Lays the weights out for decoding about `rows` sequences on the CPU; does nothing on other devices. Call
     /// ``unpackProjections()`` before the weights change.
-    public func packProjections(rows: Int) throws(TorchError) {
-        for projection in projections { try projection.pack(rows: rows) }
+    /// - Parameter merging: lays an adapter's product in, so that it costs nothing more to decode with.
+    public func packProjections(rows: Int, merging: Bool = false) throws(TorchError) {
+        for projection in projections { try projection.pack(rows: rows, merging: merging) }
     }
     public func unpackProjections() { for projection in projections { projection.unpack() } }
+    public var isPacked: Bool { projections.contains(where: \.isPacked) }
 
     public var dtype: DType { parameters[0].tensor.dtype }
     public var device: Device { parameters[0].tensor.device }

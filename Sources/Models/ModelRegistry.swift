@@ -134,6 +134,8 @@ public struct ModelError: Error, Sendable, CustomStringConvertible {
         public static let unsupported = Code("unsupported")
         /// A tensor is missing, left over, or of another shape.
         public static let weights = Code("weights")
+        /// An adapter that does not fit the model, or cannot be made on it.
+        public static let adapter = Code("adapter")
     }
     public let code: Code
     public let message: String

@@ -181,7 +181,8 @@ public final class ParameterBuilder {
 
     /// A weight, already a parameter, that inputs are multiplied with.
     public func projection(_ weight: Tensor, bias: Tensor? = nil) -> Projection {
-        let projection = Projection(weight: weight, bias: bias)
+        let parameter = parameters.last { $0.tensor.isSame(as: weight) }
+        let projection = Projection(weight: weight, bias: bias, parameter: parameter)
         projections.append(projection)
         return projection
     }

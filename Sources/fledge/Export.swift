@@ -10,12 +10,16 @@ struct Export: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Write a model as a Hugging Face folder.",
         discussion: """
-            The folder holds config.json, safetensors and the tokenizer's files; `transformers` loads it. It is there whole or
-            not at all, and nothing is overwritten.
+            The folder holds config.json, safetensors and the tokenizer's files; `transformers` loads it. Of a run that trained
+            a LoRA adapter, or with --adapter, it holds the adapter alone in PEFT's format, or with --merge the whole model.
+            It is there whole or not at all, and nothing is overwritten.
 
             EXAMPLES
               fledge export --run runs/quickstart --to exported
               fledge export --model model.gguf --to folder --dtype bfloat16 --max-shard-size 2GB
+              fledge export --run runs/lora --to adapter
+              fledge export --run runs/lora --merge --to whole
+              fledge export --model DIR --adapter adapter --merge --to whole
             """)
 
     @Option(help: "The folder of a run: its newest checkpoint is exported.", completion: .directory)
@@ -34,8 +38,15 @@ struct Export: AsyncParsableCommand {
     @Option(help: "The most bytes of tensors in a file: 5GB, 500MB, 100000.")
     var maxShardSize = "5GB"
 
+    @Option(help: "With --model: a folder with a LoRA adapter in PEFT's format.", completion: .directory)
+    var adapter: String?
+
+    @Flag(help: "Add the LoRA adapter to the weights and write the whole model.")
+    var merge = false
+
     func validate() throws {
         if (run == nil) == (model == nil) { throw ValidationError("give one of --run and --model") }
+        if adapter != nil, model == nil { throw ValidationError("--adapter goes with --model") }
         if dtype != "auto", Self.types[dtype] == nil {
             throw ValidationError("--dtype '\(dtype)' is not auto, float32, bfloat16 or float16")
         }
@@ -60,11 +71,18 @@ struct Export: AsyncParsableCommand {
                 stored = try dtype == "auto" ? ModelSource.open(path).mainType ?? .float32 : .float32
             }
             let type = Self.types[dtype] ?? (Self.types.values.contains(stored) ? stored : .float32)
-            let worker = PolicyWorker(PolicyWorker.Plan(modelPath: path, dtype: type, device: .cpu))
+            var plan = PolicyWorker.Plan(modelPath: path, dtype: type, device: .cpu)
+            plan.adapter = adapter.map { .folder($0, seed: 0) }
+            let worker = PolicyWorker(plan)
             try await worker.load()
             if let folder { try await worker.loadWeights(checkpoints: folder.checkpoints) }
-            try await worker.export(to: to, maxShardBytes: ByteSize.parse(maxShardSize) ?? .max)
-            Console.say("wrote \(to) (\(type))")
+            let summary = try await worker.adapterSummary()
+            if merge, summary == nil {
+                throw WorkerError(.badSetting, "--merge: \(run ?? path) has no adapter; leave --merge out")
+            }
+            try await worker.export(
+                to: to, merging: merge, maxShardBytes: ByteSize.parse(maxShardSize) ?? .max)
+            Console.say("wrote \(summary != nil && !merge ? "the adapter to " : "")\(to) (\(type))")
         }
     }
 }

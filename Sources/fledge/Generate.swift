@@ -13,6 +13,9 @@ struct ComputeOptions: ParsableArguments {
     @Option(help: "float32 or bfloat16; by default float32 on the CPU and bfloat16 on CUDA.")
     var dtype: String?
 
+    @Option(help: "A folder with a LoRA adapter in PEFT's format.", completion: .directory)
+    var adapter: String?
+
     @Option(help: "A Jinja file in place of the model's own chat template.", completion: .file())
     var chatTemplate: String?
 
@@ -30,6 +33,7 @@ struct ComputeOptions: ParsableArguments {
             }
         var plan = PolicyWorker.Plan(modelPath: model, dtype: type, device: device)
         plan.templatePath = chatTemplate
+        plan.adapter = adapter.map { .folder($0, seed: 0) }
         return plan
     }
 }
