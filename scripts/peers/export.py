@@ -5,6 +5,7 @@ A family that Fledge does not know is listed as skipped, and fails the run under
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -192,13 +193,12 @@ def main():
         if not os.path.exists(source + "/config.json") or (only and json.load(open(source + "/config.json"))["model_type"] not in only):
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            # The golden folders hold expected.safetensors beside the model.
-            os.mkdir(scratch + "/source")
-            for file in os.listdir(source):
-                if not file.startswith("expected."):
-                    os.symlink(os.path.abspath(f"{source}/{file}"), f"{scratch}/source/{file}")
-            report[f"golden {name}"] = check(
-                options.fledge, scratch + "/source", scratch, os.path.exists(source + "/tokenizer.json"))
+            # The golden folders hold expected.safetensors beside the model, and no tokenizer.
+            shutil.copytree(source, scratch + "/source", ignore=shutil.ignore_patterns("expected.*"))
+            has_tokenizer = os.path.exists(source + "/tokenizer.json")
+            if not has_tokenizer:
+                tokenizer_files(scratch + "/source")
+            report[f"golden {name}"] = check(options.fledge, scratch + "/source", scratch, has_tokenizer)
     skipped = [name for name, faults in report.items() if faults is None]
     failed = {name: faults for name, faults in report.items() if faults}
     passed = [name for name, faults in report.items() if faults == []]
