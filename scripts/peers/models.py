@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of every dense family, with what transformers computes from them on the CPU in float32.
+"""Tiny random checkpoints of every family, with what transformers computes from them on the CPU in float32.
 
 Writes DIR/models/CASE and DIR/scoring/CASE, which the suites ModelsGoldenTests and ScoringGoldenTests read. Settings vary more
 widely than any released checkpoint's: rotary scalings, windows shorter than the sequences, biases, older spellings."""
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 
+import experts
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -65,11 +66,13 @@ CASES = {
     "granite_bias": ("granite", dict(
         attention_bias=True, mlp_bias=True, attention_multiplier=0.2, residual_multiplier=0.5, embedding_multiplier=3.0,
         logits_scaling=0.5), set()),
+    **experts.CASES,
 }
 SCORING = [
     ("llama", dict(), 1), ("mistral", dict(sliding_window=5), 1), ("qwen2", dict(WINDOWED), 3), ("qwen3", dict(head_dim=16), 1),
     ("gemma2", dict(head_dim=16, sliding_window=6), 1), ("gemma3_text", dict(head_dim=16, sliding_window=6), 1),
     ("phi3", dict(), 1), ("olmo2", dict(), 2), ("smollm3", dict(), 1),
+    *experts.SCORING,
 ]
 
 
@@ -78,6 +81,7 @@ def draw(model, generator):
     for name, weight in model.named_parameters():
         noise = torch.randn(weight.shape, generator=generator)
         weight.data = 0.25 * noise if weight.dim() > 1 else weight.data + 0.3 * noise
+    experts.draw_buffers(model, generator)
 
 
 def older_spelling(config):
@@ -95,8 +99,8 @@ def older_spelling(config):
     config["torch_dtype"] = config.pop("dtype")
 
 
-def save(model, folder, respelled, older=False):
-    model.save_pretrained(folder)
+def save(model, folder, respelled, older=False, as_one=False):
+    model.save_pretrained(folder, save_original_format=not as_one)
     path = folder + "/config.json"
     config = json.load(open(path))
     for key in respelled:
@@ -116,7 +120,7 @@ def language(name, model_type, settings, respelled, root, older):
         AutoConfig.for_model(model_type, **{**SMALL, **settings}), attn_implementation="eager").float().eval()
     draw(model, generator)
     folder = f"{root}/models/{name}" + "_older_spelling" * older
-    save(model, folder, respelled, older)
+    save(model, folder, respelled, older, as_one=name.endswith("as_one"))
     # What a reader of the file gets, not what was in memory.
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
     tensors, losses, count = {}, 0, 0
@@ -132,8 +136,9 @@ def language(name, model_type, settings, respelled, root, older):
     loss.backward()
     norms = {}
     for parameter, weight in model.named_parameters():
-        norms[parameter] = weight.grad.norm().item()
-        tensors["grad." + parameter] = weight.grad.contiguous()
+        for part, grad in experts.one_by_one(model_type, parameter, weight.grad).items():
+            norms[part] = grad.norm().item()
+            tensors["grad." + part] = grad.clone()
     best = (0, None, None)
     for _ in range(20):
         prompt = torch.randint(3, SMALL["vocab_size"], (6,), generator=generator)
@@ -178,6 +183,7 @@ def scoring(model_type, settings, labels, root):
 def main():
     root = sys.argv[1]
     os.makedirs(root, exist_ok=True)
+    torch.set_num_threads(1)  # threads cost these sizes more than they give
     for name, (model_type, settings, respelled) in CASES.items():
         for older in (False, True):
             language(name, model_type, settings, respelled, root, older)
