@@ -5,26 +5,16 @@ import Workers
 
 struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-<<<<<<< HEAD
-        abstract: "Measure generation, training and loading; prints JSON.",
-=======
-        abstract: "Measure generation, training and tokenizers; prints JSON.",
->>>>>>> tokenizers
+        abstract: "Measure generation, training, loading and tokenizers; prints JSON.",
         discussion: """
             EXAMPLES
               fledge bench generate --model models/smollm2-135m-instruct --prompts 6 --samples 8
               fledge bench train --model models/smollm2-135m-instruct --sequences 32 --length 128
-<<<<<<< HEAD
               fledge bench load --shape qwen2-7b
-            A comparison with transformers in one run: scripts/peers/compare.
-            """,
-        subcommands: [GenerateBench.self, TrainBench.self, LoadBench.self])
-=======
               fledge bench tokenizer --tokenizer models/smollm2 --text corpus.txt --threads 8
             A comparison with transformers in one run: scripts/peers/compare; with tokenizers: scripts/peers/tokenizers.
             """,
-        subcommands: [GenerateBench.self, TrainBench.self, TokenizerBench.self])
->>>>>>> tokenizers
+        subcommands: [GenerateBench.self, TrainBench.self, LoadBench.self, TokenizerBench.self])
 }
 
 /// One measurement's JSON.
