@@ -99,7 +99,7 @@ std::pair<at::Tensor, at::Tensor> cpu_forward(const Heads &heads, const Segments
         outs.push_back(out[h].mutable_data_ptr<float>());
         lses.push_back(lse[h].mutable_data_ptr<float>());
     }
-    at::parallel_for(0, head_count * count, std::max<int64_t>(1, count / 4), [&](int64_t begin, int64_t end) {
+    ct::parallel_for(0, head_count * count, std::max<int64_t>(1, count / 4), [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end;) {
             const int64_t h = i / count, stop = std::min(end, (h + 1) * count);
             kernels().attention(views[h], segments.data(), i - h * count, stop - h * count, terms, outs[h], lses[h]);
@@ -119,7 +119,7 @@ variable_list cpu_backward(const at::Tensor &q, const at::Tensor &k, const at::T
     const Heads heads(q, k, v, true);
     const auto g = by_head(widen_heads(dout));
     auto dq = at::empty_like(heads.q), dk = at::zeros_like(heads.q), dv = at::zeros_like(heads.q);
-    at::parallel_for(0, heads.q.size(0), 1, [&](int64_t begin, int64_t end) {
+    ct::parallel_for(0, heads.q.size(0), 1, [&](int64_t begin, int64_t end) {
         at::NoGradGuard no_grad;
         for (int64_t h = begin; h < end; ++h)
             kernels().attention_backward(heads.view(h), segments.data(), segments.size(), terms,
@@ -378,7 +378,7 @@ int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, c
         if (on_cpu(x)) {
             const auto query = x.contiguous();
             auto result = at::empty({batch, x.size(1), value_dim}, x.options());
-            at::parallel_for(0, batch * kv_heads, 1, [&](int64_t begin, int64_t end) {
+            ct::parallel_for(0, batch * kv_heads, 1, [&](int64_t begin, int64_t end) {
                 kernels().cached_attention(rows(query, x.size(1) * dim), keys.const_data_ptr(), values.const_data_ptr(),
                                            element(x), data<int32_t>(T(slots)), T(slots).stride(0),
                                            data<int32_t>(T(lengths)), x.size(1), kv_heads, dim, value_dim, terms,

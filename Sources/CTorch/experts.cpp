@@ -58,7 +58,7 @@ void gather_sum(const at::Tensor &rows, const float *weights, const int64_t *pla
     const int64_t tokens = y.size(0), columns = y.size(1);
     const auto *source = data<Scalar>(rows);
     auto *target = static_cast<Scalar *>(y.mutable_data_ptr());
-    at::parallel_for(0, tokens, grain(slots * columns), [&](int64_t begin, int64_t end) {
+    ct::parallel_for(0, tokens, grain(slots * columns), [&](int64_t begin, int64_t end) {
         std::vector<float> sum(columns);
         for (int64_t t = begin; t < end; ++t) {
             std::fill(sum.begin(), sum.end(), 0.0f);

@@ -51,7 +51,7 @@ Statistics statistics(const at::Tensor &hidden, const at::Tensor &weight, const 
                  *log_prob = s.log_probs.mutable_data_ptr<float>() + start;
             const int64_t columns = logits.size(1);
             const auto view = rows(logits);
-            at::parallel_for(0, size, 1, [&](int64_t begin, int64_t end) {
+            ct::parallel_for(0, size, 1, [&](int64_t begin, int64_t end) {
                 for (int64_t i = begin; i < end; ++i) {
                     const bool wide = view.element == Element::float32;
                     const void *row = wide ? static_cast<const void *>(static_cast<float *>(view.data) + i * columns)
@@ -109,7 +109,7 @@ struct TokenLogProbs : Function<TokenLogProbs> {
                 const auto *ids = data<int64_t>(targets) + start;
                 const auto *l = data<float>(lse) + start, *e = data<float>(entropy) + start,
                            *gl = data<float>(g) + start, *gn = data<float>(ge) + start;
-                at::parallel_for(0, size, 1, [&](int64_t begin, int64_t end) {
+                ct::parallel_for(0, size, 1, [&](int64_t begin, int64_t end) {
                     for (int64_t i = begin; i < end; ++i) {
                         void *row = view.element == Element::float32
                                         ? static_cast<void *>(static_cast<float *>(view.data) + i * columns)
@@ -272,7 +272,7 @@ int ct_sample(ct_tensor logits, const ct_sampling *rows, int64_t *tokens, float 
         }
         const auto wide = T(logits).to(at::kCPU, at::kFloat).contiguous();
         const float *values = data<float>(wide);
-        at::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
+        ct::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
             std::vector<float> weights;
             std::vector<int64_t> order;
             for (int64_t b = begin; b < end; ++b) tokens[b] = draw(values + b * n, n, rows[b], weights, order, log_probs + b);
