@@ -21,6 +21,7 @@ let linkTorch: [LinkerSetting] = [
 ]
 
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let heap = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let orderedCollections = Target.Dependency.product(name: "OrderedCollections", package: "swift-collections")
 let subprocess = Target.Dependency.product(name: "Subprocess", package: "swift-subprocess")
@@ -52,6 +53,8 @@ let package = Package(
         // Layer 0
         .target(
             name: "CTorch",
+            // Text for NVRTC, embedded.
+            exclude: ["cuda"],
             cxxSettings: [
                 .unsafeFlags([
                     "-I\(torch)/include", "-I\(torch)/include/torch/csrc/api/include", "-O3", "-fno-math-errno",
@@ -60,12 +63,15 @@ let package = Package(
             ],
             linkerSettings: linkTorch),
         .target(name: "CNoICUData"),
+        // Only a header: scripts/setup --parquet builds shim/, which is opened at run time.
+        .target(name: "CArrow", exclude: ["shim"]),
         // Layer 1
         layer("TensorCore", ["CTorch"]),
         // Layer 1, torch-free
-        layer("RolloutCore", [orderedCollections]),
+        layer("RolloutCore", [heap]),
         layer("ChatTemplates", [orderedCollections]),
         layer("Tokenizers", [orderedCollections]),
+        layer("Conversations", ["ChatTemplates", "Tokenizers"]),
         layer("Telemetry", [logging, orderedCollections]),
         layer("Config", [yams, orderedCollections]),
         // Layer 2
@@ -77,23 +83,25 @@ let package = Package(
         layer("RolloutEngine", ["TensorCore", "Models", "RolloutCore"]),
         layer("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),
         layer("Rewards", [subprocess, systemPackage, orderedCollections]),
-        layer("Datasets"),
+        layer("Datasets", ["CArrow"]),
         // Layer 5, torch-free
         layer("Flow", ["Telemetry", logging, orderedCollections]),
         // Layer 6
         layer(
             "Workers",
             [
-                "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Datasets", "Flow", "Models", "Rewards",
-                "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", logging,
+                "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Conversations", "Datasets", "Flow", "Models",
+                "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine",
+                logging,
                 orderedCollections,
             ]),
         // Layer 8
         .executableTarget(
             name: "fledge",
             dependencies: [
-                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Datasets", "Flow", "Models",
-                "Rewards",
+                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Conversations", "Datasets",
+                "Flow",
+                "Models", "Rewards",
                 "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
                 argumentParser, logging, orderedCollections,
             ],
@@ -108,11 +116,13 @@ let package = Package(
         tests("TensorCore", []),
         tests("ChatTemplates", [orderedCollections]),
         tests("Tokenizers", []),
+        tests("Conversations", ["ChatTemplates", "Tokenizers"], resources: [.copy("Fixtures")]),
         tests("Telemetry", [orderedCollections]),
         tests("Config", []),
         tests("Checkpoints", ["TensorCore"]),
         tests("Models", ["TensorCore", "Checkpoints", orderedCollections]),
         tests("Algorithms", ["TensorCore"]),
+        tests("RolloutCore", []),
         tests("RolloutEngine", ["TensorCore", "Models", "RolloutCore", "Tokenizers"]),
         tests("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),
         tests("Rewards", [orderedCollections]),

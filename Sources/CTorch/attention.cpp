@@ -1,6 +1,9 @@
 // Attention: dense (libtorch's), over packed segments that share ancestors, and of new tokens over a cache.
+#include "cuda_kernels.hpp"
 #include "rows.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <torch/csrc/autograd/custom_function.h>
 
 using namespace ct;
@@ -11,6 +14,24 @@ using torch::autograd::variable_list;
 namespace {
 
 using Segments = std::vector<PackedSegment>;
+
+AttentionTerms read_terms(const ct_attention &raw, const Segments *segments) {
+    TORCH_CHECK(std::isfinite(raw.scale) && raw.window >= 0 && raw.soft_cap >= 0 && std::isfinite(raw.soft_cap),
+                "attention: scale ", raw.scale, ", window ", raw.window, " and soft cap ", raw.soft_cap,
+                " must be finite, the last two 0 or more");
+    AttentionTerms terms{static_cast<float>(raw.scale), raw.window, static_cast<float>(raw.soft_cap)};
+    if (terms.window == 0 || !segments) return terms;
+    // A window that no sequence outgrows is none: the faster paths take it.
+    std::vector<int64_t> ends(segments->size());
+    int64_t longest = 0;
+    for (size_t i = 0; i < ends.size(); ++i) {
+        const auto &s = (*segments)[i];
+        ends[i] = s.length + (s.parent >= 0 ? ends[s.parent] : 0);
+        longest = std::max(longest, ends[i]);
+    }
+    if (longest <= terms.window) terms.window = 0;
+    return terms;
+}
 
 Segments read_segments(const int32_t *raw, int count, int64_t tokens) {
     Segments segments(count);
@@ -67,7 +88,7 @@ struct Heads {
 };
 
 // Out and lse as [Hq, T, D'] and [Hq, T] float32.
-std::pair<at::Tensor, at::Tensor> cpu_forward(const Heads &heads, const Segments &segments, double scale) {
+std::pair<at::Tensor, at::Tensor> cpu_forward(const Heads &heads, const Segments &segments, const AttentionTerms &terms) {
     auto out = at::empty_like(heads.q);
     auto lse = at::empty({heads.q.size(0), heads.q.size(1)}, heads.q.options());
     const int64_t count = segments.size(), head_count = heads.q.size(0);
@@ -78,10 +99,10 @@ std::pair<at::Tensor, at::Tensor> cpu_forward(const Heads &heads, const Segments
         outs.push_back(out[h].mutable_data_ptr<float>());
         lses.push_back(lse[h].mutable_data_ptr<float>());
     }
-    at::parallel_for(0, head_count * count, std::max<int64_t>(1, count / 4), [&](int64_t begin, int64_t end) {
+    ct::parallel_for(0, head_count * count, std::max<int64_t>(1, count / 4), [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end;) {
             const int64_t h = i / count, stop = std::min(end, (h + 1) * count);
-            kernels().attention(views[h], segments.data(), i - h * count, stop - h * count, float(scale), outs[h], lses[h]);
+            kernels().attention(views[h], segments.data(), i - h * count, stop - h * count, terms, outs[h], lses[h]);
             i = stop;
         }
     });
@@ -93,14 +114,15 @@ at::Tensor back_to_tokens(const at::Tensor &x_HTD, const at::Tensor &like) {
 }
 
 variable_list cpu_backward(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &out,
-                           const at::Tensor &lse, const at::Tensor &dout, const Segments &segments, double scale) {
+                           const at::Tensor &lse, const at::Tensor &dout, const Segments &segments,
+                           const AttentionTerms &terms) {
     const Heads heads(q, k, v, true);
     const auto g = by_head(widen_heads(dout));
     auto dq = at::empty_like(heads.q), dk = at::zeros_like(heads.q), dv = at::zeros_like(heads.q);
-    at::parallel_for(0, heads.q.size(0), 1, [&](int64_t begin, int64_t end) {
+    ct::parallel_for(0, heads.q.size(0), 1, [&](int64_t begin, int64_t end) {
         at::NoGradGuard no_grad;
         for (int64_t h = begin; h < end; ++h)
-            kernels().attention_backward(heads.view(h), segments.data(), segments.size(), float(scale),
+            kernels().attention_backward(heads.view(h), segments.data(), segments.size(), terms,
                                          data<float>(out[h]), data<float>(lse[h]),
                                          data<float>(g[h]), dq[h].mutable_data_ptr<float>(),
                                          dk[h].mutable_data_ptr<float>(), dv[h].mutable_data_ptr<float>());
@@ -154,13 +176,20 @@ std::vector<Pass> passes(const Segments &segments, at::Device device) {
     }
 }
 
+// Flash attention's window: how many keys to the left and right of its own a query sees besides it.
+std::pair<std::optional<int64_t>, std::optional<int64_t>> flash_window(const AttentionTerms &terms) {
+    if (terms.window == 0) return {};
+    return {terms.window - 1, 0};
+}
+
 std::pair<at::Tensor, at::Tensor> cuda_forward(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
-                                               const Segments &segments, double scale) {
+                                               const Segments &segments, const AttentionTerms &terms) {
+    const auto window = flash_window(terms);
     at::Tensor out, lse; // out float32 [T, H, D], lse [T, H]
     for (const auto &pass : passes(segments, q.device())) {
         const auto result = at::_flash_attention_forward(
             q.index_select(0, pass.q_index), k.index_select(0, pass.k_index), v.index_select(0, pass.k_index), pass.q_offsets,
-            pass.k_offsets, pass.max_q, pass.max_k, 0.0, pass.causal, false, scale);
+            pass.k_offsets, pass.max_q, pass.max_k, 0.0, pass.causal, false, terms.scale, window.first, window.second);
         const auto part = std::get<0>(result).to(at::kFloat);
         const auto part_lse = std::get<1>(result).transpose(0, 1); // [t, H]
         if (!out.defined()) {
@@ -178,7 +207,9 @@ std::pair<at::Tensor, at::Tensor> cuda_forward(const at::Tensor &q, const at::Te
 
 // With the merged output and log-sum-exp, flash attention's backward gives each pass's share of the gradients exactly.
 variable_list cuda_backward(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &out,
-                            const at::Tensor &lse, const at::Tensor &dout, const Segments &segments, double scale) {
+                            const at::Tensor &lse, const at::Tensor &dout, const Segments &segments,
+                            const AttentionTerms &terms) {
+    const auto window = flash_window(terms);
     auto dq = at::zeros_like(q, q.options().dtype(at::kFloat)), dk = at::zeros_like(k, k.options().dtype(at::kFloat)),
          dv = at::zeros_like(v, v.options().dtype(at::kFloat));
     const auto seed = at::zeros({2}, q.options().dtype(at::kUInt64)), unused = at::empty({0}, q.options().dtype(at::kUInt64));
@@ -187,7 +218,7 @@ variable_list cuda_backward(const at::Tensor &q, const at::Tensor &k, const at::
             dout.index_select(0, pass.q_index), q.index_select(0, pass.q_index), k.index_select(0, pass.k_index),
             v.index_select(0, pass.k_index), out.index_select(0, pass.q_index),
             lse.index_select(0, pass.q_index).transpose(0, 1).contiguous(), pass.q_offsets, pass.k_offsets, pass.max_q,
-            pass.max_k, 0.0, pass.causal, seed, unused, scale);
+            pass.max_k, 0.0, pass.causal, seed, unused, terms.scale, window.first, window.second);
         dq.index_add_(0, pass.q_index, gq.to(at::kFloat));
         dk.index_add_(0, pass.k_index, gk.to(at::kFloat));
         dv.index_add_(0, pass.k_index, gv.to(at::kFloat));
@@ -195,42 +226,103 @@ variable_list cuda_backward(const at::Tensor &q, const at::Tensor &k, const at::
     return {dq.to(q.scalar_type()), dk.to(k.scalar_type()), dv.to(v.scalar_type())};
 }
 
-// Any device and type, through a dense mask: the reference, and float32 on CUDA.
-at::Tensor dense(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const Segments &segments, double scale) {
-    const int64_t tokens = q.size(0);
+// Softmax attention of x [Hq, Tq, D] over keys and values [Hk, Tk, D] where `mask` [.., Tq, Tk] is true, by plain operations.
+at::Tensor masked_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const at::Tensor &mask,
+                            const AttentionTerms &terms) {
+    const int64_t group = q.size(-3) / k.size(-3);
+    auto scores = at::matmul(q, k.repeat_interleave(group, -3).transpose(-1, -2)).to(at::kFloat) * terms.scale;
+    if (terms.soft_cap > 0) scores = at::tanh(scores / terms.soft_cap) * terms.soft_cap;
+    const auto weights = at::softmax(scores.masked_fill(mask.logical_not(), -std::numeric_limits<float>::infinity()), -1);
+    return at::matmul(weights.to(v.scalar_type()), v.repeat_interleave(group, -3));
+}
+
+// Which keys each of a pack's tokens sees, bool [T, T].
+at::Tensor dense_mask(const Segments &segments, int64_t tokens, int64_t window) {
     auto mask = at::zeros({tokens, tokens}, at::kBool);
+    auto position = at::zeros({tokens}, at::kLong);
     for (const auto &s : segments) {
         mask.narrow(0, s.start, s.length).narrow(1, s.start, s.length).copy_(at::ones({s.length, s.length}, at::kBool).tril());
-        for (int32_t a = s.parent; a >= 0; a = segments[a].parent)
+        int64_t depth = 0;
+        for (int32_t a = s.parent; a >= 0; a = segments[a].parent) {
             mask.narrow(0, s.start, s.length).narrow(1, segments[a].start, segments[a].length).fill_(true);
+            depth += segments[a].length;
+        }
+        position.narrow(0, s.start, s.length).copy_(at::arange(depth, depth + s.length, at::kLong));
     }
+    if (window > 0) mask.logical_and_(position.unsqueeze(1) - position.unsqueeze(0) < window);
+    return mask;
+}
+
+// Any device and type, through a dense mask: float32 on CUDA, and what flash attention here does not do (a window over shared
+// ancestors). Correct first: the mask is T x T.
+at::Tensor dense(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const Segments &segments,
+                 const AttentionTerms &terms) {
+    const auto mask = dense_mask(segments, q.size(0), terms.window).to(q.device());
     auto heads = [](const at::Tensor &x) { return x.transpose(0, 1).unsqueeze(0); };
-    return at::scaled_dot_product_attention(heads(q), heads(k), heads(v), mask.to(q.device()), 0.0, false, scale, true)
+    return at::scaled_dot_product_attention(heads(q), heads(k), heads(v), mask, 0.0, false, terms.scale, true)
         .squeeze(0)
         .transpose(0, 1);
 }
 
-bool has_flash(const at::Tensor &q) {
-    return q.is_cuda() && (q.scalar_type() == at::kBFloat16 || q.scalar_type() == at::kHalf) && q.size(2) % 8 == 0;
+// Soft-capped scores on CUDA, which no fused kernel of libtorch's gives: segment by segment over the keys that it sees, so that
+// no more than one segment's scores exist at once.
+at::Tensor dense_soft_capped(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const Segments &segments,
+                             const AttentionTerms &terms) {
+    std::vector<at::Tensor> results(segments.size());
+    std::vector<int64_t> order;
+    for (size_t i = 0; i < segments.size(); ++i) {
+        const auto &s = segments[i];
+        std::vector<at::Tensor> keys{k.narrow(0, s.start, s.length)}, values{v.narrow(0, s.start, s.length)};
+        int64_t depth = 0;
+        for (int32_t a = s.parent; a >= 0; a = segments[a].parent) {
+            keys.insert(keys.begin(), k.narrow(0, segments[a].start, segments[a].length));
+            values.insert(values.begin(), v.narrow(0, segments[a].start, segments[a].length));
+            depth += segments[a].length;
+        }
+        const auto options = q.options().dtype(at::kLong);
+        const auto distance =
+            at::arange(depth, depth + s.length, options).unsqueeze(1) - at::arange(depth + s.length, options).unsqueeze(0);
+        auto mask = distance >= 0;
+        if (terms.window > 0) mask = mask.logical_and(distance < terms.window);
+        auto heads = [](const std::vector<at::Tensor> &x) { return at::cat(x).transpose(0, 1); };
+        const auto own = q.narrow(0, s.start, s.length).transpose(0, 1);
+        results[i] = masked_attention(own, heads(keys), heads(values), mask, terms).transpose(0, 1);
+        for (int32_t t = 0; t < s.length; ++t) order.push_back(s.start + t);
+    }
+    // Back from the segments' order to the tokens'.
+    std::vector<int64_t> place(order.size());
+    for (size_t i = 0; i < order.size(); ++i) place[order[i]] = static_cast<int64_t>(i);
+    return at::cat(results).index_select(0, at::tensor(place, at::kLong).to(q.device()));
+}
+
+bool has_flash(const at::Tensor &q, const Segments &segments, const AttentionTerms &terms) {
+    if (!q.is_cuda() || (q.scalar_type() != at::kBFloat16 && q.scalar_type() != at::kHalf)) return false;
+    if (q.size(2) % 8 != 0 || q.size(2) > 256 || terms.soft_cap > 0) return false;
+    return terms.window == 0 || std::all_of(segments.begin(), segments.end(), [](const auto &s) { return s.parent < 0; });
 }
 
 struct PackedAttention : Function<PackedAttention> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
-                              const at::Tensor &segments, double scale) {
+                              const at::Tensor &segments, double scale, int64_t window, double soft_cap) {
         const auto list = unpack(segments);
+        const AttentionTerms terms{static_cast<float>(scale), window, static_cast<float>(soft_cap)};
         const auto [out, lse] =
-            on_cpu(q) ? cpu_forward(Heads(q, k, v, false), list, scale) : cuda_forward(q, k, v, list, scale);
+            on_cpu(q) ? cpu_forward(Heads(q, k, v, false), list, terms) : cuda_forward(q, k, v, list, terms);
         context->save_for_backward({q, k, v, out, lse, segments});
         context->saved_data["scale"] = scale;
+        context->saved_data["window"] = window;
+        context->saved_data["soft_cap"] = soft_cap;
         return on_cpu(q) ? back_to_tokens(out, q) : out;
     }
     static variable_list backward(AutogradContext *context, variable_list grads) {
         const auto s = context->get_saved_variables();
-        const double scale = context->saved_data["scale"].toDouble();
+        const AttentionTerms terms{static_cast<float>(context->saved_data["scale"].toDouble()),
+                                   context->saved_data["window"].toInt(),
+                                   static_cast<float>(context->saved_data["soft_cap"].toDouble())};
         const auto list = unpack(s[5]);
-        auto result = on_cpu(s[0]) ? cpu_backward(s[0], s[1], s[2], s[3], s[4], grads[0], list, scale)
-                                   : cuda_backward(s[0], s[1], s[2], s[3], s[4], grads[0].contiguous(), list, scale);
-        result.resize(5);
+        auto result = on_cpu(s[0]) ? cpu_backward(s[0], s[1], s[2], s[3], s[4], grads[0], list, terms)
+                                   : cuda_backward(s[0], s[1], s[2], s[3], s[4], grads[0].contiguous(), list, terms);
+        result.resize(7);
         return result;
     }
 };
@@ -242,54 +334,77 @@ extern "C" {
 CT_OP(ct_sdpa, (ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask, bool causal, double scale, bool gqa, CT_RESULT),
       at::scaled_dot_product_attention(T(q), T(k), T(v), maybe(mask), 0.0, causal, scale, gqa))
 
-int ct_packed_attention(ct_tensor q, ct_tensor k, ct_tensor v, const int32_t *raw, int count, double scale, CT_RESULT) {
+int ct_packed_attention(ct_tensor query, ct_tensor key, ct_tensor value, const int32_t *raw, int count, ct_attention attention,
+                        CT_RESULT) {
     return guarded(error, [&] {
-        TORCH_CHECK(T(q).dim() == 3 && T(k).dim() == 3 && T(k).sizes() == T(v).sizes() && T(q).size(0) == T(k).size(0) &&
-                        T(q).size(2) == T(k).size(2) && T(q).size(1) % T(k).size(1) == 0,
-                    "packed attention: q ", T(q).sizes(), ", k ", T(k).sizes(), ", v ", T(v).sizes(),
-                    " must be [T,Hq,D], [T,Hk,D], [T,Hk,D] with Hq a multiple of Hk");
-        const auto segments = read_segments(raw, count, T(q).size(0));
+        TORCH_CHECK(T(query).dim() == 3 && T(key).dim() == 3 && T(value).dim() == 3 && T(value).size(0) == T(key).size(0) &&
+                        T(value).size(1) == T(key).size(1) && T(query).size(0) == T(key).size(0) &&
+                        T(query).size(2) == T(key).size(2) && T(query).size(1) % T(key).size(1) == 0,
+                    "packed attention: q ", T(query).sizes(), ", k ", T(key).sizes(), ", v ", T(value).sizes(),
+                    " must be [T,Hq,D], [T,Hk,D], [T,Hk,Dv] with Hq a multiple of Hk");
+        // Values of another size than keys: zero columns up to the larger, cut off again below.
+        const int64_t value_dim = T(value).size(2), width = std::max(value_dim, T(query).size(2));
+        auto widened = [&](const at::Tensor &x) {
+            return x.size(2) == width ? x : at::constant_pad_nd(x, {0, width - x.size(2)});
+        };
+        const auto q = widened(T(query)), k = widened(T(key)), v = widened(T(value));
+        const auto segments = read_segments(raw, count, q.size(0));
         int64_t covered = 0;
         for (const auto &s : segments) covered += s.length;
-        TORCH_CHECK(covered == T(q).size(0), "packed attention: segments cover ", covered, " of ", T(q).size(0), " tokens");
-        const bool graph = needs_graph({T(q), T(k), T(v)});
-        if (on_cpu(T(q)) && !graph)
-            *out = wrap(back_to_tokens(cpu_forward(Heads(T(q), T(k), T(v), false), segments, scale).first, T(q)));
-        else if (on_cpu(T(q)) || has_flash(T(q)))
-            *out = wrap(graph ? PackedAttention::apply(T(q), T(k), T(v), pack(segments), scale)
-                              : cuda_forward(T(q), T(k), T(v), segments, scale).first);
-        else *out = wrap(dense(T(q), T(k), T(v), segments, scale));
+        TORCH_CHECK(covered == q.size(0), "packed attention: segments cover ", covered, " of ", q.size(0), " tokens");
+        const auto terms = read_terms(attention, &segments);
+        const bool graph = needs_graph({q, k, v});
+        at::Tensor result;
+        if (on_cpu(q) && !graph) result = back_to_tokens(cpu_forward(Heads(q, k, v, false), segments, terms).first, q);
+        else if (on_cpu(q) || has_flash(q, segments, terms))
+            result = graph ? PackedAttention::apply(q, k, v, pack(segments), attention.scale, terms.window, attention.soft_cap)
+                           : cuda_forward(q, k, v, segments, terms).first;
+        else result = terms.soft_cap > 0 ? dense_soft_capped(q, k, v, segments, terms) : dense(q, k, v, segments, terms);
+        *out = wrap(value_dim == width ? result : result.narrow(2, 0, value_dim));
     });
 }
 
-int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, ct_tensor slots, ct_tensor lengths, double scale,
-                        CT_RESULT) {
+int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, ct_tensor slots, ct_tensor lengths,
+                        ct_attention attention, CT_RESULT) {
     return guarded(error, [&] {
         const auto &x = T(q), &keys = T(key_pool), &values = T(value_pool);
-        const int64_t batch = x.size(0), kv_heads = keys.size(1), dim = x.size(2);
+        const int64_t batch = x.size(0), kv_heads = keys.size(1), dim = x.size(2), value_dim = values.size(2);
         TORCH_CHECK(T(slots).scalar_type() == at::kInt && T(lengths).scalar_type() == at::kInt && T(slots).size(0) == batch &&
-                        T(lengths).size(0) == batch && x.size(1) % kv_heads == 0 && keys.size(2) == dim,
-                    "cached attention: q ", x.sizes(), ", pool ", keys.sizes(), ", slots ", T(slots).sizes(), ", lengths ",
-                    T(lengths).sizes(), " do not fit");
+                        T(lengths).size(0) == batch && x.size(1) % kv_heads == 0 && keys.size(2) == dim &&
+                        values.size(0) == keys.size(0) && values.size(1) == kv_heads,
+                    "cached attention: q ", x.sizes(), ", pools ", keys.sizes(), " and ", values.sizes(), ", slots ",
+                    T(slots).sizes(), ", lengths ", T(lengths).sizes(), " do not fit");
+        const auto terms = read_terms(attention, nullptr);
         if (on_cpu(x)) {
             const auto query = x.contiguous();
-            auto result = at::empty_like(query);
-            at::parallel_for(0, batch * kv_heads, 1, [&](int64_t begin, int64_t end) {
+            auto result = at::empty({batch, x.size(1), value_dim}, x.options());
+            ct::parallel_for(0, batch * kv_heads, 1, [&](int64_t begin, int64_t end) {
                 kernels().cached_attention(rows(query, x.size(1) * dim), keys.const_data_ptr(), values.const_data_ptr(),
                                            element(x), data<int32_t>(T(slots)), T(slots).stride(0),
-                                           data<int32_t>(T(lengths)), x.size(1), kv_heads, dim, float(scale),
-                                           rows(result, x.size(1) * dim), begin, end);
+                                           data<int32_t>(T(lengths)), x.size(1), kv_heads, dim, value_dim, terms,
+                                           rows(result, x.size(1) * value_dim), begin, end);
             });
             *out = wrap(result);
+            return;
+        }
+        if (has_paged_attention(x, keys, values)) {
+            // A slot is a page of one token.
+            *out = wrap(paged_attention(x, keys, values, T(slots), 0, T(lengths), terms.scale, terms.window, terms.soft_cap));
             return;
         }
         const int64_t longest = T(slots).size(1);
         const auto index = T(slots).reshape({-1}).to(at::kLong);
         auto gather = [&](const at::Tensor &pool) {
-            return pool.index_select(0, index).view({batch, longest, kv_heads, dim}).transpose(1, 2);
+            return pool.index_select(0, index).view({batch, longest, kv_heads, pool.size(2)}).transpose(1, 2);
         };
-        const auto mask = (at::arange(longest, T(lengths).options()).unsqueeze(0) < T(lengths).unsqueeze(1)).unsqueeze(1).unsqueeze(1);
-        *out = wrap(at::scaled_dot_product_attention(x.unsqueeze(2), gather(keys), gather(values), mask, 0.0, false, scale, true)
+        const auto position = at::arange(longest, T(lengths).options()).unsqueeze(0), length = T(lengths).unsqueeze(1);
+        auto seen = position < length;
+        if (terms.window > 0) seen = seen.logical_and(position >= length - terms.window);
+        const auto mask = seen.unsqueeze(1).unsqueeze(1);
+        *out = wrap((terms.soft_cap > 0
+                         ? masked_attention(x.unsqueeze(2), gather(keys), gather(values), mask, terms)
+                         : at::scaled_dot_product_attention(x.unsqueeze(2), gather(keys), gather(values), mask, 0.0, false,
+                                                            attention.scale, true))
                         .squeeze(2));
     });
 }

@@ -18,6 +18,13 @@ struct PackedSegment {
     int32_t start, length, parent, reserved;
 };
 
+// What a layer's attention is, beyond its queries, keys and values.
+struct AttentionTerms {
+    float scale;
+    int64_t window; // a query sees itself and the window - 1 tokens before it; 0: all
+    float soft_cap; // scores become cap * tanh(score / cap); 0: they stay
+};
+
 // One head's float32 workspace for packed attention; rows are tokens of the pack.
 struct HeadView {
     const float *q, *k, *v;  // [T, D]
@@ -27,7 +34,7 @@ struct HeadView {
 
 struct KernelTable {
     const char *name;
-    // y = x / rms(x) * w over rows [begin, end); inverse[row] = 1 / rms
+    // y = x / rms(x) * w over rows [begin, end), the weight stored as x is or as float32; inverse[row] = 1 / rms
     void (*rms_norm)(Rows x, const Rows &weight, Rows y, float *inverse, int64_t columns, float eps, int64_t begin,
                      int64_t end);
     // dx, and dw added into `dweight` (float32, one a thread)
@@ -45,15 +52,17 @@ struct KernelTable {
     void (*row_backward)(void *row, Element element, int64_t columns, float scale, float log_sum_exp, float entropy,
                          int64_t target, float grad_log_prob, float grad_entropy);
     // One head, segments [begin, end): writes out [T, D] rows and lse[T]
-    void (*attention)(const HeadView &head, const PackedSegment *segments, int64_t begin, int64_t end, float scale,
-                      float *out, float *lse);
+    void (*attention)(const HeadView &head, const PackedSegment *segments, int64_t begin, int64_t end,
+                      const AttentionTerms &terms, float *out, float *lse);
     // One head, all segments: dq written, dk and dv added
-    void (*attention_backward)(const HeadView &head, const PackedSegment *segments, int64_t count, float scale,
-                               const float *out, const float *lse, const float *dout, float *dq, float *dk, float *dv);
-    // (row, key-value head) pairs [begin, end)
+    void (*attention_backward)(const HeadView &head, const PackedSegment *segments, int64_t count,
+                               const AttentionTerms &terms, const float *out, const float *lse, const float *dout,
+                               float *dq, float *dk, float *dv);
+    // (row, key-value head) pairs [begin, end); keys are head_dim wide, values and out value_dim
     void (*cached_attention)(Rows q, const void *keys, const void *values, Element element, const int32_t *slots,
                              int64_t slots_stride, const int32_t *lengths, int64_t query_heads, int64_t kv_heads,
-                             int64_t head_dim, float scale, Rows out, int64_t begin, int64_t end);
+                             int64_t head_dim, int64_t value_dim, const AttentionTerms &terms, Rows out, int64_t begin,
+                             int64_t end);
     // target[i] += source[i]
     void (*accumulate)(float *target, const float *source, int64_t count);
     // rows to and from contiguous float32

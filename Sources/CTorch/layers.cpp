@@ -18,7 +18,7 @@ at::Tensor rms_forward(const at::Tensor &x, const at::Tensor &weight, double eps
     const auto flat = x.reshape({count, n});
     if (inverse) *inverse = at::empty({count}, x.options().dtype(at::kFloat));
     float *inverse_data = inverse ? inverse->mutable_data_ptr<float>() : nullptr;
-    at::parallel_for(0, count, grain(n), [&](int64_t begin, int64_t end) {
+    ct::parallel_for(0, count, grain(n), [&](int64_t begin, int64_t end) {
         kernels().rms_norm(rows(flat), rows(weight), rows(y, n), inverse_data, n, static_cast<float>(eps), begin, end);
     });
     return y;
@@ -41,7 +41,7 @@ struct RMSNorm : Function<RMSNorm> {
         const int64_t chunks = std::min<int64_t>(count, at::get_num_threads()), size = (count + chunks - 1) / chunks;
         auto partial = at::zeros({chunks, n}, x.options().dtype(at::kFloat));
         float *partial_data = partial.mutable_data_ptr<float>();
-        at::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
+        ct::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
             for (int64_t c = first; c < last; ++c)
                 kernels().rms_norm_backward(rows(flat), rows(weight), data<float>(inverse), rows(dy), rows(dx),
                                             partial_data + c * n, n, c * size, std::min(count, (c + 1) * size));
@@ -62,7 +62,7 @@ at::Tensor rotate(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &
     }
     const auto input = x.dim() == 3 && x.stride(-1) == 1 ? x : x.reshape({tokens, heads, dim}).contiguous();
     auto y = at::empty(x.sizes(), x.options());
-    at::parallel_for(0, tokens, grain(heads * dim), [&](int64_t begin, int64_t end) {
+    ct::parallel_for(0, tokens, grain(heads * dim), [&](int64_t begin, int64_t end) {
         kernels().rotary(input.const_data_ptr(), input.stride(0), input.stride(1), y.mutable_data_ptr(), element(x),
                          data<float>(cos), data<float>(sin), heads, dim, sign, begin, end);
     });
@@ -88,7 +88,7 @@ at::Tensor silu_mul_forward(const at::Tensor &gate_up) {
     auto sizes = gate_up.sizes().vec();
     sizes.back() = n;
     auto y = at::empty(sizes, gate_up.options());
-    at::parallel_for(0, count, grain(4 * n), [&](int64_t begin, int64_t end) {
+    ct::parallel_for(0, count, grain(4 * n), [&](int64_t begin, int64_t end) {
         kernels().silu_mul(rows(flat), rows(y, n), n, begin, end);
     });
     return y;
@@ -104,7 +104,7 @@ struct SiluMul : Function<SiluMul> {
         const int64_t n = gate_up.size(-1) / 2, count = gate_up.numel() / (2 * n);
         const auto flat = gate_up.reshape({count, 2 * n}), dy = grads[0].reshape({count, n});
         auto d = at::empty({count, 2 * n}, gate_up.options());
-        at::parallel_for(0, count, grain(4 * n), [&](int64_t begin, int64_t end) {
+        ct::parallel_for(0, count, grain(4 * n), [&](int64_t begin, int64_t end) {
             kernels().silu_mul_backward(rows(flat), rows(dy), rows(d), n, begin, end);
         });
         return {d.view(gate_up.sizes())};
@@ -119,8 +119,12 @@ int ct_rms_norm(ct_tensor x, ct_tensor weight, double eps, CT_RESULT) {
     return guarded(error, [&] {
         TORCH_CHECK(T(weight).dim() == 1 && T(weight).size(0) == T(x).size(-1), "RMSNorm: weight ", T(weight).sizes(),
                     " does not fit x ", T(x).sizes());
-        if (!on_cpu(T(x)) || !is_fused_type(T(x)) || T(x).scalar_type() != T(weight).scalar_type())
-            *out = wrap(at::rms_norm(T(x), T(weight).sizes(), T(weight), eps));
+        const bool same = T(x).scalar_type() == T(weight).scalar_type();
+        TORCH_CHECK(same || T(weight).scalar_type() == at::kFloat, "RMSNorm: a weight of ", T(weight).scalar_type(),
+                    " must be float32 or like x, which is ", T(x).scalar_type());
+        if (!on_cpu(T(x)) || !is_fused_type(T(x)))
+            *out = wrap(same ? at::rms_norm(T(x), T(weight).sizes(), T(weight), eps)
+                             : at::rms_norm(T(x).to(at::kFloat), T(weight).sizes(), T(weight), eps).to(T(x).scalar_type()));
         else if (needs_graph({T(x), T(weight)})) *out = wrap(RMSNorm::apply(T(x), T(weight), eps));
         else *out = wrap(rms_forward(T(x), T(weight), eps, nullptr));
     });

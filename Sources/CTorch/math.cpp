@@ -27,6 +27,8 @@ at::Tensor logsumexp(const at::Tensor &a, at::IntArrayRef dims, bool keepdim) {
 
 extern "C" {
 
+CT_OP(ct_gelu, (ct_tensor a, bool tanh_approximation, CT_RESULT), at::gelu(T(a), tanh_approximation ? "tanh" : "none"))
+
 int ct_unary(enum ct_unary_op op, ct_tensor a, CT_RESULT) {
     return guarded(error, [&] {
         switch (op) {

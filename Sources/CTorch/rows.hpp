@@ -1,9 +1,9 @@
 #pragma once
 // Between at::Tensor and the kernels' plain rows.
 #include "kernels.hpp"
+#include "parallel.hpp"
 #include "shim.hpp"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
 namespace ct {

@@ -2,10 +2,10 @@
 #include "shim.hpp"
 
 #include "kernels.hpp"
+#include "parallel.hpp"
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <ATen/DeviceAccelerator.h>
-#include <ATen/Parallel.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -172,7 +172,7 @@ extern "C" int ct_digest(ct_tensor tensor, uint64_t *out, ct_message *error) {
         const auto *bytes = static_cast<const unsigned char *>(host.const_data_ptr());
         const int64_t total = host.nbytes(), block = 1 << 20, blocks = (total + block - 1) / block;
         std::vector<uint64_t> parts(blocks);
-        at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+        ct::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
             for (int64_t b = begin; b < end; ++b)
                 parts[b] = digest_block(bytes + b * block, std::min(block, total - b * block), mix(b + 1));
         });

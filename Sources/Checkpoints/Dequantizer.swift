@@ -38,6 +38,20 @@ public enum Dequantizer {
         if pieces == 1 { work(0) } else { DispatchQueue.concurrentPerform(iterations: pieces, execute: work) }
     }
 
+    /// Converts whole blocks to float32 or bfloat16 on the calling thread alone.
+    static func convert(
+        _ type: GGMLType, _ source: UnsafeRawBufferPointer, into destination: UnsafeMutableRawPointer, dtype: DType
+    ) {
+        precondition(dtype == .float32 || dtype == .bfloat16, "dequantises to float32 or bfloat16, not \(dtype)")
+        guard let from = source.baseAddress else { return }
+        let count = source.count / type.blockBytes * type.blockSize
+        if dtype == .float32 {
+            decode(type, from, count: count, destination.assumingMemoryBound(to: Float.self))
+        } else {
+            decodeToBFloat16(type, from, count: count, destination.assumingMemoryBound(to: UInt16.self))
+        }
+    }
+
     /// The elements of `blocks` as floats.
     ///
     /// - Throws: `CheckpointError.malformed` when `blocks` is not a whole number of blocks.

@@ -155,6 +155,23 @@ public final class GGUFFile {
         if rowOrder == nil, entry.type == .bf16, dtype == .bfloat16 {
             return try Tensor.mapped(file, entry.range, shape: entry.shape, dtype: .bfloat16)
         }
+        let tensor = try Tensor.empty(entry.shape, dtype: direct)
+        try expand(entry, name, into: tensor, rowOrder: rowOrder)
+        return direct == dtype ? tensor : try tensor.to(dtype: dtype)
+    }
+
+    /// Fills `tensor`, of the shape of the entry, on any device and of any floating-point type.
+    func load(_ name: String, into tensor: Tensor, rowOrder: RowOrder?) throws {
+        if tensor.device == .cpu, [.float32, .bfloat16].contains(tensor.dtype) {
+            try expand(try entry(named: name), name, into: tensor, rowOrder: rowOrder)
+        } else {
+            let dtype: DType = tensor.dtype == .bfloat16 ? .bfloat16 : .float32
+            try tensor.copy(from: self.tensor(named: name, dtype: dtype, rowOrder: rowOrder))
+        }
+    }
+
+    /// Expands the blocks into a contiguous CPU tensor of float32 or bfloat16.
+    private func expand(_ entry: Entry, _ name: String, into tensor: Tensor, rowOrder: RowOrder?) throws {
         // A row order moves whole rows of the first dimension, a bias included.
         let rows = rowOrder == nil ? entry.shape.dropLast().reduce(1, *) : entry.shape.first ?? 1
         let columns = rowOrder == nil ? entry.shape.last ?? 1 : entry.shape.dropFirst().reduce(1, *)
@@ -163,12 +180,11 @@ public final class GGUFFile {
                 .malformed, path, "tensor '\(name)' of shape \(entry.shape) does not split into attention heads")
         }
         file.willNeed(entry.range)
-        let tensor = try Tensor.empty(entry.shape, dtype: direct)
+        let dtype = tensor.dtype
         try tensor.withUnsafeMutableBytes { destination in
             Dequantizer.run(
                 entry.type, UnsafeRawBufferPointer(rebasing: file.bytes[entry.range]), rows: rows, columns: columns,
-                into: destination.baseAddress!, dtype: direct, rowOrder: rowOrder)
+                into: destination.baseAddress!, dtype: dtype, rowOrder: rowOrder)
         }
-        return direct == dtype ? tensor : try tensor.to(dtype: dtype)
     }
 }

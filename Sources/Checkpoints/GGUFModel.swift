@@ -52,6 +52,9 @@ public final class GGUFModel {
         return stored
     }
 
+    /// Hugging Face's name of a tensor of the file; nil for one that the config says the same as.
+    public static func name(ofStored stored: String) -> String? { GGUFFamily.huggingFaceName(stored) }
+
     public func contains(_ name: String) -> Bool { storedNames[name] != nil }
 
     public func shape(of name: String) throws -> [Int] { try file.entry(named: storedName(name)).shape }
@@ -60,6 +63,14 @@ public final class GGUFModel {
     public func tensor(named name: String, dtype: DType = .float32) throws -> Tensor {
         let stored = try storedName(name)
         return try file.tensor(named: stored, dtype: dtype, rowOrder: try rowOrder(stored))
+    }
+
+    func byteCount(of name: String) throws -> Int { try file.entry(named: storedName(name)).range.count }
+
+    /// Expands the tensor into memory of its shape: in place on the CPU, by way of one tensor's copy elsewhere.
+    func load(_ destination: TensorDestination) throws {
+        let stored = try storedName(destination.name)
+        try file.load(stored, into: destination.tensor, rowOrder: try rowOrder(stored))
     }
 
     /// llama.cpp rotates adjacent rows, HF the two halves of a head, so the converter permutes the rows of q and k: undone

@@ -3,7 +3,8 @@ public import TensorCore
 
 /// Writes a model as a Hugging Face folder that `transformers` loads.
 public enum HuggingFaceExporter {
-    /// A file to put beside the weights: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja` …
+    /// A file to put beside the weights: `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`, or one of the folder
+    /// `additional_chat_templates`.
     public struct CompanionFile: Sendable {
         public let name: String
         public let bytes: [UInt8]
@@ -23,14 +24,30 @@ public enum HuggingFaceExporter {
     /// Names of the files that belong to a tokenizer or a generation config, to copy from a model's folder.
     public static let companionNames = [
         "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json", "merges.txt",
-        "special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
+        "sentencepiece.bpe.model", "special_tokens_map.json", "spiece.model", "tekken.json", "tokenizer.json",
+        "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
     ]
+    private static let templateFolder = "additional_chat_templates"
 
     /// The companions that a Hugging Face folder holds.
     public static func companions(in folder: String) throws -> [CompanionFile] {
-        try companionNames.filter { pathExists(folder + "/" + $0) }.map {
+        let found = Set(try entries(of: folder))
+        let ranks = found.filter { $0.hasSuffix(".tiktoken") }
+        var files = try (companionNames.filter(found.contains) + ranks.sorted()).map {
             try CompanionFile(copying: folder + "/" + $0)
         }
+        if found.contains(templateFolder), isDirectory(folder + "/" + templateFolder) {
+            for name in try entries(of: folder + "/" + templateFolder) where name.hasSuffix(".jinja") {
+                let file = try CompanionFile(copying: folder + "/" + templateFolder + "/" + name)
+                files.append(CompanionFile(name: templateFolder + "/" + name, bytes: file.bytes))
+            }
+        }
+        return files
+    }
+
+    private static func isPlain(_ name: String) -> Bool {
+        let base = name.hasPrefix(templateFolder + "/") ? String(name.dropFirst(templateFolder.count + 1)) : name
+        return !base.hasPrefix(".") && SafetensorsModel.isPlainName(base)
     }
 
     /// Writes everything into a temporary folder beside `folder`, makes it durable and renames it: the folder is there whole or
@@ -48,22 +65,33 @@ public enum HuggingFaceExporter {
         to folder: String, maxShardBytes: Int = SafetensorsWriter.defaultShardBytes,
         fileSystem: any FileSystem = POSIXFileSystem()
     ) throws {
+        let isTied = try config.bool("tie_word_embeddings", default: false)
+        let kept = tensors.filter { !(isTied && $0.name == "lm_head.weight") }
+        var config = config
+        if let dtype = kept.first?.tensor.dtype {
+            config.object["dtype"] = .string("\(dtype)")
+            if config.has("torch_dtype") { config.object["torch_dtype"] = .string("\(dtype)") }
+        }
+        try writeFolder(
+            tensors: kept, named: "model",
+            files: [CompanionFile(name: "config.json", bytes: Array(config.text.utf8))] + tokenizerFiles, to: folder,
+            maxShardBytes: maxShardBytes, fileSystem: fileSystem)
+    }
+
+    /// Writes safetensors under the base name `named`, and `files`, into a new folder, whole or not at all.
+    public static func writeFolder(
+        tensors: [(name: String, tensor: Tensor)], named: String, files: [CompanionFile], to folder: String,
+        maxShardBytes: Int = SafetensorsWriter.defaultShardBytes, fileSystem: any FileSystem = POSIXFileSystem()
+    ) throws {
         if pathExists(folder) {
             guard isDirectory(folder), try entries(of: folder).isEmpty else {
                 throw CheckpointError(
                     .duplicate, folder, "the folder to export to exists already", remedy: "name a new folder")
             }
         }
-        let isTied = try config.bool("tie_word_embeddings", default: false)
-        let kept = tensors.filter { !(isTied && $0.name == "lm_head.weight") }
-        let writer = try SafetensorsWriter(kept, maxShardBytes: maxShardBytes, fileSystem: fileSystem)
-        var config = config
-        if let dtype = kept.first?.tensor.dtype {
-            config.object["dtype"] = .string("\(dtype)")
-            if config.has("torch_dtype") { config.object["torch_dtype"] = .string("\(dtype)") }
-        }
-        let files = [CompanionFile(name: "config.json", bytes: Array(config.text.utf8))] + tokenizerFiles
-        for file in files where file.name.isEmpty || file.name.contains("/") || file.name.hasPrefix(".") {
+        let writer = try SafetensorsWriter(
+            tensors, baseName: named, maxShardBytes: maxShardBytes, fileSystem: fileSystem)
+        for file in files where !isPlain(file.name) {
             throw CheckpointError(.unsafePath, folder, "'\(file.name)' is not a plain file name")
         }
         var trimmed = folder
@@ -77,10 +105,16 @@ public enum HuggingFaceExporter {
         try fileSystem.createDirectory(temporary)
         do {
             _ = try writer.write(into: temporary)
+            if files.contains(where: { $0.name.contains("/") }) {
+                try fileSystem.createDirectory(temporary + "/" + templateFolder)
+            }
             for file in files {
                 var writer = try HashingWriter(fileSystem, folder: temporary, name: file.name)
                 try writer.write(file.bytes)
                 _ = try writer.finish()
+            }
+            if files.contains(where: { $0.name.contains("/") }) {
+                try fileSystem.syncDirectory(temporary + "/" + templateFolder)
             }
             try fileSystem.syncDirectory(temporary)
             try fileSystem.rename(temporary, to: trimmed)

@@ -73,6 +73,21 @@ public final class MappedFile: Sendable {
         _ = madvise(base + start, clamped.upperBound - start, MADV_WILLNEED)
     }
 
+    /// The share of the file that is in the page cache, from 0 to 1; 1 where the system does not say.
+    func residentShare() -> Double {
+        guard let base, count > 0 else { return 1 }
+        let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+        let window = 1 << 28
+        var resident = 0
+        var flags = [UInt8](repeating: 0, count: (min(window, count) + page - 1) / page)
+        for start in stride(from: 0, to: count, by: window) {
+            let pages = (min(window, count - start) + page - 1) / page
+            guard mincore(base + start, min(window, count - start), &flags) == 0 else { return 1 }
+            resident += flags[..<pages].reduce(0) { $0 + Int($1 & 1) }
+        }
+        return Double(resident * page) / Double(count)
+    }
+
     /// Whether the file starts as a git-lfs pointer does.
     var isGitLFSPointer: Bool { bytes.starts(with: "version https://git-lfs".utf8) }
 

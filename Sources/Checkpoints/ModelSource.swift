@@ -15,7 +15,7 @@ public final class ModelSource {
     public let architecture: String
     public let storage: Storage
     /// Changes when the weights or the config do: a hash of the config, the tensor table and a sample of every tensor.
-    public let digest: String
+    public private(set) lazy var digest = Self.digest(config, storage)
 
     /// Opens `path`, a folder with `config.json` and safetensors, or a .gguf file (or a folder that holds just one).
     ///
@@ -43,11 +43,11 @@ public final class ModelSource {
             (config, storage) = (model.config, .gguf(model))
             architecture = model.config.architecture ?? ""
         }
-        digest = Self.digest(config, storage)
     }
 
     /// Names what else a user may point at, before it is read as GGUF.
-    private static func refuseOtherFiles(_ path: String) throws {
+    /// - Throws: `CheckpointError`: `unsupported`, `pickle`.
+    public static func refuseOtherFiles(_ path: String) throws {
         if path.hasSuffix(".safetensors") || path.hasSuffix(".json") {
             throw CheckpointError(
                 .unsupported, path, "is one file of a Hugging Face model", remedy: "name its folder")
@@ -124,6 +124,51 @@ public final class ModelSource {
         case .safetensors(let model): try model.tensor(named: name).to(dtype: dtype)
         case .gguf(let model): try model.tensor(named: name, dtype: dtype)
         }
+    }
+
+    /// Fills tensors with those of the checkpoint, converted to the types that they have: the files are read once, in the order
+    /// of the disk, straight to where the values belong. GGUF's blocks are expanded on the CPU on the way.
+    ///
+    /// - Parameters:
+    ///   - destinations: their shapes are checked.
+    ///   - mode: nil chooses by size and by what is in the page cache already.
+    /// - Throws: `CheckpointError`: `missingTensor`, `malformed` for a shape that differs, `truncated`; `TorchError`. What the
+    ///   destinations hold then is undefined.
+    @discardableResult
+    public func load(_ destinations: [TensorDestination], mode: ReadMode? = nil) throws -> LoadStatistics {
+        for destination in destinations {
+            let found = try shape(of: destination.name)
+            guard found == destination.tensor.shape, destination.tensor.isContiguous else {
+                throw CheckpointError(
+                    .malformed, path,
+                    "tensor '\(destination.name)' has shape \(found) and cannot fill \(destination.tensor.summary)")
+            }
+        }
+        switch storage {
+        case .safetensors(let model): return try model.load(destinations, mode: mode)
+        case .gguf(let model):
+            for destination in destinations { try model.load(destination) }
+            return LoadStatistics(bytes: try destinations.reduce(0) { $0 + (try model.byteCount(of: $1.name)) })
+        }
+    }
+
+    /// The type that the checkpoint stores; nil for GGUF's blocks, which hold floating-point numbers of no type that torch has.
+    public func storedType(of name: String) throws -> DType? {
+        switch storage {
+        case .safetensors(let model): try model.entry(named: name).dtype
+        case .gguf: nil
+        }
+    }
+
+    /// The floating-point type that most of the weights are stored in; nil for GGUF, whose blocks torch has no type for.
+    public var mainType: DType? {
+        guard case .safetensors(let model) = storage else { return nil }
+        var bytes: [DType: Int] = [:]
+        for name in model.tensorNames {
+            guard let entry = try? model.entry(named: name), entry.dtype.isFloatingPoint else { continue }
+            bytes[entry.dtype, default: 0] += entry.range.count
+        }
+        return bytes.max { ($0.value, $0.key.rawValue) < ($1.value, $1.key.rawValue) }?.key
     }
 
     private static func digest(_ config: ModelConfig, _ storage: Storage) -> String {

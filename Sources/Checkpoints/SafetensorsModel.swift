@@ -51,22 +51,41 @@ public final class SafetensorsModel {
             }
             fileOf[tensor] = number
         }
+        // What a shard holds beyond the index is the model's too: whoever builds it must not find it silently left out.
+        var names = Array(map.keys)
+        for (number, file) in files.enumerated() {
+            for tensor in file.tensorNames where fileOf[tensor] != number {
+                if let other = fileOf[tensor] {
+                    throw CheckpointError(
+                        .duplicate, indexPath,
+                        "tensor '\(tensor)' is in two shards, \(numbers.keys[other]) and \(numbers.keys[number])",
+                        remedy: "index and shards are of different models: fetch them again")
+                }
+                fileOf[tensor] = number
+                names.append(tensor)
+            }
+        }
         self.files = files
         self.fileOf = fileOf
-        tensorNames = Array(map.keys)
+        tensorNames = names
     }
 
     private static func open(_ shard: String, in folder: String, _ indexPath: String) throws -> SafetensorsFile {
-        // A shard is a plain file name: anything with a separator could point at any file on the machine.
-        guard !shard.isEmpty, shard != ".", shard != "..", !shard.utf8.contains(UInt8(ascii: "/")),
-            !shard.utf8.contains(UInt8(ascii: "\\")), !shard.utf8.contains(0)
-        else { throw CheckpointError(.unsafePath, indexPath, "the shard name '\(shard)' is not a plain file name") }
+        guard isPlainName(shard) else {
+            throw CheckpointError(.unsafePath, indexPath, "the shard name '\(shard)' is not a plain file name")
+        }
         let path = folder + "/" + shard
         guard pathExists(path) else {
             throw CheckpointError(
                 .notFound, path, "the shard that the index names is missing", remedy: "fetch the model again")
         }
         return try SafetensorsFile(path: path)
+    }
+
+    /// A shard is a plain file name: anything with a separator could point at any file on the machine.
+    public static func isPlainName(_ shard: String) -> Bool {
+        !shard.isEmpty && shard != "." && shard != ".." && !shard.utf8.contains(UInt8(ascii: "/"))
+            && !shard.utf8.contains(UInt8(ascii: "\\")) && !shard.utf8.contains(0)
     }
 
     private func file(holding name: String) throws -> SafetensorsFile {
@@ -84,4 +103,15 @@ public final class SafetensorsModel {
 
     /// As ``SafetensorsFile/tensor(named:)``.
     public func tensor(named name: String) throws -> Tensor { try file(holding: name).tensor(named: name) }
+
+    /// As ``ModelSource/load(_:mode:)``, shapes checked by the caller.
+    func load(_ destinations: [TensorDestination], mode: ReadMode?) throws -> LoadStatistics {
+        let entries = try destinations.map { destination in
+            let entry = try entry(named: destination.name)
+            return (file: fileOf[destination.name] ?? 0, entry: entry)
+        }
+        let plan = LoadPlan(files, entries)
+        let modes = mode.map { mode in files.map { _ in mode } } ?? plan.modes(available: availableMemory())
+        return try StagedLoad(plan, destinations.map(\.tensor), modes: modes).run()
+    }
 }

@@ -14,9 +14,11 @@ struct CrossChecks {
     func run() {
         checkBatches()
         checkLengths()
+        checkMix()
         checkArithmetic()
         checkPolicyLoss()
         checkKL()
+        checkLoRA()
         checkSchedule()
         checkSampling()
         checkReward()
@@ -49,6 +51,14 @@ struct CrossChecks {
             "a prompt of data.max_prompt_length = \(config.data.maxPromptLength) tokens with such a response would fit no "
                 + "micro-batch",
             remedy: "make actor.ppo_max_token_len_per_gpu at least \(longest)")
+    }
+
+    private func checkMix() {
+        let data = config.data
+        refuse(
+            !data.trainWeights.isEmpty && data.trainWeights.count != data.trainFiles.count, "data.train_weights",
+            "data.train_files", "\(data.trainWeights.count) weights for \(data.trainFiles.count) entries",
+            remedy: "give each entry of data.train_files a weight (a pattern is one entry), or none")
     }
 
     private func checkArithmetic() {
@@ -99,6 +109,26 @@ struct CrossChecks {
         warn(
             config.actor.useKLLoss && config.actor.klLossCoefficient == 0, "actor.use_kl_loss", "actor.kl_loss_coef",
             "the reference model is computed for a loss of weight 0", remedy: "turn actor.use_kl_loss off")
+    }
+
+    private func checkLoRA() {
+        let model = config.model
+        let own = ["lora_alpha", "lora_dropout", "lora_use_rslora", "target_modules", "exclude_modules"].map {
+            "model." + $0
+        }
+        if model.loraAdapterPath != nil {
+            for name in ["model.lora_rank"] + own {
+                refuse(
+                    ledger.isChanged(name), name, "model.lora_adapter_path",
+                    "the adapter's own adapter_config.json says that", remedy: "remove \(name)")
+            }
+        } else {
+            for name in own + ["model.lora_merge"] {
+                refuse(
+                    model.loraRank == 0 && ledger.isChanged(name), name, "model.lora_rank", "there is no adapter",
+                    remedy: "make model.lora_rank 1 or more, as 16, or remove \(name)")
+            }
+        }
     }
 
     private func checkSchedule() {

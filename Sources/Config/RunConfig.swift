@@ -28,6 +28,11 @@ public struct RunConfig: Sendable {
     public private(set) var warnings: [Diagnostic] = []
     private(set) var declarations: [Declaration] = []
 
+    /// Where a setting was written, as `my.yaml:12` or `command line`; nil where it is the default.
+    public func place(of keyPath: String) -> String? {
+        declarations.first { $0.keyPath == keyPath }?.place?.brief
+    }
+
     /// The run's folder: `trainer.default_local_dir`, else `runs/` and the experiment's name.
     public var runFolder: String { trainer.defaultLocalDir ?? "runs/\(experimentName)" }
 

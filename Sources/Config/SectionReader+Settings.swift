@@ -44,6 +44,15 @@ extension SectionReader {
         }
     }
 
+    /// A list of numbers of any length; a number alone is a list of one.
+    mutating func numberList(_ key: String, in range: NumberRange, doc: String) -> [Double] {
+        let text = { (values: [Double]) in YAMLText.list(values.map(YAMLText.number)) }
+        return setting(key, .value([]), accepts: "a list, each \(range.description)", doc: doc, text: text) {
+            node throws(Misfit) in
+            try node.items { item throws(Misfit) in try item.number(in: range) }
+        }
+    }
+
     mutating func bool(_ key: String, default value: Bool, doc: String) -> Bool {
         setting(key, .value(value), accepts: "true or false", doc: doc, text: { "\($0)" }) { node throws(Misfit) in
             try node.bool()
@@ -105,6 +114,29 @@ extension SectionReader {
             return items
         }
     }
+
+    /// Names of modules, none of them by default.
+    mutating func moduleNames(_ key: String, doc: String) -> [String] {
+        let text = { (items: [String]) in YAMLText.list(items.map(YAMLText.string)) }
+        return setting(key, .value([]), accepts: "a name or a list of names", doc: doc, text: text) {
+            node throws(Misfit) in
+            node.isNull ? [] : try node.moduleNames()
+        }
+    }
+
+    /// Names of modules, or nil for `all-linear`.
+    mutating func targetModules(_ key: String, doc: String) -> [String]? {
+        let text = { (items: [String]?) in items.map { YAMLText.list($0.map(YAMLText.string)) } ?? Self.allLinear }
+        return setting(key, .value(nil), accepts: "all-linear, or a list of names", doc: doc, text: text) {
+            node throws(Misfit) in
+            if case .scalar(let scalar) = node.content, scalar.text == Self.allLinear { return nil }
+            let names = try node.moduleNames()
+            if names.isEmpty { throw Misfit(code: .outOfRange, message: "the list is empty") }
+            return names
+        }
+    }
+
+    private static var allLinear: String { "all-linear" }
 
     // MARK: Words
 
@@ -231,6 +263,20 @@ func alternatives(_ words: [String]) -> String {
 }
 
 extension ConfigNode {
+    /// PEFT reads a lone text as a regular expression; names are all that is read here.
+    func moduleNames() throws(Misfit) -> [String] {
+        try items { item throws(Misfit) in
+            let name = try item.string()
+            guard !name.isEmpty, name.utf8.allSatisfy({ $0.isLetterOrDigit || "._".utf8.contains($0) }) else {
+                throw Misfit(
+                    code: .notSupported,
+                    message: "\(item.summary) is no module's name; regular expressions are not supported",
+                    remedy: "list names, as [q_proj, v_proj]", place: item.place)
+            }
+            return name
+        }
+    }
+
     func name(from known: [String], accepts: String, keyPath: String) throws(Misfit) -> String {
         guard case .scalar(let scalar) = content, scalar.value != .null else { throw .type(accepts, self) }
         if known.contains(scalar.text) { return scalar.text }

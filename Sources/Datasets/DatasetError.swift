@@ -7,7 +7,7 @@ public struct DatasetError: Error, Hashable, Sendable, CustomStringConvertible {
 
         /// The file cannot be opened or read, or changed under the reader.
         public static let unreadable = Code("unreadable")
-        /// A line is not one JSON object.
+        /// A line is not one JSON object, or rows cannot be told apart.
         public static let malformedRow = Code("malformedRow")
         /// A column is missing, or holds another type than it must.
         public static let badColumn = Code("badColumn")
@@ -17,6 +17,12 @@ public struct DatasetError: Error, Hashable, Sendable, CustomStringConvertible {
         public static let promptTooLong = Code("promptTooLong")
         /// A loader's saved position is not one of this dataset.
         public static let stateMismatch = Code("stateMismatch")
+        /// A pattern of file names matches nothing.
+        public static let noMatch = Code("noMatch")
+        /// Parquet is asked for, and Arrow's library is missing or of another version.
+        public static let arrowMissing = Code("arrowMissing")
+        /// There is no space left for temporary files or results.
+        public static let diskFull = Code("diskFull")
         /// A setting is out of its range.
         public static let badSetting = Code("badSetting")
     }
@@ -47,7 +53,7 @@ public struct DatasetError: Error, Hashable, Sendable, CustomStringConvertible {
 public struct RowOrigin: Hashable, Sendable, Codable, CustomStringConvertible {
     /// A file's path, or the name of the generator that made the row.
     public let source: String
-    /// Counted from 1: the line of a file, the ordinal of a generated row.
+    /// Counted from 1: the line of a file that the row begins on, the ordinal of a row of Parquet or of a generator.
     public let line: Int
 
     public init(source: String, line: Int) {

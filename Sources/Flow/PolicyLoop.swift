@@ -75,6 +75,7 @@ public struct PolicyLoop: Sendable {
         while state.step < settings.totalSteps, !observer.wantsToStop {
             guard let batch = try await prompts.nextBatch() else { break }
             var metrics = StepMetrics(step: state.step + 1)
+            try metrics.add(await prompts.metrics())
             let trajectories = try await step(batch, state, &metrics, timer)
             state.step += 1
             state.promptState = try await prompts.state()

@@ -32,9 +32,15 @@ public struct RolloutRequestSettings: Sendable, Hashable {
 public protocol PromptProvider: Sendable {
     /// The next batch, or nil at the end of the last pass.
     func nextBatch() async throws -> [PromptTask]?
+    /// What there is to say of the data at this place.
+    func metrics() async -> PhaseMetrics
     /// The place, as JSON text.
     func state() async throws -> String
     func restore(_ state: String) async throws
+}
+
+extension PromptProvider {
+    public func metrics() async -> PhaseMetrics { [:] }
 }
 
 /// Samples answers.

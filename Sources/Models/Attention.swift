@@ -3,8 +3,49 @@ public import TensorCore
 /// How a layer's queries meet keys: over a pack in training, over a pack while filling the cache in prefill, over the cache in
 /// decoding. Layers are blind to which; that is what makes sampling and training the same computation.
 public protocol AttentionBackend {
-    /// query `[T, Hq, D]`, key and value `[T, Hk, D]`, already rotated; gives `[T, Hq, D]`.
-    func attend(layer: Int, query: Tensor, key: Tensor, value: Tensor, scale: Double) throws -> Tensor
+    /// query `[T, Hq, D]`, key `[T, Hk, D]`, already rotated, and value `[T, Hk, Dv]`; gives `[T, Hq, Dv]`.
+    func attend(layer: Int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) throws -> Tensor
+
+    /// How long the sequences are that the pass's tokens belong to; together they cover every token. Only rotary embeddings whose
+    /// frequencies change with the length ask.
+    func extents() throws -> [SequenceExtent]
+}
+
+/// A run of a pass's tokens and the sequences that go through it.
+public struct SequenceExtent: Sendable, Hashable {
+    public var tokens: Range<Int>
+    /// Lengths, in tokens, of the shortest and the longest of these sequences: one and the same unless they share this run.
+    public var shortest, longest: Int
+    /// Whether the keys before these tokens were rotated in an earlier pass.
+    public var isCached: Bool
+
+    public init(tokens: Range<Int>, shortest: Int, longest: Int, isCached: Bool = false) {
+        self.tokens = tokens
+        self.shortest = shortest
+        self.longest = longest
+        self.isCached = isCached
+    }
+
+    static func of(_ segments: [PackedSegment]) -> [SequenceExtent] {
+        var lengths = segments.map(\.length)
+        for (index, segment) in segments.enumerated() {
+            if let parent = segment.parent { lengths[index] += lengths[parent] }
+        }
+        var extents = zip(segments, lengths).map { segment, length in
+            SequenceExtent(
+                tokens: segment.start..<segment.start + segment.length, shortest: length, longest: length)
+        }
+        // A parent is no sequence's end: its sequences are its children's. Children come after it.
+        var hasChild = [Bool](repeating: false, count: segments.count)
+        for (index, segment) in segments.enumerated().reversed() {
+            guard let parent = segment.parent else { continue }
+            let own = extents[index]
+            extents[parent].shortest = hasChild[parent] ? min(extents[parent].shortest, own.shortest) : own.shortest
+            extents[parent].longest = hasChild[parent] ? max(extents[parent].longest, own.longest) : own.longest
+            hasChild[parent] = true
+        }
+        return extents
+    }
 }
 
 /// Training, scoring: packed segments that share ancestors, nothing kept.
@@ -12,30 +53,44 @@ public struct PackedAttention: AttentionBackend {
     public var segments: [PackedSegment]
     public init(segments: [PackedSegment]) { self.segments = segments }
 
-    public func attend(layer: Int, query: Tensor, key: Tensor, value: Tensor, scale: Double) throws -> Tensor {
-        try Tensor.packedAttention(query: query, key: key, value: value, segments: segments, scale: scale)
+    public func attend(layer: Int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) throws -> Tensor {
+        try Tensor.packedAttention(query: query, key: key, value: value, segments: segments, kind: kind)
     }
+
+    public func extents() -> [SequenceExtent] { SequenceExtent.of(segments) }
 }
 
-/// Keys and values of every layer, in pools `[slots, Hk, D]`; who owns which slot is the scheduler's business.
+/// Keys and values of every layer, in pools `[slots, Hk, D]` and `[slots, Hk, Dv]`; who owns which slot is the scheduler's
+/// business. A layer with a window keeps every token too: the window is in what it reads.
 public final class KeyValueCache {
     public let keys, values: [Tensor]
     public let slotCount: Int
 
     public init(
-        layers: Int, slots: Int, keyValueHeads: Int, headDim: Int, dtype: DType, device: Device
+        layers: Int, slots: Int, keyValueHeads: Int, headDim: Int, valueHeadDim: Int? = nil, dtype: DType,
+        device: Device
     ) throws(TorchError) {
-        func pools() throws(TorchError) -> [Tensor] {
+        func pools(_ size: Int) throws(TorchError) -> [Tensor] {
             var all: [Tensor] = []
             for _ in 0..<layers {
-                all.append(try Tensor.empty([slots, keyValueHeads, headDim], dtype: dtype, device: device))
+                all.append(try Tensor.empty([slots, keyValueHeads, size], dtype: dtype, device: device))
             }
             return all
         }
-        keys = try pools()
-        values = try pools()
+        keys = try pools(headDim)
+        values = try pools(valueHeadDim ?? headDim)
         slotCount = slots
     }
+
+    /// A cache of `model`'s shape.
+    public convenience init(for model: any SequenceModel, slots: Int) throws(TorchError) {
+        let shape = model.shape
+        try self.init(
+            layers: shape.layers, slots: slots, keyValueHeads: shape.keyValueHeads, headDim: shape.headDim,
+            valueHeadDim: shape.valueHeadDim, dtype: model.dtype, device: model.device)
+    }
+
+    public var byteCount: Int { keys.reduce(0) { $0 + $1.byteCount } + values.reduce(0) { $0 + $1.byteCount } }
 
     func write(layer: Int, slots: Tensor, key: Tensor, value: Tensor) throws(TorchError) {
         try keys[layer].indexCopy(0, slots, key)
@@ -56,10 +111,12 @@ public struct PrefillAttention: AttentionBackend {
         self.slots = slots
     }
 
-    public func attend(layer: Int, query: Tensor, key: Tensor, value: Tensor, scale: Double) throws -> Tensor {
+    public func attend(layer: Int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) throws -> Tensor {
         try cache.write(layer: layer, slots: slots, key: key, value: value)
-        return try Tensor.packedAttention(query: query, key: key, value: value, segments: segments, scale: scale)
+        return try Tensor.packedAttention(query: query, key: key, value: value, segments: segments, kind: kind)
     }
+
+    public func extents() -> [SequenceExtent] { SequenceExtent.of(segments) }
 }
 
 /// Decoding: one new token a row.
@@ -75,10 +132,16 @@ public struct DecodeAttention: AttentionBackend {
         self.newSlots = newSlots
     }
 
-    public func attend(layer: Int, query: Tensor, key: Tensor, value: Tensor, scale: Double) throws -> Tensor {
+    public func attend(layer: Int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) throws -> Tensor {
         try cache.write(layer: layer, slots: newSlots, key: key, value: value)
         return try Tensor.cachedAttention(
             query: query, keyPool: cache.keys[layer], valuePool: cache.values[layer], slots: slotTable,
-            lengths: lengths, scale: scale)
+            lengths: lengths, kind: kind)
+    }
+
+    public func extents() throws -> [SequenceExtent] {
+        try lengths.to(.cpu).values(Int32.self).enumerated().map { row, length in
+            SequenceExtent(tokens: row..<row + 1, shortest: Int(length), longest: Int(length), isCached: true)
+        }
     }
 }

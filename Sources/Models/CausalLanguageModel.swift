@@ -3,11 +3,18 @@ public import TensorCore
 /// Numbers that the engines need of any decoder, whatever its family.
 public struct ModelShape: Sendable, Hashable {
     public var vocabulary, hidden, layers, queryHeads, keyValueHeads, headDim: Int
+    /// Size of a value head; that of a key head but for latent attention.
+    public var valueHeadDim: Int
     /// The longest sequence that the checkpoint says it knows.
     public var maxPositions: Int
 
+    /// A length at which the rotary frequencies of a whole sequence change (LongRoPE): a sequence that is generated must not grow
+    /// across it, for its cached keys were rotated by the others. Nil where they never change.
+    public var rotarySwitch: Int?
+
     public init(
-        vocabulary: Int, hidden: Int, layers: Int, queryHeads: Int, keyValueHeads: Int, headDim: Int, maxPositions: Int
+        vocabulary: Int, hidden: Int, layers: Int, queryHeads: Int, keyValueHeads: Int, headDim: Int,
+        valueHeadDim: Int? = nil, maxPositions: Int, rotarySwitch: Int? = nil
     ) {
         self.vocabulary = vocabulary
         self.hidden = hidden
@@ -15,43 +22,89 @@ public struct ModelShape: Sendable, Hashable {
         self.queryHeads = queryHeads
         self.keyValueHeads = keyValueHeads
         self.headDim = headDim
+        self.valueHeadDim = valueHeadDim ?? headDim
         self.maxPositions = maxPositions
+        self.rotarySwitch = rotarySwitch
+    }
+
+    /// Whether sequences of these lengths need different rotary frequencies, and so cannot share a prefix.
+    public func straddlesRotarySwitch(_ lengths: [Int]) -> Bool {
+        guard let rotarySwitch else { return false }
+        return lengths.contains { $0 <= rotarySwitch } && lengths.contains { $0 > rotarySwitch }
     }
 }
 
-/// A decoder: token ids in, hidden states out. The same call serves packed training, prefill and cached decoding.
-public protocol CausalLanguageModel: AnyObject {
+/// A decoder without its head: token ids in, hidden states out. The same call serves packed training, prefill and cached decoding.
+public protocol SequenceModel: AnyObject {
     var shape: ModelShape { get }
-    /// Every parameter, in the model's order.
+    /// Every parameter, the head's included, in the model's order.
     var parameters: [Parameter] { get }
-    /// The output projection `[V, C]`; its weight is the input embedding itself where they are tied.
-    var output: Projection { get }
-    /// Every weight that is multiplied with, the output among them.
+    /// What the checkpoint holds besides: read and exported, but not trained.
+    var buffers: [Parameter] { get }
+    /// The model's experts; nil where no layer has any.
+    var experts: ExpertShape? { get }
+    /// Where forward passes note what their routers decide; nil: nowhere. See ``recordingRouting(_:)``.
+    var routingRecord: RoutingRecord? { get set }
+    /// Every weight that is multiplied with, the head among them.
     var projections: [Projection] { get }
     /// Whether layers are run again in backward instead of keeping their activations.
     var usesCheckpointing: Bool { get set }
 
-    /// Final normed hidden states `[T, C]` of `ids` (int64 `[T]`) at `positions` (int64 `[T]`); `output` turns them into logits.
+    /// Final normed hidden states `[T, C]` of `ids` (int64 `[T]`) at `positions` (int64 `[T]`).
     /// `observe` sees the input of the first layer (index 0), each layer's output, and the final norm's in place of the last.
     func hiddenStates(
         ids: Tensor, positions: Tensor, attention: any AttentionBackend, observe: ((Int, Tensor) -> Void)?
     ) throws -> Tensor
 }
 
+/// A decoder whose hidden states become logits over its vocabulary.
+public protocol CausalLanguageModel: SequenceModel {
+    /// The output projection `[V, C]`; its weight is the input embedding itself where they are tied.
+    var output: Projection { get }
+    /// What turns `output`'s products into logits.
+    var logitsTransform: LogitsTransform { get }
+}
+
 extension CausalLanguageModel {
+    /// Logits `[T, V]` of hidden states `[T, C]`.
+    public func logits(_ hidden: Tensor) throws(TorchError) -> Tensor { try logitsTransform(output(hidden)) }
+
+    /// Log-probabilities of `targets` (int64 `[T]`) and entropies, both float32 `[T]`, after hidden states `[T, C]`: what the
+    /// log-softmax of ``logits(_:)`` over `temperature` gives, with no more than `chunk` rows of logits at a time.
+    public func tokenLogProbs(
+        hidden: Tensor, targets: Tensor, temperature: Double = 1, chunk: Int = 512
+    ) throws(TorchError) -> (logProbs: Tensor, entropies: Tensor) {
+        try Tensor.tokenLogProbs(
+            hidden: hidden, weight: head, targets: targets, temperature: temperature, transform: logitsTransform,
+            chunk: chunk)
+    }
+
+    /// The weight of the output projection, `[V, C]`. Its products are not logits where ``logitsTransform`` is not the identity.
+    public var head: Tensor { output.weight }
+}
+
+extension SequenceModel {
     public func hiddenStates(ids: Tensor, positions: Tensor, attention: any AttentionBackend) throws -> Tensor {
         try hiddenStates(ids: ids, positions: positions, attention: attention, observe: nil)
     }
 
-    /// The weight of the output projection, `[V, C]`.
-    public var head: Tensor { output.weight }
+    /// Runs `body` and gives, beside its result, what the routers decided in the forward pass that it made. Their logits have
+    /// gradients where gradients are recorded, with layers run again in backward too.
+    public func recordingRouting<Result>(_ body: () throws -> Result) rethrows -> (Result, RoutingRecord) {
+        let record = RoutingRecord(), before = routingRecord
+        routingRecord = record
+        defer { routingRecord = before }
+        return (try body(), record)
+    }
 
     /// Lays the weights out for decoding about `rows` sequences on the CPU; does nothing on other devices. Call
     /// ``unpackProjections()`` before the weights change.
-    public func packProjections(rows: Int) throws(TorchError) {
-        for projection in projections { try projection.pack(rows: rows) }
+    /// - Parameter merging: lays an adapter's product in, so that it costs nothing more to decode with.
+    public func packProjections(rows: Int, merging: Bool = false) throws(TorchError) {
+        for projection in projections { try projection.pack(rows: rows, merging: merging) }
     }
     public func unpackProjections() { for projection in projections { projection.unpack() } }
+    public var isPacked: Bool { projections.contains(where: \.isPacked) }
 
     public var dtype: DType { parameters[0].tensor.dtype }
     public var device: Device { parameters[0].tensor.device }
@@ -60,7 +113,7 @@ extension CausalLanguageModel {
     /// Every tensor under its checkpoint name, as views.
     public func namedTensors() throws(TorchError) -> [(name: String, tensor: Tensor)] {
         var all: [(String, Tensor)] = []
-        for parameter in parameters { all += try parameter.split() }
+        for parameter in parameters + buffers { all += try parameter.split() }
         return all
     }
 }

@@ -16,32 +16,58 @@ extension ParameterBuilder {
 }
 
 struct RMSNorm {
+    /// How a checkpoint stores the weight.
+    enum Convention: Sendable, Hashable {
+        case plain
+        /// Less one, and multiplied in float32 (Gemma).
+        case unitOffset
+    }
+
     let weight: Tensor
     let eps: Double
+    let convention: Convention
 
-    init(_ builder: ParameterBuilder, _ name: String, size: Int, eps: Double) throws {
+    init(
+        _ builder: ParameterBuilder, _ name: String, size: Int, eps: Double, convention: Convention = .plain
+    ) throws {
         weight = try builder.parameter(name + ".weight", [size])
         self.eps = eps
+        self.convention = convention
     }
 
-    func callAsFunction(_ x: Tensor) throws(TorchError) -> Tensor { try x.rmsNorm(weight, eps: eps) }
+    func callAsFunction(_ x: Tensor) throws(TorchError) -> Tensor {
+        switch convention {
+        case .plain: try x.rmsNorm(weight, eps: eps)
+        case .unitOffset: try x.rmsNorm(weight.to(dtype: .float32).adding(1), eps: eps)
+        }
+    }
 }
 
-/// The gated feed-forward layer of Llama: `down(silu(gate(x)) * up(x))`.
-struct GatedMLP {
+/// What stands between a layer's attention and its output: dense, or a mixture of experts.
+protocol FeedForward {
+    /// `[T, C]` to `[T, C]`.
+    func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor
+}
+
+/// The gated feed-forward layer of Llama: `down(activation(gate(x)) * up(x))`.
+struct GatedMLP: FeedForward {
     let gateUp, down: Projection
+    let activation: Activation
 
-    init(_ builder: ParameterBuilder, _ name: String, size: Int, intermediate: Int, bias: Bool) throws {
-        gateUp = try builder.linear(
-            name + ".gate_up_proj",
-            [(name + ".gate_proj", intermediate), (name + ".up_proj", intermediate)], inputs: size, bias: bias)
+    /// - Parameter isFused: the checkpoint holds gate and up as one tensor, `gate_up_proj`.
+    init(
+        _ builder: ParameterBuilder, _ name: String, size: Int, intermediate: Int, bias: Bool = false,
+        activation: Activation = .silu, isFused: Bool = false
+    ) throws {
+        let parts =
+            isFused
+            ? [(name + ".gate_up_proj", 2 * intermediate)]
+            : [(name + ".gate_proj", intermediate), (name + ".up_proj", intermediate)]
+        gateUp = try builder.linear(name + ".gate_up_proj", parts, inputs: size, bias: bias)
         down = try builder.linear(name + ".down_proj", inputs: intermediate, outputs: size, bias: bias)
+        self.activation = activation
     }
 
-    func callAsFunction(_ x: Tensor) throws(TorchError) -> Tensor { try down(gateUp(x).siluMultiply()) }
-}
-
-/// cos and sin of a forward pass's positions, shared by all layers.
-struct RotaryAngles {
-    let cos, sin: Tensor  // float32 [T, D/2]
+    func callAsFunction(_ x: Tensor) throws(TorchError) -> Tensor { try down(activation.gate(gateUp(x))) }
+    func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor { try self(x) }
 }

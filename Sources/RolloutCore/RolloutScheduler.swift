@@ -47,11 +47,12 @@ public struct RolloutScheduler: Sendable {
     /// Sharing a shorter prefix than this would not pay for the extra segment.
     static let shortestSharedPrefix = 8
 
-    public init(requests: [RolloutRequest], limits: Limits, slots: Int) {
+    /// - Parameter sharesPrefix: off prefills every prompt whole, with the same result.
+    public init(requests: [RolloutRequest], limits: Limits, slots: Int, sharesPrefix: Bool = true) {
         self.requests = requests
         self.limits = limits
         pool = SlotPool(capacity: slots)
-        let common = Self.commonPrefix(requests.map(\.prompt))
+        let common = sharesPrefix ? Self.commonPrefix(requests.map(\.prompt)) : 0
         commonPrefix = common >= Self.shortestSharedPrefix ? common : 0
         if commonPrefix > 0, let taken = pool.take(commonPrefix) { prefixSlots = taken }
     }

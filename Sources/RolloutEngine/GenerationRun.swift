@@ -81,7 +81,7 @@ final class GenerationRun {
         let hidden_TC = try model.hiddenStates(
             ids: Tensor(ids, device: device), positions: Tensor(positions, device: device),
             attention: PrefillAttention(cache: cache, segments: segments, slots: Tensor(slots, device: device)))
-        let logits_PV = try model.output(hidden_TC.indexSelect(0, Tensor(last, device: device)))
+        let logits_PV = try model.logits(hidden_TC.indexSelect(0, Tensor(last, device: device)))
         prefills += 1
         prefilledTokens += ids.count
 
@@ -129,7 +129,7 @@ final class GenerationRun {
         let hidden_BC = try model.hiddenStates(
             ids: Tensor(ids, device: device), positions: Tensor(positions, device: device), attention: attention)
         decodeSteps += 1
-        rows = try draw(model.output(hidden_BC), for: rows)
+        rows = try draw(model.logits(hidden_BC), for: rows)
     }
 
     // MARK: - Sampling

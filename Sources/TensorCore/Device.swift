@@ -86,6 +86,13 @@ public enum Torch {
     /// CUDA devices; 0 until ``loadCUDA(from:)`` has succeeded.
     public static var cudaDeviceCount: Int { Int(ct_cuda_device_count()) }
 
+    /// Compiles every CUDA kernel for an architecture such as `sm_90`, which needs NVRTC and no device; gives how many there are.
+    public static func compileCUDAKernels(for architecture: String) throws(TorchError) -> Int {
+        var count: Int32 = 0
+        try check("compileCUDAKernels for \(architecture)") { ct_compile_cuda_kernels(architecture, &count, $0) }
+        return Int(count)
+    }
+
     /// Threads of one op on the CPU.
     public static var threadCount: Int {
         get { Int(ct_num_threads()) }

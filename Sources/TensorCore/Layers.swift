@@ -17,6 +17,51 @@ public struct PackedSegment: Sendable, Hashable {
     }
 }
 
+/// How one layer's queries see keys: the same for training, prefill and decoding.
+public struct AttentionKind: Sendable, Hashable {
+    /// Factor of the products of queries and keys.
+    public var scale: Double
+    /// Tokens that a query sees, itself included; nil: all before it. Counted along a segment's ancestors.
+    public var window: Int?
+    /// Scores become `cap * tanh(score / cap)` (Gemma 2); nil: they stay.
+    public var softCap: Double?
+
+    public init(scale: Double, window: Int? = nil, softCap: Double? = nil) {
+        precondition(window ?? 1 > 0 && softCap ?? 1 > 0, "a window holds a token at least, and a soft cap is positive")
+        self.scale = scale
+        self.window = window
+        self.softCap = softCap
+    }
+
+    fileprivate var raw: ct_attention {
+        ct_attention(scale: scale, soft_cap: softCap ?? 0, window: Int64(window ?? 0))
+    }
+}
+
+/// What a model does to the products of its hidden states and output weights before they are logits.
+public struct LogitsTransform: Sendable, Hashable {
+    /// A positive factor.
+    public var scale: Double
+    /// Then logits become `cap * tanh(logit / cap)`; nil: they stay.
+    public var softCap: Double?
+
+    public init(scale: Double = 1, softCap: Double? = nil) {
+        self.scale = scale
+        self.softCap = softCap
+    }
+
+    public static let identity = LogitsTransform()
+
+    /// Logits of `products [.., V]`; float32 unless nothing is to be done, as ``Tensor/tokenLogProbs(hidden:weight:targets:temperature:transform:chunk:)``
+    /// computes them.
+    public func callAsFunction(_ products: Tensor) throws(TorchError) -> Tensor {
+        guard self != .identity else { return products }
+        let wide = try products.to(dtype: .float32)
+        guard let softCap else { return try wide.multiplied(by: scale) }
+        return try wide.multiplied(by: scale / softCap).tanh().multiplied(by: softCap)
+    }
+}
+
 /// How one row's next token is drawn.
 public struct RowSampling: Sendable, Hashable {
     /// 0 or less: the most likely token.
@@ -40,7 +85,8 @@ public struct RowSampling: Sendable, Hashable {
 }
 
 extension Tensor {
-    /// `x / rms(x) * weight` over the last dimension (Zhang & Sennrich 2019), in float32 inside.
+    /// `x / rms(x) * weight` over the last dimension (Zhang & Sennrich 2019), in float32 inside. The weight is of x's type or
+    /// float32; the result of x's.
     public func rmsNorm(_ weight: Tensor, eps: Double) throws(TorchError) -> Tensor {
         try tensor("rmsNorm", [self, weight]) { ct_rms_norm(raw, weight.raw, eps, $0, $1) }
     }
@@ -66,10 +112,15 @@ extension Tensor {
         }
     }
 
-    /// Attention over a pack: query `[T, Hq, D]`, key and value `[T, Hk, D]` give `[T, Hq, D]`. The segments must cover every
-    /// token once.
+    /// `x Φ(x)` (Hendrycks & Gimpel 2016), or its approximation by tanh.
+    public func gelu(tanhApproximation: Bool = false) throws(TorchError) -> Tensor {
+        try tensor("gelu", [self]) { ct_gelu(raw, tanhApproximation, $0, $1) }
+    }
+
+    /// Attention over a pack: query `[T, Hq, D]`, key `[T, Hk, D]` and value `[T, Hk, Dv]` give `[T, Hq, Dv]`. The segments must
+    /// cover every token once.
     public static func packedAttention(
-        query: Tensor, key: Tensor, value: Tensor, segments: [PackedSegment], scale: Double
+        query: Tensor, key: Tensor, value: Tensor, segments: [PackedSegment], kind: AttentionKind
     ) throws(TorchError) -> Tensor {
         var flat: [Int32] = []
         flat.reserveCapacity(segments.count * 4)
@@ -77,31 +128,50 @@ extension Tensor {
             flat += [Int32(segment.start), Int32(segment.length), Int32(segment.parent ?? -1), 0]
         }
         return try tensor("packedAttention over \(segments.count) segments", [query, key, value]) {
-            ct_packed_attention(query.raw, key.raw, value.raw, flat, Int32(segments.count), scale, $0, $1)
+            ct_packed_attention(query.raw, key.raw, value.raw, flat, Int32(segments.count), kind.raw, $0, $1)
         }
     }
 
-    /// One new token a row over cached keys: query `[B, Hq, D]`, pools `[S, Hk, D]`, `slots` int32 `[B, L]` (where each row's
-    /// tokens lie in the pools), `lengths` int32 `[B]`.
+    /// The same with nothing but a scale.
+    public static func packedAttention(
+        query: Tensor, key: Tensor, value: Tensor, segments: [PackedSegment], scale: Double
+    ) throws(TorchError) -> Tensor {
+        try packedAttention(
+            query: query, key: key, value: value, segments: segments, kind: AttentionKind(scale: scale))
+    }
+
+    /// One new token a row over cached keys: query `[B, Hq, D]`, pools `[S, Hk, D]` and `[S, Hk, Dv]`, `slots` int32 `[B, L]`
+    /// (where each row's tokens lie in the pools), `lengths` int32 `[B]`; gives `[B, Hq, Dv]`.
+    public static func cachedAttention(
+        query: Tensor, keyPool: Tensor, valuePool: Tensor, slots: Tensor, lengths: Tensor, kind: AttentionKind
+    ) throws(TorchError) -> Tensor {
+        try tensor("cachedAttention", [query, keyPool, valuePool, slots, lengths]) {
+            ct_cached_attention(query.raw, keyPool.raw, valuePool.raw, slots.raw, lengths.raw, kind.raw, $0, $1)
+        }
+    }
+
+    /// The same with nothing but a scale.
     public static func cachedAttention(
         query: Tensor, keyPool: Tensor, valuePool: Tensor, slots: Tensor, lengths: Tensor, scale: Double
     ) throws(TorchError) -> Tensor {
-        try tensor("cachedAttention", [query, keyPool, valuePool, slots, lengths]) {
-            ct_cached_attention(query.raw, keyPool.raw, valuePool.raw, slots.raw, lengths.raw, scale, $0, $1)
-        }
+        try cachedAttention(
+            query: query, keyPool: keyPool, valuePool: valuePool, slots: slots, lengths: lengths,
+            kind: AttentionKind(scale: scale))
     }
 
-    /// `log softmax(hidden · weightᵀ / temperature)` at `targets`, and the entropy of each row, both float32 `[T]`, with
+    /// `log softmax(transform(hidden · weightᵀ) / temperature)` at `targets`, and the entropy of each row, both float32 `[T]`, with
     /// gradients. No more than `chunk` rows of logits exist at a time; backward computes them again.
     ///
     /// - Parameters: hidden `[T, C]`, weight `[V, C]`, targets int64 `[T]`.
     public static func tokenLogProbs(
-        hidden: Tensor, weight: Tensor, targets: Tensor, temperature: Double = 1, chunk: Int = 512
+        hidden: Tensor, weight: Tensor, targets: Tensor, temperature: Double = 1,
+        transform: LogitsTransform = .identity, chunk: Int = 512
     ) throws(TorchError) -> (logProbs: Tensor, entropies: Tensor) {
         var entropies: ct_tensor?
         let logProbs = try tensor("tokenLogProbs", [hidden, weight, targets]) {
             ct_token_log_probs(
-                hidden.raw, weight.raw, targets.raw, temperature, Int64(chunk), true, $0, &entropies, $1)
+                hidden.raw, weight.raw, targets.raw, temperature, transform.scale, transform.softCap ?? 0, Int64(chunk),
+                true, $0, &entropies, $1)
         }
         guard let entropies else { preconditionFailure("tokenLogProbs gave no entropies") }
         return (logProbs, Tensor(owning: entropies))

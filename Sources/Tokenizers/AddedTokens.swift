@@ -9,6 +9,8 @@ struct AddedToken: Hashable, Sendable {
     var stripsRight = false
     /// Looked for in the normalized text.
     var isNormalized = false
+    /// Whether it is looked for at all: SentencePiece's own control tokens never are.
+    var isFound = true
     /// Left out by decoding with `skipSpecialTokens`.
     var isSpecial = false
 }

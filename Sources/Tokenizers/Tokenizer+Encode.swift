@@ -35,18 +35,28 @@ extension Tokenizer {
         return try finish(encodings, addSpecialTokens: addSpecialTokens)
     }
 
-    /// The ids of many texts, on as many cores as there are. Padding to the longest of the batch is applied if the file
-    /// asks for it.
-    public func encodeBatch(_ texts: [String], addSpecialTokens: Bool = false) throws -> [[Int32]] {
+    /// The ids of many texts, in their order, whichever thread encodes them. Padding to the longest of the batch is applied
+    /// if the file asks for it.
+    ///
+    /// - Parameter threads: how many to use; nil for as many as there are cores.
+    /// - Throws: `TokenizerError` of the first text that has no encoding.
+    public func encodeBatch(
+        _ texts: [String], addSpecialTokens: Bool = false, threads: Int? = nil
+    ) throws -> [[Int32]] {
+        let workers = min(texts.count, max(1, threads ?? ProcessorCount.active))
+        // Several texts at a time, so that short ones do not spend their time on the lock.
+        let step = max(1, min(64, texts.count / max(1, workers * 8)))
         let results = Mutex<[Result<[Int32], any Error>?]>(Array(repeating: nil, count: texts.count))
         let next = Atomic<Int>(0)
-        let workers = min(texts.count, ProcessorCount.active)
         DispatchQueue.concurrentPerform(iterations: workers) { _ in
             while true {
-                let index = next.wrappingAdd(1, ordering: .relaxed).oldValue
-                guard index < texts.count else { return }
-                let result = Result { try self.encode(texts[index], addSpecialTokens: addSpecialTokens) }
-                results.withLock { $0[index] = result }
+                let start = next.wrappingAdd(step, ordering: .relaxed).oldValue
+                guard start < texts.count else { return }
+                let range = start..<min(start + step, texts.count)
+                let part = range.map { index in
+                    Result { try self.encode(texts[index], addSpecialTokens: addSpecialTokens) }
+                }
+                results.withLock { for (index, result) in zip(range, part) { $0[index] = result } }
             }
         }
         var rows = try results.withLock { $0 }.map { try $0!.get() }

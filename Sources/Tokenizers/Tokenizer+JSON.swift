@@ -5,17 +5,7 @@ extension Tokenizer {
     ///
     /// - Throws: `TokenizerError`, with the file and the field.
     public convenience init(contentsOf tokenizerJSON: URL) throws {
-        let data: Data
-        do {
-            data = try Data(contentsOf: tokenizerJSON, options: .mappedIfSafe)
-        } catch {
-            throw TokenizerError(.unreadable, "\(tokenizerJSON.path): \(error.localizedDescription)")
-        }
-        do {
-            try self.init(jsonData: data)
-        } catch let error as TokenizerError {
-            throw TokenizerError(error.code, "\(tokenizerJSON.path): \(error.message)")
-        }
+        try self.init(TokenizerFile.read(tokenizerJSON) { try TokenizerParts(JSONDocument($0).root) })
     }
 
     /// Reads the text of a `tokenizer.json`.

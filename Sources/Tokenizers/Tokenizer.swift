@@ -13,6 +13,8 @@ public final class Tokenizer: Sendable {
     let truncation: Truncation?
     let padding: Padding?
     let addedTokens: [AddedToken]
+    /// Decoding takes the blanks before punctuation away. Never with BPE, whose own blanks they are.
+    let cleansUpSpaces: Bool
     let addedByID: [Int32: AddedToken]
     let addedBySpelling: ByteTable
     let rawFinder: TokenFinder
@@ -48,6 +50,7 @@ public final class Tokenizer: Sendable {
         self.model = model
         self.keepsRawBytes = keepsRawBytes
         self.lacksBytes = lacksBytes
+        if case .bpe = model { cleansUpSpaces = false } else { cleansUpSpaces = parts.cleansUpSpaces }
         alwaysTracks = parts.normalizer != nil && parts.preTokenizer?.asksForTextStart == true
 
         let placed = Self.placed(parts.addedTokens, behind: model.vocabulary)
@@ -62,7 +65,8 @@ public final class Tokenizer: Sendable {
         addedBySpelling = bySpelling
         specialIDs = Set(placed.filter(\.isSpecial).map(\.id))
         // Special tokens come first: of two with one spelling, the first is found.
-        let ordered = placed.filter(\.isSpecial) + placed.filter { !$0.isSpecial }
+        let found = placed.filter(\.isFound)
+        let ordered = found.filter(\.isSpecial) + found.filter { !$0.isSpecial }
         let raw = ordered.filter { !$0.isNormalized }
         rawFinder = TokenFinder(raw, spelledAs: raw.map(\.content))
         let normalized = ordered.filter(\.isNormalized)
@@ -77,6 +81,11 @@ public final class Tokenizer: Sendable {
         decodedSpellings = decoded
         let specials = Set(placed.filter(\.isSpecial).map(\.content))
         skippedIDs = Set(decoded.filter { specials.contains($0.value) }.keys)
+        for id in postProcessor?.specialIDs ?? [] where spelling(of: id) == nil {
+            throw TokenizerError(
+                .invalidField,
+                "post_processor: id \(id) is not in the vocabulary, whose ids end at \(vocabularyCount - 1)")
+        }
     }
 
     /// The tokens with the ids that the library gives them: the vocabulary's own, else the next free ones in the order
@@ -149,6 +158,7 @@ public final class Tokenizer: Sendable {
         parts.postProcessor = postProcessor
         parts.decoder = decoder
         parts.addedTokens = addedTokens
+        parts.cleansUpSpaces = cleansUpSpaces
         return try Tokenizer(parts)
     }
 }
@@ -163,6 +173,7 @@ struct TokenizerParts {
     var truncation: Truncation?
     var padding: Padding?
     var addedTokens: [AddedToken] = []
+    var cleansUpSpaces = false
 
     init(model: Model) { self.model = model }
 }

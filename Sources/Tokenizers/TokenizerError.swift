@@ -12,6 +12,8 @@ public struct TokenizerError: Error, Hashable, Sendable, CustomStringConvertible
         public static let invalidJSON = Code("invalidJSON")
         /// The JSON is no tokenizer: a field is missing or has a wrong type or value.
         public static let invalidField = Code("invalidField")
+        /// A `tokenizer.model` or a rank file is damaged.
+        public static let invalidModel = Code("invalidModel")
         /// A component or an option that this library does not know.
         public static let unsupported = Code("unsupported")
         /// A regular expression cannot be read.

@@ -21,6 +21,10 @@ public final class AdamW {
     private var moments: Moments?
     private var gradSums: [Tensor?]
     private let ownsMasters: Bool
+    /// Bytes of both moments and of the masters that are kept beside the model's own tensors.
+    public var stateBytes: Int {
+        masters.reduce(0) { $0 + (ownsMasters ? 3 : 2) * $1.byteCount }
+    }
     /// Steps taken.
     public private(set) var stepCount = 0
 

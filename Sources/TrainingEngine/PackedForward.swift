@@ -29,13 +29,14 @@ public struct PackedForward {
     }
 
     public func callAsFunction(_ sequences: [TrainingSequence]) throws -> ResponseOutputs {
-        let pack = Pack(sequences, sharesPrefixes: sharesPrefixes)
+        let straddles = model.shape.straddlesRotarySwitch(sequences.map { $0.prompt.count + $0.response.count - 1 })
+        let pack = Pack(sequences, sharesPrefixes: sharesPrefixes && !straddles)
         let device = model.device
         let hidden_TC = try model.hiddenStates(
             ids: Tensor(pack.ids, device: device), positions: Tensor(pack.positions, device: device),
             attention: PackedAttention(segments: pack.segments))
-        let (logProbs_R, entropies_R) = try Tensor.tokenLogProbs(
-            hidden: hidden_TC.indexSelect(0, Tensor(pack.predictors, device: device)), weight: model.head,
+        let (logProbs_R, entropies_R) = try model.tokenLogProbs(
+            hidden: hidden_TC.indexSelect(0, Tensor(pack.predictors, device: device)),
             targets: Tensor(pack.targets, device: device), temperature: temperature, chunk: logitsChunk)
         let padding = Padding(lengths: pack.responseLengths)
         return ResponseOutputs(

@@ -141,6 +141,8 @@ public final class PolicyTrainer {
         let micros = MicroBatches.split(
             sequences, indices: Array(sequences.indices), tokenBudget: settings.microBatchTokens,
             sharesPrefixes: settings.sharesPrefixes)
+        // The sampler's copies of the weights may hold an adapter, or be older than the last step.
+        model.unpackProjections()
         try withNoGrad {
             for micro in micros {
                 let batch = micro.map { sequences[$0] }
@@ -178,15 +180,19 @@ public final class PolicyTrainer {
         var report = PolicyStepReport(
             metrics: [], gradNorm: 0, learningRate: 0, stepped: false, microBatches: micros.count, computedTokens: 0,
             lossTokens: live.reduce(0) { $0 + sequences[$1].response.count })
-        for micro in micros {
+        model.unpackProjections()
+        for (index, micro) in micros.enumerated() {
             let batch = micro.map { samples[$0] }
-            let output = try withGrad {
-                let outputs = try forward(batch.map(\.sequence))
-                let output = try loss(inputs(batch, outputs, totals))
-                try output.loss.backward()
-                report.computedTokens += outputs.computedTokens
-                return output
+            func run() throws -> PolicyLossOutput {
+                try withGrad {
+                    let outputs = try forward(batch.map(\.sequence))
+                    let output = try loss(inputs(batch, outputs, totals))
+                    try output.loss.backward()
+                    report.computedTokens += outputs.computedTokens
+                    return output
+                }
             }
+            let output = try model.adapter?.training(step: optimizer.stepCount, microBatch: index, run) ?? run()
             try optimizer.gatherGrads()
             for metric in output.metrics {
                 let share = metric.reduction == .tokenMean ? 1 / Double(max(1, report.lossTokens)) : 1

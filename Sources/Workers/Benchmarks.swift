@@ -45,7 +45,7 @@ public enum Benchmarks {
         try await worker.load()
         return try await worker.withModel { model, device in
             let trainer = PolicyTrainer(
-                model: model, optimizer: try AdamW(parameters: model.parameters, settings: .init()),
+                model: model, optimizer: try AdamW(parameters: model.trainableParameters, settings: .init()),
                 schedule: LearningRateSchedule(peak: 1e-6),
                 settings: .init(
                     microBatchTokens: microBatchTokens, sharesPrefixes: false, logitsChunk: logitsChunk))

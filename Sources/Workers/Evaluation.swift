@@ -19,7 +19,10 @@ public struct Evaluation: Sendable {
         let plan = try RunPlan(config)
         let reward = try await RewardFactory.make(config)
         do {
-            let worker = PolicyWorker(plan.policy)
+            var policy = plan.policy
+            // A run's checkpoint knows whether the run trained an adapter, and which.
+            if checkpoints != nil { policy.adapter = nil }
+            let worker = PolicyWorker(policy)
             let text = try await worker.load()
             if let checkpoints { try await worker.loadWeights(checkpoints: checkpoints) }
             let prompts = try DataSources(config).prepare(config, PromptEncoder(text: text, data: config.data), log)

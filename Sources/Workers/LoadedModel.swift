@@ -1,5 +1,6 @@
 public import ChatTemplates
 public import Checkpoints
+public import Conversations
 import Foundation
 public import Models
 public import TensorCore
@@ -19,10 +20,23 @@ public struct TextProcessor: Sendable {
     /// Reads tokenizer and template beside a checkpoint's weights, or inside its GGUF file.
     /// - Parameter templatePath: a Jinja file in place of the checkpoint's own template.
     public init(_ source: ModelSource, templatePath: String? = nil) throws {
-        path = source.path
+        try self.init(path: source.path, gguf: source.gguf, templatePath: templatePath)
+    }
+
+    /// Reads tokenizer and template at `path` and leaves the weights alone: a folder may be without any.
+    public init(at path: String, templatePath: String? = nil) throws {
+        if FileManager.default.fileExists(atPath: path + "/tokenizer.json") {
+            try self.init(path: path, gguf: nil, templatePath: templatePath)
+        } else {
+            try self.init(ModelSource.open(path), templatePath: templatePath)
+        }
+    }
+
+    private init(path: String, gguf: GGUFFile?, templatePath: String?) throws {
+        self.path = path
         var template: String?
         var specials: [String: TemplateValue] = [:]
-        if let file = source.gguf {
+        if let file = gguf {
             let metadata = try GGUFTokenizerMetadata(file)
             tokenizer = try Tokenizer(gguf: GGUFVocabulary(metadata))
             template = metadata.chatTemplate
@@ -32,18 +46,15 @@ public struct TextProcessor: Sendable {
             ] {
                 if let id, let text = tokenizer.token(for: Int32(id)) { specials[name] = .string(text) }
             }
-            addsBOS = metadata.addsBOS ?? false
+            addsBOS = metadata.startsWithBOS
             bosID = metadata.bosID.map(Int32.init)
         } else {
-            let folder = try TokenizerFolder(URL(fileURLWithPath: source.path, isDirectory: true))
+            let folder = try TokenizerFolder(URL(fileURLWithPath: path, isDirectory: true))
             tokenizer = folder.tokenizer
             template = folder.config.chatTemplate
             endOfTurnIDs = Set(folder.endOfTurnIDs)
-            for (name, text) in [
-                ("bos_token", folder.config.bosToken), ("eos_token", folder.config.eosToken),
-                ("pad_token", folder.config.padToken),
-            ] where text != nil { specials[name] = .string(text ?? "") }
-            // The post-processor of tokenizer.json says whether plain text begins with BOS.
+            for (name, text) in folder.config.specialTokensByName { specials[name] = .string(text) }
+            // The tokenizer's own post-processor says whether plain text begins with BOS.
             addsBOS = false
             bosID = nil
         }
@@ -60,14 +71,29 @@ public struct TextProcessor: Sendable {
     /// A conversation as the model expects it, ending with what opens the assistant's turn.
     /// - Throws: ``WorkerError`` with code `noTemplate` when the checkpoint has no chat template.
     public func encode(_ messages: [ChatMessage]) throws -> [Int32] {
+        let text = try neededTemplate().render(messages, addGenerationPrompt: true, variables: specials).text
+        return try tokenizer.encode(text)
+    }
+
+    private func neededTemplate() throws -> ChatTemplate {
         guard let template else {
             throw WorkerError(
                 .noTemplate,
-                "\(path): the tokenizer has no chat template; give one with model.chat_template=FILE, or use plain-text prompts"
-            )
+                "\(path): the tokenizer has no chat template; give one with model.chat_template=FILE (--chat-template FILE "
+                    + "on the command line), or use plain-text prompts")
         }
-        let text = try template.render(messages, addGenerationPrompt: true, variables: specials).text
-        return try tokenizer.encode(text)
+        return template
+    }
+
+    /// How conversations with this checkpoint are written.
+    /// - Parameter variables: what the template reads beside the special tokens; they win over those.
+    /// - Throws: ``WorkerError`` with code `noTemplate` when the checkpoint has no chat template.
+    public func chatFormat(
+        tools: TemplateValue = .null, variables: [String: TemplateValue] = [:], parser: ReplyParser = .verbatim
+    ) throws -> ChatFormat {
+        try ChatFormat(
+            template: neededTemplate(), tokenizer: tokenizer, endOfTurnIDs: endOfTurnIDs,
+            variables: specials.merging(variables) { _, given in given }, tools: tools, parser: parser)
     }
 
     /// Plain text to go on from.
@@ -80,14 +106,19 @@ public struct TextProcessor: Sendable {
     public func decode(_ ids: [Int32]) -> String { tokenizer.decode(ids, skipSpecialTokens: true) }
 }
 
+extension GGUFTokenizerMetadata {
+    /// Files with a SentencePiece vocabulary that do not say want BOS, as in llama.cpp.
+    fileprivate var startsWithBOS: Bool { addsBOS ?? (model == "llama") }
+}
+
 extension GGUFVocabulary {
     init(_ metadata: GGUFTokenizerMetadata) {
         self.init(
             model: metadata.model, pre: metadata.pre, tokens: metadata.tokens,
             tokenTypes: metadata.types.map(Int32.init), merges: metadata.merges,
             scores: metadata.scores.isEmpty ? nil : metadata.scores, bosID: metadata.bosID, eosID: metadata.eosID,
-            padID: metadata.padID, unknownID: metadata.unknownID, addsBOS: metadata.addsBOS ?? false,
-            addsEOS: metadata.addsEOS ?? false)
+            padID: metadata.padID, unknownID: metadata.unknownID, addsBOS: metadata.startsWithBOS,
+            addsEOS: metadata.addsEOS ?? false, addsSpacePrefix: metadata.addsSpacePrefix ?? true)
     }
 }
 

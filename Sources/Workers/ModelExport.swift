@@ -2,9 +2,11 @@ import Checkpoints
 import Models
 import TensorCore
 
-/// A model with what belongs to it, as a Hugging Face folder.
+/// A model with what belongs to it, as a Hugging Face folder; an adapter's product is added to the weights.
 enum ModelExport {
-    static func write(model: any CausalLanguageModel, source: ModelSource, to folder: String) throws {
+    static func write(
+        model: any CausalLanguageModel, source: ModelSource, to folder: String, maxShardBytes: Int
+    ) throws {
         let companions =
             if let original = source.folder {
                 try HuggingFaceExporter.companions(in: original)
@@ -12,7 +14,7 @@ enum ModelExport {
                 try GGUFTokenizerExport.files(GGUFTokenizerMetadata(file))
             } else { [HuggingFaceExporter.CompanionFile]() }
         try HuggingFaceExporter.write(
-            tensors: model.namedTensors().map { ($0.name, try $0.tensor.detached()) }, config: source.config,
-            tokenizerFiles: companions, to: folder)
+            tensors: model.mergedTensors().map { ($0.name, try $0.tensor.detached()) }, config: source.config,
+            tokenizerFiles: companions, to: folder, maxShardBytes: maxShardBytes)
     }
 }

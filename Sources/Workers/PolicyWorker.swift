@@ -24,6 +24,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         public var maxPrefillTokens = 8192
         public var ignoresEndOfTurn = false
         public var stop: [String] = []
+        public var adapter: AdapterPlan?
+        public var mergesAdapter = false
 
         public init(modelPath: String, dtype: DType, device: Device) {
             self.modelPath = modelPath
@@ -44,6 +46,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     private var parts: Parts?
     private var trainingParts: TrainingParts?
     private var digest: String?
+    /// Of the weights below an adapter, which never change.
+    private var frozenDigest: UInt64?
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -58,10 +62,13 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     public func load() throws -> TextProcessor {
         let source = try ModelSource.open(plan.modelPath)
         let model = try ModelRegistry.load(source, dtype: plan.dtype, device: plan.device)
+        try plan.adapter?.add(to: model)
         model.usesCheckpointing = plan.checkpointsActivations
         let text = try TextProcessor(source, templatePath: plan.templatePath)
         let rollout = RolloutEngine(
-            model: model, options: .init(maxRows: plan.maxRows, maxPrefillTokens: plan.maxPrefillTokens))
+            model: model,
+            options: .init(
+                maxRows: plan.maxRows, maxPrefillTokens: plan.maxPrefillTokens, mergesAdapter: plan.mergesAdapter))
         rollout.makeDetokenizer = text.makeDetokenizer
         parts = Parts(source: source, model: model, rollout: rollout, text: text)
         return text
@@ -127,7 +134,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// One answer, token by token, as text; stops when `onText` gives false.
     public func stream(
         _ prompt: [Int32], _ settings: RolloutRequestSettings, onText: @escaping @Sendable (String) -> Bool
-    ) throws -> (tokens: Int, prompt: Int) {
+    ) throws -> StreamedAnswer {
         let parts = try loaded()
         var detokenizer = StreamingText(parts.text)
         let request = RolloutRequest(prompt: prompt, sampling: sampling(settings, seed: settings.seed))
@@ -139,8 +146,14 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         }
         let rest = detokenizer.flush()
         if !rest.isEmpty { _ = onText(rest) }
-        return (samples[0][0].tokens.count, prompt.count)
+        let sample = samples[0][0]
+        return StreamedAnswer(
+            promptTokens: prompt.count, tokens: sample.tokens, logProbs: sample.logProbs,
+            finishReason: sample.finishReason)
     }
+
+    /// The most tokens of a prompt with its answer.
+    public func contextLength() throws -> Int { try loaded().model.shape.maxPositions }
 
     private func sampling(_ settings: RolloutRequestSettings, seed: UInt64) -> SamplingParameters {
         SamplingParameters(
@@ -152,9 +165,14 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// A digest of every weight's bytes, as 16 hexadecimal digits; computed once a weight version.
     public func weightDigest() throws -> String {
         if let digest { return digest }
-        var state: UInt64 = 0
-        for parameter in try loaded().model.parameters {
-            state = SplitMix64.mix(state ^ (try parameter.tensor.digest()))
+        let model = try loaded().model
+        func mixed(_ start: UInt64, _ parameters: [Parameter]) throws -> UInt64 {
+            try parameters.reduce(start) { SplitMix64.mix($0 ^ (try $1.tensor.digest())) }
+        }
+        var state = try frozenDigest ?? mixed(0, model.parameters)
+        if let adapter = model.adapter {
+            frozenDigest = state
+            state = try mixed(state, adapter.parameters)
         }
         let text = String(state, radix: 16)
         digest = String(repeating: "0", count: 16 - text.count) + text
@@ -184,7 +202,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         guard let store = training.store else { return }
         let envelope = SavedState(
             loop: state, optimizerSteps: training.trainer.optimizer.stepCount,
-            weightVersion: parts.rollout.weightVersion, modelDigest: parts.source.digest)
+            weightVersion: parts.rollout.weightVersion, modelDigest: parts.source.digest,
+            adapter: parts.model.adapter?.settings)
         try store.save(
             step: step, tensors: try training.trainer.optimizer.state(), state: Array(JSONEncoder().encode(envelope)))
     }
@@ -213,6 +232,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
                 "\(found.folder): was written for another model than \(parts.source.path); give the run another folder "
                     + "(trainer.default_local_dir) or set trainer.resume_mode=disable")
         }
+        try saved.check(adapter: parts.model.adapter, found.folder)
         try training.trainer.optimizer.restore(stepCount: saved.optimizerSteps) { try found.tensors.tensor(named: $0) }
         parts.rollout.weightVersion = saved.weightVersion
         digest = nil
@@ -228,17 +248,27 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     public nonisolated var reference: any ReferenceGroup { FrozenReference(worker: self) }
 
     func referenceLogProbs(_ trajectories: [Trajectory]) throws -> [[Float]] {
-        let (_, training) = try training()
-        guard let reference = training.reference else {
-            throw WorkerError(.badSetting, "no reference model was loaded")
-        }
-        return try reference.score(trajectories.map(\.sequence)).logProbs
+        try training().1.referenceLogProbs(trajectories.map(\.sequence))
     }
 
-    /// Every tensor under its checkpoint name, for export; the views are of the live weights.
-    public func export(to folder: String) throws {
+    /// Writes the model as a Hugging Face folder; where it has an adapter, that alone in PEFT's format, unless it is to be merged.
+    public func export(
+        to folder: String, merging: Bool = false, maxShardBytes: Int = SafetensorsWriter.defaultShardBytes
+    ) throws {
         let parts = try loaded()
-        try ModelExport.write(model: parts.model, source: parts.source, to: folder)
+        if let adapter = parts.model.adapter, !merging {
+            try PEFTFolder.write(adapter, base: plan.modelPath, to: folder)
+        } else {
+            try ModelExport.write(model: parts.model, source: parts.source, to: folder, maxShardBytes: maxShardBytes)
+        }
+    }
+
+    /// What an adapter trains, in a sentence or two; nil without one.
+    public func adapterSummary() throws -> String? {
+        let optimizer = trainingParts?.trainer.optimizer
+        return try loaded().model.adapterSummary.map { summary in
+            summary + (optimizer.map { "; the optimizer keeps \($0.stateBytes.roundedMegabytes) MB" } ?? "")
+        }
     }
 
     /// Runs `body` on the worker's thread with its model.
@@ -252,8 +282,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         guard let checkpoint = try CheckpointStore(folder: folder, keepLast: Int.max).latest().checkpoint else {
             throw WorkerError(.badCheckpoint, "\(folder) holds no whole checkpoint")
         }
+        let saved = try JSONDecoder().decode(SavedState.self, from: Data(checkpoint.state))
+        // An adapter that the run trained is made as the run made it, whatever this worker's recipe says.
+        if parts.model.adapter == nil, let settings = saved.adapter { try parts.model.addAdapter(settings) }
+        try saved.check(adapter: parts.model.adapter, checkpoint.folder)
         try withNoGrad {
-            for parameter in parts.model.parameters {
+            for parameter in parts.model.trainableParameters {
                 try parameter.tensor.copy(from: checkpoint.tensors.tensor(named: AdamW.masterName(parameter)))
             }
         }
@@ -284,4 +318,6 @@ struct SavedState: Codable {
     var optimizerSteps: Int
     var weightVersion: Int
     var modelDigest: String
+    /// Of the adapter that is trained in place of the weights.
+    var adapter: LoRASettings?
 }

@@ -3,6 +3,8 @@ public import Config
 public import Datasets
 public import Flow
 import Foundation
+public import OrderedCollections
+public import Telemetry
 
 /// Rows of a dataset as the model's token ids: system turn and few-shot turns added, template rendered, length settled.
 public struct PromptEncoder: Sendable {
@@ -61,19 +63,46 @@ public struct PromptEncoder: Sendable {
     }
 }
 
+extension TextProcessor {
+    /// A prompt as the model expects it: messages through the chat template, text as it is.
+    public func tokens(_ prompt: Prompt) throws -> [Int32] {
+        switch prompt {
+        case .text(let plain): try encode(plain)
+        case .messages(let messages):
+            try encode(messages.map { ChatMessage(role: $0.role, content: .string($0.content)) })
+        }
+    }
+}
+
 /// Hands the loop its batches.
 public actor PromptPipeline: PromptProvider {
     private var loader: PromptLoader
     private let encoder: PromptEncoder
+    private let leftOut: Int
+    private let cut: Int
 
-    public init(loader: PromptLoader, encoder: PromptEncoder) {
+    /// - Parameters:
+    ///   - leftOut: how many over-long prompts the loader's source lacks, for the metrics.
+    ///   - cut: how many of its prompts are cut.
+    public init(loader: PromptLoader, encoder: PromptEncoder, leftOut: Int = 0, cut: Int = 0) {
         self.loader = loader
         self.encoder = encoder
+        self.leftOut = leftOut
+        self.cut = cut
     }
 
     public func nextBatch() throws -> [PromptTask]? {
         guard let batch = try loader.next() else { return nil }
         return try batch.rows.enumerated().map { try encoder.task($1, group: $0) }
+    }
+
+    /// The pass over the data, with its part that is done; and the over-long prompts of the whole of the data.
+    public func metrics() -> PhaseMetrics {
+        let state = loader.state
+        return [
+            "data/epoch": Double(state.epoch) + Double(state.position) / Double(max(1, state.rowCount)),
+            "data/overlong_left_out": Double(leftOut), "data/overlong_cut": Double(cut),
+        ]
     }
 
     public func state() throws -> String {

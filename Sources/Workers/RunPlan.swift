@@ -33,6 +33,8 @@ struct RunPlan {
         plan.maxRows = config.rollout.maxNumSeqs
         plan.ignoresEndOfTurn = config.rollout.ignoreEOS
         plan.stop = config.rollout.stop
+        plan.adapter = AdapterPlan(config.model, seed: UInt64(config.seed))
+        plan.mergesAdapter = config.model.loraMerge
         return plan
     }
 

@@ -38,6 +38,22 @@ public struct SelfCheck {
                         query: inputs[0], key: inputs[1], value: inputs[2], segments: Self.segments, scale: 0.125)
                 ]
             },
+            try attention("attention through a window", Self.apart, AttentionKind(scale: 0.125, window: 7)),
+            try attention(
+                "attention through a window over shared prefixes", Self.segments, .init(scale: 0.125, window: 7)),
+            try attention(
+                "soft-capped attention", Self.segments, AttentionKind(scale: 0.125, window: 30, softCap: 0.8)),
+            try attention("attention with narrow values", Self.segments, AttentionKind(scale: 0.125), valueDim: 40),
+            try compare("token log-probabilities, soft-capped", [[19, 64], [500, 64]]) { inputs in
+                let targets = try Tensor((0..<19).map { Int64($0 * 23) }, device: inputs[0].device)
+                let both = try Tensor.tokenLogProbs(
+                    hidden: inputs[0], weight: inputs[1].multiplied(by: 0.2), targets: targets,
+                    transform: LogitsTransform(scale: 0.7, softCap: 2), chunk: 7)
+                return [both.logProbs, both.entropies]
+            },
+            try compare("rms norm, float32 weight", [[37, 96], [96]]) {
+                try [$0[0].rmsNorm($0[1].to(dtype: .float32), eps: 1e-5)]
+            },
             try compare("token log-probabilities", [[19, 64], [500, 64]]) { inputs in
                 let targets = try Tensor((0..<19).map { Int64($0 * 23) }, device: inputs[0].device)
                 let both = try Tensor.tokenLogProbs(
@@ -47,9 +63,21 @@ public struct SelfCheck {
             try compare("checkpointing", [[12, 32], [32, 32]]) { inputs in
                 try checkpoint(inputs) { try [$0[0].linear($0[1]).silu().linear($0[1])] }
             },
-            try cachedAttention(), try adamW(),
+            try cachedAttention("", headDim: 64, valueDim: 64, kind: AttentionKind(scale: 0.125)),
+            try cachedAttention(
+                ", many heads", headDim: 128, valueDim: 128, heads: 40, kind: AttentionKind(scale: 0.1)),
+            try cachedAttention(
+                ", window and soft cap", headDim: 96, valueDim: 96,
+                kind: AttentionKind(scale: 0.3, window: 100, softCap: 2)),
+            try cachedAttention(", window", headDim: 256, valueDim: 256, kind: AttentionKind(scale: 0.06, window: 5)),
+            try cachedAttention(", small values", headDim: 48, valueDim: 32, kind: AttentionKind(scale: 0.15)),
+            try adamW(),
         ]
-        results += try SelfCheckModel(device: device, dtype: dtype).results(tolerance: tolerance)
+        for (name, make) in SelfCheckFamilies.models() {
+            let model = SelfCheckModel(name: name, device: device, dtype: dtype, make: make)
+            results += try model.results(tolerance: tolerance)
+            if name == "LlamaForCausalLM" { results.append(try model.learns()) }
+        }
         return results
     }
 
@@ -58,6 +86,20 @@ public struct SelfCheck {
         PackedSegment(start: 36, length: 9, parent: 1), PackedSegment(start: 45, length: 1, parent: 1),
         PackedSegment(start: 46, length: 24),
     ]
+
+    /// The same tokens without ancestors.
+    static let apart = segments.map { PackedSegment(start: $0.start, length: $0.length) }
+
+    private func attention(
+        _ name: String, _ segments: [PackedSegment], _ kind: AttentionKind, valueDim: Int = 64
+    ) throws -> Result {
+        try compare(name, [[70, 6, 64], [70, 2, 64], [70, 2, valueDim]]) { inputs in
+            try [
+                Tensor.packedAttention(
+                    query: inputs[0], key: inputs[1], value: inputs[2], segments: segments, kind: kind)
+            ]
+        }
+    }
 
     /// Runs `body` on the reference and on the candidate, forward and backward.
     private func compare(
@@ -100,24 +142,27 @@ public struct SelfCheck {
         return relative.isFinite ? relative : .infinity
     }
 
-    private func cachedAttention() throws -> Result {
+    private func cachedAttention(
+        _ name: String, headDim: Int, valueDim: Int, heads: Int = 6, kind: AttentionKind
+    ) throws -> Result {
         let generator = try RandomGenerator(seed: 12)
-        let query = try Tensor.randomNormal([3, 6, 64], generator: generator)
-        let keys = try Tensor.randomNormal([40, 2, 64], generator: generator)
-        let values = try Tensor.randomNormal([40, 2, 64], generator: generator)
-        let slots = (0..<3 * 17).map { Int32($0 * 7 % 40) }
+        let query = try Tensor.randomNormal([3, heads, headDim], generator: generator)
+        let keys = try Tensor.randomNormal([900, 2, headDim], generator: generator)
+        let values = try Tensor.randomNormal([900, 2, valueDim], generator: generator)
+        let longest = 777
+        let slots = (0..<3 * longest).map { Int32($0 * 7 % 900) }
         func run(_ device: Device, _ dtype: DType) throws -> [Tensor] {
             try withNoGrad {
                 [
                     try Tensor.cachedAttention(
                         query: query.to(device, dtype: dtype), keyPool: keys.to(device, dtype: dtype),
                         valuePool: values.to(device, dtype: dtype),
-                        slots: Tensor(slots, shape: [3, 17], device: device),
-                        lengths: Tensor([17, 4, 9] as [Int32], device: device), scale: 0.125)
+                        slots: Tensor(slots, shape: [3, longest], device: device),
+                        lengths: Tensor([Int32(longest), 4, 109], device: device), kind: kind)
                 ]
             }
         }
-        return try worst("attention over the cache", run(.cpu, .float32), run(device, dtype))
+        return try worst("attention over the cache" + name, run(.cpu, .float32), run(device, dtype))
     }
 
     private func adamW() throws -> Result {

@@ -27,7 +27,8 @@ struct TrainingParts {
     let trainer: PolicyTrainer
     let objective: PolicyObjective
     let estimator: any AdvantageEstimator
-    let reference: PolicyTrainer?
+    /// The model as it was before training; nil where it is not needed, or lies below an adapter.
+    private let reference: PolicyTrainer?
     let store: CheckpointStore?
 
     init(_ plan: TrainingPlan, model: any CausalLanguageModel, source: ModelSource) throws {
@@ -57,8 +58,9 @@ struct TrainingParts {
         let schedule = LearningRateSchedule(
             peak: optim.lr, warmupSteps: warmup, decay: Self.decay(optim.schedule),
             totalSteps: optim.totalTrainingSteps ?? plan.optimizerSteps, minRatio: optim.minLRRatio)
-        // The reference is read before the optimizer takes hold of the weights: it must never share them.
-        if plan.needsReference {
+        // The reference is read before the optimizer takes hold of the weights: it must never share them. Below an adapter the
+        // weights are never trained, and are the reference themselves.
+        if plan.needsReference, model.adapter == nil {
             let frozen = try ModelRegistry.load(source, dtype: model.dtype, device: model.device)
             reference = PolicyTrainer(
                 model: frozen, optimizer: try AdamW(parameters: [], settings: .init()), schedule: schedule,
@@ -69,7 +71,7 @@ struct TrainingParts {
         trainer = PolicyTrainer(
             model: model,
             optimizer: try AdamW(
-                parameters: model.parameters,
+                parameters: model.trainableParameters,
                 settings: .init(
                     beta1: optim.betas[0], beta2: optim.betas[1], epsilon: optim.eps, weightDecay: optim.weightDecay)),
             schedule: schedule, settings: settings)
@@ -98,6 +100,17 @@ struct TrainingParts {
         case .linear: .linear
         case .cosine: .cosine
         }
+    }
+
+    // MARK: - Reference
+
+    /// Log-probabilities under the model as it was before training; with an adapter, as it is without.
+    func referenceLogProbs(_ sequences: [TrainingSequence]) throws -> [[Float]] {
+        if let reference { return try reference.score(sequences).logProbs }
+        guard plan.needsReference, let adapter = trainer.model.adapter else {
+            throw WorkerError(.badSetting, "no reference model was loaded")
+        }
+        return try adapter.disabled { try trainer.score(sequences).logProbs }
     }
 
     // MARK: - Advantages

@@ -79,6 +79,7 @@ public struct TrainingRun: Sendable {
         let prompts = try data.prepare(config, PromptEncoder(text: text, data: config.data), log)
         try folder.create()
         try await worker.prepare(plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints))
+        if let summary = try await worker.adapterSummary() { log.info("\(summary)") }
 
         let resumed = try await resume(worker)?.goingOn(to: prompts.totalSteps)
         let recorder = try RunRecorder(

@@ -5,14 +5,16 @@ import Workers
 
 struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measure generation, training and start-up; prints JSON.",
+        abstract: "Measure generation, training, loading and tokenizers; prints JSON.",
         discussion: """
             EXAMPLES
               fledge bench generate --model models/smollm2-135m-instruct --prompts 6 --samples 8
               fledge bench train --model models/smollm2-135m-instruct --sequences 32 --length 128
-            A comparison with transformers in one run: scripts/peers/compare.
+              fledge bench load --shape qwen2-7b
+              fledge bench tokenizer --tokenizer models/smollm2 --text corpus.txt --threads 8
+            A comparison with transformers in one run: scripts/peers/compare; with tokenizers: scripts/peers/tokenizers.
             """,
-        subcommands: [GenerateBench.self, TrainBench.self])
+        subcommands: [GenerateBench.self, TrainBench.self, LoadBench.self, TokenizerBench.self])
 }
 
 /// One measurement's JSON.

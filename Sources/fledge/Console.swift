@@ -3,6 +3,7 @@ import ArgumentParser
 import ChatTemplates
 import Checkpoints
 import Config
+import Conversations
 import Datasets
 import Dispatch
 import Foundation
@@ -56,10 +57,11 @@ enum Failures {
         if error is ExitCode || error is ValidationError || error is CleanExit { return error }
         Console.note("error: \(error)")
         switch error {
-        case is AlgorithmError, is ConfigError, is DatasetError, is RewardError, is WorkerError, is ModelError,
+        case is AlgorithmError, is ConfigError, is RewardError, is WorkerError, is ModelError,
             is TokenizerError,
-            is TemplateError, is RolloutError:
+            is TemplateError, is ConversationError, is RolloutError, is InputError:
             return ExitCode(2)
+        case let error as DatasetError: return ExitCode(error.code == .diskFull ? 1 : 2)
         // A device that is not there was asked for by name.
         case let error as TorchError: return ExitCode(error.code == .device ? 2 : 1)
         case let error as CheckpointError: return ExitCode(error.code == .diskFull ? 1 : 2)

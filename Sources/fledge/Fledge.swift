@@ -20,7 +20,8 @@ struct Fledge: AsyncParsableCommand {
               64 wrong usage    130 stopped by Ctrl-C; what was done is saved
             """,
         subcommands: [
-            Train.self, Generate.self, Evaluate.self, Export.self, Runs.self, Bench.self, SelfTest.self,
+            Train.self, Generate.self, Chat.self, Tokenize.self, Template.self, Evaluate.self, Inspect.self, Export.self,
+            DataCommand.self, Runs.self, Bench.self, SelfTest.self,
         ])
 
     // A flag of our own: the parser's version text is made at every start, and this one opens the devices.

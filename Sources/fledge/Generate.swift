@@ -5,21 +5,21 @@ import Foundation
 import TensorCore
 import Workers
 
-/// Where a command finds its model and computes.
-struct ModelOptions: ParsableArguments {
-    @Option(help: "A Hugging Face folder or a .gguf file.", completion: .directory)
-    var model: String
-
+/// Where a command computes, and with which template it talks.
+struct ComputeOptions: ParsableArguments {
     @Option(help: "auto, cpu, cuda or cuda:N.")
     var device = "auto"
 
     @Option(help: "float32 or bfloat16; by default float32 on the CPU and bfloat16 on CUDA.")
     var dtype: String?
 
+    @Option(help: "A folder with a LoRA adapter in PEFT's format.", completion: .directory)
+    var adapter: String?
+
     @Option(help: "A Jinja file in place of the model's own chat template.", completion: .file())
     var chatTemplate: String?
 
-    func plan() throws -> PolicyWorker.Plan {
+    func plan(model: String) throws -> PolicyWorker.Plan {
         guard let choice = DeviceChoice(device) else {
             throw ValidationError("--device '\(device)' is not auto, cpu, cuda or cuda:N")
         }
@@ -33,7 +33,50 @@ struct ModelOptions: ParsableArguments {
             }
         var plan = PolicyWorker.Plan(modelPath: model, dtype: type, device: device)
         plan.templatePath = chatTemplate
+        plan.adapter = adapter.map { .folder($0, seed: 0) }
         return plan
+    }
+}
+
+/// Where a command finds its model and computes.
+struct ModelOptions: ParsableArguments {
+    @Option(help: "A Hugging Face folder or a .gguf file.", completion: .directory)
+    var model: String
+
+    @OptionGroup var compute: ComputeOptions
+
+    var device: String { compute.device }
+
+    func plan() throws -> PolicyWorker.Plan { try compute.plan(model: model) }
+}
+
+/// How a command samples.
+struct SamplingOptions: ParsableArguments {
+    @Option(help: "The most new tokens.")
+    var maxTokens = 256
+
+    @Option(help: "0 is greedy.")
+    var temperature = 0.0
+
+    @Option(help: "Sample among the k likeliest; 0 for all.")
+    var topK = 0
+
+    @Option(help: "Sample among the likeliest that make up this probability.")
+    var topP = 1.0
+
+    @Option(help: "Sample among tokens at least this likely, relative to the likeliest.")
+    var minP = 0.0
+
+    @Option(help: "Decides every draw.")
+    var seed: UInt64 = 0
+
+    func validate() throws {
+        if maxTokens < 1 { throw ValidationError("--max-tokens must be at least 1") }
+    }
+
+    var settings: RolloutRequestSettings {
+        RolloutRequestSettings(
+            n: 1, temperature: temperature, topK: topK, topP: topP, minP: minP, maxTokens: maxTokens, seed: seed)
     }
 }
 
@@ -61,28 +104,11 @@ struct Generate: AsyncParsableCommand {
     @Option(help: "A system turn for --chat.")
     var system: String?
 
-    @Option(help: "The most new tokens.")
-    var maxTokens = 256
-
-    @Option(help: "0 is greedy.")
-    var temperature = 0.0
-
-    @Option(help: "Sample among the k likeliest; 0 for all.")
-    var topK = 0
-
-    @Option(help: "Sample among the likeliest that make up this probability.")
-    var topP = 1.0
-
-    @Option(help: "Sample among tokens at least this likely, relative to the likeliest.")
-    var minP = 0.0
-
-    @Option(help: "Decides every draw.")
-    var seed: UInt64 = 0
+    @OptionGroup var sampling: SamplingOptions
 
     func validate() throws {
         guard chat != (prompt != nil) else { throw ValidationError("give one of --prompt TEXT and --chat") }
         if prompt != nil, message != nil { throw ValidationError("a message goes with --chat, not with --prompt") }
-        if maxTokens < 1 { throw ValidationError("--max-tokens must be at least 1") }
     }
 
     func run() async throws {
@@ -106,19 +132,24 @@ struct Generate: AsyncParsableCommand {
     }
 
     private func answer(_ worker: PolicyWorker, _ prompt: [Int32]) async throws -> String {
-        let settings = RolloutRequestSettings(
-            n: 1, temperature: temperature, topK: topK, topP: topP, minP: minP, maxTokens: maxTokens, seed: seed)
         let collected = Collected()
         let clock = ContinuousClock(), start = clock.now
-        let counts = try await worker.stream(prompt, settings) { piece in
+        let answer = try await worker.stream(prompt, sampling.settings) { piece in
             collected.append(piece)
             Console.stream(piece)
             return true
         }
         Console.stream("\n")
-        let seconds = (clock.now - start) / .seconds(1)
-        let rate = (Double(counts.tokens) / seconds * 10).rounded() / 10
-        Console.note("[\(counts.prompt) prompt tokens, \(counts.tokens) new, \(rate) tokens/s]")
+        Console.note(Self.counts(answer, seconds: (clock.now - start) / .seconds(1)))
         return collected.text
+    }
+
+    /// `[12 prompt tokens, 34 new, 56.7 tokens/s]`
+    static func counts(_ answer: StreamedAnswer, seconds: Double) -> String {
+        "[\(answer.promptTokens) prompt tokens, \(answer.tokens.count) new, \(rate(answer, seconds: seconds)) tokens/s]"
+    }
+
+    static func rate(_ answer: StreamedAnswer, seconds: Double) -> Double {
+        (Double(answer.tokens.count) / max(seconds, 1e-9) * 10).rounded() / 10
     }
 }

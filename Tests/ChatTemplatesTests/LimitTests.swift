@@ -84,4 +84,37 @@ import Testing
         #expect(code(source, TemplateLimits(rangeLength: 50)) == .value)
         #expect(code(source, TemplateLimits(sourceBytes: 10)) == .limit)
     }
+
+    /// Whatever a template does, the error says where: the third line here, and a column in what stands there.
+    @Test(arguments: [
+        "{{ 'a' * 10 ** 9 }}", "{{ 10 ** 9 * 'a' }}", "{{ ('a' * 10 ** 6) * 10 ** 6 }}",
+        "{% set x = ['a' * 10 ** 6] * 10 ** 9 %}", "{{ (['a' * 10 ** 6] * 99)|join }}",
+        "{{ range(10 ** 9)|list }}", "{% for i in range(10 ** 9) %}{% endfor %}",
+        "{{ '%*d' % (10 ** 9, 1) }}", "{{ '{0:{1}}'.format(1, 10 ** 9) }}",
+        "{{ '{:>1000000000}'.format(1) }}",
+        "{{ '%s' * 10 ** 8 % (1,) }}", "{{ '%.1000000000f' % 1.5 }}",
+        "{{ 'x'|indent(10 ** 9) }}", "{{ {'a': [1]}|tojson(indent=10 ** 9) }}",
+        "{{ ('ab' * 10 ** 5)|list|join('c' * 10 ** 5) }}", "{{ ('a ' * 10 ** 6).split(' ')|join('b' * 99) }}",
+        "{% macro f() %}{{ g() }}{% endmacro %}{% macro g() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% macro f() %}{% call f() %}{% endcall %}{{ caller() }}{% endmacro %}{% call f() %}{% endcall %}",
+        "{% macro f(n) %}{{ f([n, n]) }}{% endmacro %}{{ f(1) }}",
+        "{% for a in [[1]] recursive %}{{ loop([[1]]) ~ loop([[1]]) }}{% endfor %}",
+        "{% filter replace('a', 'a' * 10 ** 6) %}{{ 'a' * 10 ** 6 }}{% endfilter %}",
+        "{% for i in range(99999) %}{{ 'a' * 9999 }}{% endfor %}",
+        "{% set ns = namespace(s='') %}{% for i in range(99999) %}{% set ns.s = ns.s ~ 'aaaaaaaaaa' %}{% endfor %}",
+        "{% for i in range(99999) %}{% for j in range(99999) if false %}{% endfor %}{% endfor %}",
+        "{{ range(99999)|map('string')|map('center', 9999)|list }}", "{{ ('a,' * 99999).split(',') * 99 }}",
+        String(repeating: "{% if 1 %}", count: 9999), "{{ " + String(repeating: "(", count: 99_999),
+        "{{ 1" + String(repeating: " if 1 else 1", count: 9999) + " }}",
+        "{{ " + String(repeating: "[", count: 9999) + String(repeating: "]", count: 9999) + " }}",
+    ])
+    func namesThePlace(_ source: String) throws {
+        let limits = TemplateLimits(steps: 300_000, outputBytes: 4 << 20, allocatedBytes: 64 << 20)
+        let error = try #require(throws: TemplateError.self) {
+            _ = try ChatTemplate("\n{# é #}\n  " + source, limits: limits).render(variables: [:])
+        }
+        #expect([.limit, .value].contains(error.code), "\(error)")
+        #expect(error.line == 3, "\(error)")
+        #expect(error.column ?? 0 >= 3, "\(error)")
+    }
 }

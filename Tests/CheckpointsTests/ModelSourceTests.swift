@@ -120,6 +120,36 @@ import Testing
         }
     }
 
+    @Test func copiesEverythingOfATokenizer() throws {
+        let folder = try TemporaryFolder()
+        let source = folder.path + "/source"
+        try FileManager.default.createDirectory(
+            atPath: source + "/additional_chat_templates", withIntermediateDirectories: true)
+        let names = [
+            "tokenizer.json", "tokenizer.model", "qwen.tiktoken", "chat_template.jinja", "generation_config.json",
+            "additional_chat_templates/tool_use.jinja",
+        ]
+        for name in names + ["README.md", "pytorch_model.bin", "additional_chat_templates/notes.txt"] {
+            try folder.write(name, "source/" + name)
+        }
+        let out = folder.path + "/export"
+        try HuggingFaceExporter.write(
+            tensors: tensors(), config: config(), tokenizerFiles: HuggingFaceExporter.companions(in: source), to: out)
+        for name in names { #expect(try bytes(of: out + "/" + name) == Array(name.utf8)) }
+        #expect(
+            try FileManager.default.contentsOfDirectory(atPath: out).sorted()
+                == ["additional_chat_templates", "chat_template.jinja", "config.json", "generation_config.json"]
+                + ["model.safetensors", "qwen.tiktoken", "tokenizer.json", "tokenizer.model"])
+        for name in ["additional_chat_templates/../x", "additional_chat_templates/", "a/b", "..", ".hidden"] {
+            let error = #expect(throws: CheckpointError.self) {
+                try HuggingFaceExporter.write(
+                    tensors: tensors(), config: config(), tokenizerFiles: [.init(name: name, bytes: [])],
+                    to: folder.path + "/other")
+            }
+            #expect(error?.code == .unsafePath)
+        }
+    }
+
     @Test func leavesOutATiedHead() throws {
         let folder = try TemporaryFolder()
         var config = try config()

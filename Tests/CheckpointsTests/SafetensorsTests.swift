@@ -171,4 +171,20 @@ import Testing
         let error = #expect(throws: CheckpointError.self) { try SafetensorsModel(folder: folder.path) }
         #expect(error?.code == code)
     }
+
+    @Test func aTensorInTwoShardsIsRefused() throws {
+        let folder = try folder(index: #"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#)
+        let both = try [("a", Tensor([1] as [Float])), ("b", Tensor([2] as [Float]))]
+        try SafetensorsWriter.write(both, to: folder.path + "/two.safetensors")
+        let error = #expect(throws: CheckpointError.self) { try SafetensorsModel(folder: folder.path) }
+        #expect(error?.code == .duplicate)
+        #expect(error?.message.contains("one.safetensors and two.safetensors") == true)
+    }
+
+    @Test func whatTheIndexLeavesOutIsSeen() throws {
+        let folder = try folder(index: #"{"weight_map": {"a": "one.safetensors"}}"#)
+        let both = try [("a", Tensor([1] as [Float])), ("b", Tensor([2] as [Float]))]
+        try SafetensorsWriter.write(both, to: folder.path + "/one.safetensors")
+        #expect(try SafetensorsModel(folder: folder.path).tensorNames == ["a", "b"])
+    }
 }

@@ -8,7 +8,7 @@ extension CommandSuites {
         private static let recipe = Workspace.recipe.replacing(
             #"reward: {type: regex, pattern: "[A-Z]"}"#,
             with:
-                "reward: {custom_reward_function: {path: reward.py}, num_workers: 1, timeout_s: 0.5, on_failure: drop_sample}"
+                "reward: {custom_reward_function: {path: reward.py}, num_workers: 1, timeout_s: 60, on_failure: drop_sample}"
         ).replacing(
             "val_files: builtin:arithmetic\n", with: "\n"
         ).replacing("test_freq: 3", with: "test_freq: -1")
@@ -58,7 +58,7 @@ extension CommandSuites {
                         time.sleep(1000)
                     return len(solution_str)
                 """)
-            let outcome = try await workspace.train(["trainer.total_training_steps=1"])
+            let outcome = try await workspace.train(["trainer.total_training_steps=1", "reward.timeout_s=5"])
             #expect(outcome.exitCode == 0, "\(outcome)")
             #expect(try sum(workspace, "reward/failed_timed_out") == 1)
             #expect(try sum(workspace, "reward/failed") == 1)

@@ -58,6 +58,13 @@ import Testing
             ["trainer.resume_mode = resume_path", "trainer.resume_from_path = null"]
         ),
         (["trainer.resume_from_path=x"], ["trainer.resume_from_path = x", "trainer.resume_mode = auto"]),
+        (["model.lora_alpha=32"], ["model.lora_alpha = 32", "model.lora_rank = 0 (default)", "as 16"]),
+        (["model.target_modules=[q_proj]"], ["model.target_modules = [q_proj]", "model.lora_rank = 0"]),
+        (["model.lora_merge=true"], ["model.lora_merge = true", "model.lora_rank = 0"]),
+        (
+            ["model.lora_adapter_path=a", "model.lora_rank=8"],
+            ["model.lora_rank = 8", "model.lora_adapter_path = a", "remove model.lora_rank"]
+        ),
     ])
     func conflict(_ overrides: [String], _ mentions: [String]) throws {
         let found = problems(minimal, overrides)

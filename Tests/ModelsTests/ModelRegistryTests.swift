@@ -57,8 +57,29 @@ import Testing
         #expect(text.contains("[15]") && text.contains("[16]"))
     }
 
+    @Test func everythingThatIsWrongWithTheWeightsIsNamedAtOnce() throws {
+        let error = try loadError(tensors: { tensors in
+            tensors.removeAll { $0.name == "model.norm.weight" || $0.name.hasSuffix("k_proj.weight") }
+            let index = tensors.firstIndex { $0.name.hasSuffix("up_proj.weight") }!
+            tensors[index].tensor = try Tensor.zeros([24, 16], dtype: .int8)
+            tensors.append(("model.extra", try Tensor.zeros([1])))
+        })
+        let text = "\(try #require(error as? ModelError))"
+        for name in ["model.norm.weight", "k_proj.weight' is missing", "up_proj.weight' holds int8", "model.extra"] {
+            #expect(text.contains(name), "\(text)")
+        }
+    }
+
+    /// A wrong size asks for no memory, and for no list of a million tensors.
+    @Test func aConfigurationFarFromTheWeightsIsRefusedQuickly() throws {
+        let wide = try loadError(config: { $0["intermediate_size"] = .int(1 << 24) })
+        #expect("\(try #require(wide as? ModelError))".contains("16777216"))
+        let deep = try loadError(config: { $0["num_hidden_layers"] = .int(1 << 23) })
+        #expect("\(try #require(deep as? ModelError))".contains("more"))
+    }
+
     @Test func settingsThatAreNotSupportedAreRefused() throws {
-        #expect(try loadError(config: { $0["hidden_act"] = .string("gelu") }) is ModelError)
+        #expect(try loadError(config: { $0["hidden_act"] = .string("gelu_magic") }) is ModelError)
         #expect(try loadError(config: { $0["rope_scaling"] = .object(["rope_type": .string("magic")]) }) is ModelError)
         #expect(try loadError(config: { $0["num_attention_heads"] = .int(0) }) is ModelError)
         #expect(try loadError(config: { $0["num_key_value_heads"] = .int(3) }) is ModelError)

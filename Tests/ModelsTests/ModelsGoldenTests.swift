@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import Models
+import OrderedCollections
 import TensorCore
 import TestSupport
 import Testing
@@ -65,7 +66,7 @@ import Testing
         for index in 0... where expected.tensors.contains("input_ids.\(index)") {
             let ids = try ids(expected.tensors.tensor(named: "input_ids.\(index)"))
             var states: [Int: Tensor] = [:]
-            let logits = try withNoGrad { try forward(model, ids) { states[$0] = $1 }.linear(model.head) }
+            let logits = try withNoGrad { try model.logits(forward(model, ids) { states[$0] = $1 }) }
             try expectClose(
                 logits, expected.tensors.tensor(named: "logits.\(index)"), expected.tolerance("logits"),
                 "logits \(index)")
@@ -97,9 +98,8 @@ import Testing
         try withGrad {
             let hidden = try model.hiddenStates(
                 ids: Tensor(packed), positions: Tensor(positions), attention: PackedAttention(segments: segments))
-            let (logProbs, _) = try Tensor.tokenLogProbs(
-                hidden: hidden.indexSelect(0, Tensor(predictors)), weight: model.head, targets: Tensor(targets),
-                chunk: 7)
+            let (logProbs, _) = try model.tokenLogProbs(
+                hidden: hidden.indexSelect(0, Tensor(predictors)), targets: Tensor(targets), chunk: 7)
             let loss = try logProbs.mean().negated()
             let wanted = try #require(expected.json["loss"] as? Double)
             let bound = try expected.tolerance("loss")
@@ -133,10 +133,7 @@ import Testing
         let model = try ModelRegistry.load(ModelSource.open(fixture.folder.path))
         let generate = try #require(expected.json["generate"] as? [String: Any])
         let prompt = try #require(generate["prompt"] as? [Int]), wanted = try #require(generate["tokens"] as? [Int])
-        let shape = model.shape, total = prompt.count + wanted.count
-        let cache = try KeyValueCache(
-            layers: shape.layers, slots: total, keyValueHeads: shape.keyValueHeads, headDim: shape.headDim,
-            dtype: .float32, device: .cpu)
+        let cache = try KeyValueCache(for: model, slots: prompt.count + wanted.count)
         var tokens: [Int] = []
         try withNoGrad {
             var hidden = try model.hiddenStates(
@@ -146,7 +143,7 @@ import Testing
                     slots: Tensor.arange(0..<prompt.count)))
             hidden = try hidden.narrowed(0, prompt.count - 1..<prompt.count)
             while true {
-                tokens.append(try hidden.linear(model.head).argmax(1).itemInt())
+                tokens.append(try model.logits(hidden).argmax(1).itemInt())
                 if tokens.count == wanted.count { break }
                 let position = prompt.count + tokens.count - 1
                 hidden = try model.hiddenStates(
@@ -157,5 +154,33 @@ import Testing
             }
         }
         #expect(tokens == wanted)
+    }
+
+    /// A model that is written back is the checkpoint it was read from, tensor by tensor and setting by setting.
+    @Test(arguments: Fixture.all) func anExportIsTheCheckpointAgain(fixture: Fixture) throws {
+        let source = try ModelSource.open(fixture.folder.path)
+        // Experts stored as one tensor leave one by one: MixtureOfExpertsTests checks that.
+        guard !source.tensorNames.contains(where: { $0.hasSuffix(".experts.gate_up_proj") }) else { return }
+        let dtype: DType = try source.config.optionalString("dtype") == "bfloat16" ? .bfloat16 : .float32
+        let model = try ModelRegistry.load(source, dtype: dtype)
+        let folder = NSTemporaryDirectory() + "fledge-golden-export-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        try HuggingFaceExporter.write(
+            tensors: model.namedTensors().map { ($0.name, try $0.tensor.contiguous()) }, config: source.config,
+            to: folder)
+        let back = try ModelSource.open(folder)
+        #expect(Set(back.tensorNames) == Set(source.tensorNames))
+        for name in source.tensorNames {
+            let (before, after) = (
+                try source.tensor(named: name, dtype: dtype), try back.tensor(named: name, dtype: dtype)
+            )
+            #expect(before.shape == after.shape, "\(name)")
+            #expect(
+                try before.to(dtype: .float32).subtracting(after.to(dtype: .float32)).abs().max().item() == 0, "\(name)"
+            )
+        }
+        for (key, value) in source.config.object where key != "dtype" && key != "torch_dtype" {
+            #expect(back.config.object[key] == value, "\(key)")
+        }
     }
 }

@@ -48,7 +48,8 @@ import Testing
         ("def f(): f()\nf()", .raised, "RecursionError"),
         ("print('last words', file=sys.stderr)\nos._exit(3)", .workerDied, "exit code 3; its last output: last words"),
         ("os.kill(os.getpid(), 11)", .workerDied, "signal 11"), ("os.kill(os.getpid(), 9)", .workerDied, "killed"),
-        ("os.closerange(0, 100)\nreturn 1", .workerDied, "closed its replies"),
+        // It lives on, so that its own end cannot come before the one it is given.
+        ("os.closerange(0, 100)\ntime.sleep(1000)", .workerDied, "closed its replies"),
     ])
     func troubleIsNamedAndNotAScore(body: String, kind: RewardFailure.Kind, message: String) async throws {
         let failure = try #require(try await outcome(body).failure)

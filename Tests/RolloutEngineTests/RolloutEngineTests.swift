@@ -107,6 +107,46 @@ func tinyModel(seed: UInt64 = 3, dtype: DType = .float32) throws -> LlamaModel {
         #expect(try engine.generate(requests(n: 2)) == before)
     }
 
+    /// Prompts on both sides of LongRoPE's length run together though they begin alike; none may grow across it.
+    @Test func sequencesStayOnTheirSideOfARotarySwitch() throws {
+        let rope = RotaryFrequencies.LongRoPE(
+            short: [1, 1.1, 1.2, 1.3], long: [2, 3, 4, 8], originalLength: 16, factor: 4)
+        let config = LlamaConfig(
+            shape: ModelShape(
+                vocabulary: 61, hidden: 32, layers: 2, queryHeads: 4, keyValueHeads: 2, headDim: 8, maxPositions: 128),
+            intermediate: 48, normEps: 1e-5,
+            rotary: RotaryFrequencies(headDim: 8, theta: 10000, scaling: .longRope(rope)))
+        let model = try LlamaModel(
+            config,
+            ParameterBuilder(
+                source: RandomWeights(seed: 3, standardDeviation: 0.3), dtype: .float32, device: .cpu))
+        let engine = RolloutEngine(model: model)
+        let short = RolloutRequest(prompt: shared, sampling: SamplingParameters(n: 2, maxTokens: 4, seed: 1))
+        let long = RolloutRequest(
+            prompt: shared + shared.reversed(), sampling: SamplingParameters(n: 2, maxTokens: 9, seed: 2))
+        let together = try engine.generate([short, long])
+        for (request, samples) in zip([short, long], together) {
+            #expect(try engine.generate([request])[0].map(\.tokens) == samples.map(\.tokens))
+        }
+        for (request, samples) in zip([short, long], together) {
+            let ids = (request.prompt + samples[0].tokens.dropLast()).map(Int64.init)
+            let logProbs = try withNoGrad {
+                try model.logits(
+                    model.hiddenStates(
+                        ids: Tensor(ids), positions: Tensor.arange(0..<ids.count),
+                        attention: PackedAttention(segments: [PackedSegment(start: 0, length: ids.count)]))
+                ).logSoftmax(1)
+            }
+            for (index, token) in samples[0].tokens.enumerated() {
+                let expected = try logProbs.selected(0, request.prompt.count + index - 1).selected(0, Int(token)).item()
+                #expect(abs(expected - Double(samples[0].logProbs[index])) < 2e-5)
+            }
+        }
+        var crossing = short
+        crossing.sampling.maxTokens = 5
+        #expect(throws: RolloutError.self) { try engine.generate([crossing]) }
+    }
+
     @Test func badRequestsAreRefusedByName() throws {
         let engine = RolloutEngine(model: try tinyModel())
         func code(_ prompt: [Int32], _ sampling: SamplingParameters) -> RolloutError.Code? {

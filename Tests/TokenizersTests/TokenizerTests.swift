@@ -131,6 +131,9 @@ import Testing
         "{\"model\": {\"type\": \"WordLevel\", \"vocab\": []}}",
         "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {}}, \"normalizer\": {\"type\": \"Precompiled\", \"precompiled_charsmap\": \"////\"}}",
         "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {}}, \"added_tokens\": [{\"id\": -1, \"content\": \"a\"}]}",
+        "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []}}",
+        "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"post_processor\": {\"type\": \"BertProcessing\", \"cls\": [\"a\", 0], \"sep\": [\"x\", 7]}}",
+        "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"truncation\": {\"max_length\": 4, \"direction\": \"Up\"}}",
         "{\"a\": \"\\ud800\"", "{\"a\": 1,}", "[1 2]", "{\"a\" 1}", "\"\\x\"",
     ])
     func refuses(_ json: String) {

@@ -1,7 +1,7 @@
 # What the script tests share. Each test runs in its own empty folder, under `set -euo pipefail`.
 
 scripts=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd)
-unset FLEDGE_TORCH FLEDGE_CACHE FLEDGE_PYTHON PYTHONPATH
+unset FLEDGE_TORCH FLEDGE_CACHE FLEDGE_ARROW FLEDGE_PYTHON PYTHONPATH
 
 fail() {
     echo "FAILED at line ${BASH_LINENO[1]}: $*"

@@ -20,6 +20,12 @@ WHEELS = [
     ("cuda", "nvidia-cublas", "13.1.0.3", "py3-none-manylinux_2_27_x86_64", {
         "nvidia/cu13/lib/libcublas.so.13": "cublas",
     }),
+    ("parquet", "pyarrow", "26.0.1", "cp311-cp311-manylinux_2_28_x86_64", {
+        "pyarrow/libarrow.so.2600": "arrow library",
+        "pyarrow/libparquet.so.2600": "parquet library",
+        "pyarrow/libarrow_flight.so.2600": "flight library",
+        "pyarrow/include/parquet/arrow/reader.h": "// header\n",
+    }),
     ("model", "tiny-model", "0.1.2", "py3-none-any", {"tiny_model/tiny.gguf": "model"}),
 ]
 

@@ -27,6 +27,8 @@ ct_tensor ct_alias(ct_tensor tensor);
 const char *ct_torch_version(void);
 int ct_cuda_load(const char *library_folder, ct_message *error);
 int ct_cuda_device_count(void);
+// Compiles every CUDA kernel for an architecture such as "sm_90", which needs NVRTC and no GPU; `count` gets how many there are.
+int ct_compile_cuda_kernels(const char *architecture, int *count, ct_message *error);
 int ct_device_name(int device, ct_message *out, ct_message *error);
 int ct_device_synchronize(int device_type, int device_index, ct_message *error);
 int ct_device_empty_cache(int device_type, ct_message *error);
@@ -99,6 +101,8 @@ enum ct_scalar_op { CT_SCALAR_OPS(CT_ENUM_SCALAR) ct_scalar_count };
 int ct_unary(enum ct_unary_op op, ct_tensor a, CT_RESULT);
 int ct_binary(enum ct_binary_op op, ct_tensor a, ct_tensor b, CT_RESULT);
 int ct_scalar(enum ct_scalar_op op, ct_tensor a, double b, CT_RESULT);
+// x * Phi(x), or its tanh approximation
+int ct_gelu(ct_tensor a, bool tanh_approximation, CT_RESULT);
 int ct_clamp(ct_tensor a, const double *low, const double *high, CT_RESULT);
 int ct_where(ct_tensor condition, ct_tensor a, ct_tensor b, CT_RESULT);
 int ct_masked_fill(ct_tensor a, ct_tensor mask, double value, CT_RESULT);
@@ -169,6 +173,7 @@ int ct_pack_linear(ct_tensor weight, int64_t rows, CT_RESULT);
 int ct_packed_linear(ct_tensor x, ct_tensor packed, ct_tensor bias_or_null, CT_RESULT);
 
 // ---- layers
+// The weight may be float32 where x is narrower; the result is as wide as x.
 int ct_rms_norm(ct_tensor x, ct_tensor weight, double eps, CT_RESULT);
 // x [.., H, D] with cos, sin [.., D/2] float32: rotates (first half, second half) pairs, as Hugging Face Llama does.
 int ct_rotary(ct_tensor x, ct_tensor cos, ct_tensor sin, CT_RESULT);
@@ -176,17 +181,28 @@ int ct_rotary(ct_tensor x, ct_tensor cos, ct_tensor sin, CT_RESULT);
 int ct_silu_mul(ct_tensor gate_up, CT_RESULT);
 int ct_sdpa(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask_or_null, bool causal, double scale, bool gqa, CT_RESULT);
 
+// How queries see keys: scores are scaled; a query sees itself and the window - 1 tokens before it (0: all); with a soft cap
+// (0: none) scores become cap * tanh(score / cap).
+typedef struct {
+    double scale, soft_cap;
+    int64_t window;
+} ct_attention;
+
 // Attention over packed segments. A segment is a run of tokens [start, start+length) that sees itself causally and, whole,
 // every ancestor: segments[4*i..] = {start, length, parent segment or -1, 0}; a parent comes before its children.
-// q [T,Hq,D], k and v [T,Hk,D] -> [T,Hq,D].
-int ct_packed_attention(ct_tensor q, ct_tensor k, ct_tensor v, const int32_t *segments, int count, double scale, CT_RESULT);
-// One query a row against cached keys: q [B,Hq,D]; pools [S,Hk,D]; slots int32 [B,L]; lengths int32 [B] -> [B,Hq,D].
+// A window counts along ancestors. q [T,Hq,D], k [T,Hk,D], v [T,Hk,Dv] -> [T,Hq,Dv].
+int ct_packed_attention(ct_tensor q, ct_tensor k, ct_tensor v, const int32_t *segments, int count, ct_attention attention,
+                        CT_RESULT);
+// One query a row against cached keys: q [B,Hq,D]; pools [S,Hk,D] and [S,Hk,Dv]; slots int32 [B,L]; lengths int32 [B]
+// -> [B,Hq,Dv].
 int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, ct_tensor slots, ct_tensor lengths,
-                        double scale, CT_RESULT);
-// log p(target) and entropy at each row of hidden [T,C] under softmax(hidden . weight^T / temperature), weight [V,C], in
-// chunks of `chunk` rows so that no more than chunk x V logits exist at once; both results float32 [T].
-int ct_token_log_probs(ct_tensor hidden, ct_tensor weight, ct_tensor targets, double temperature, int64_t chunk,
-                       bool want_entropy, ct_tensor *log_probs, ct_tensor *entropies, ct_message *error);
+                        ct_attention attention, CT_RESULT);
+// log p(target) and entropy at each row of hidden [T,C] under softmax(logits / temperature), in chunks of `chunk` rows so that
+// no more than chunk x V logits exist at once; both results float32 [T]. logits = scale * hidden . weight^T with weight [V,C],
+// then, with a soft cap (0: none), cap * tanh(logits / cap).
+int ct_token_log_probs(ct_tensor hidden, ct_tensor weight, ct_tensor targets, double temperature, double scale,
+                       double soft_cap, int64_t chunk, bool want_entropy, ct_tensor *log_probs, ct_tensor *entropies,
+                       ct_message *error);
 typedef struct {
     double temperature, top_p, min_p, uniform;
     int64_t top_k;
@@ -194,6 +210,18 @@ typedef struct {
 // One token a row of logits [B,V] by inverse transform of rows[b].uniform; log-probabilities are those of the distribution
 // at that temperature before any filter. tokens int64 [B], log_probs float32 [B], both in host memory.
 int ct_sample(ct_tensor logits, const ct_sampling *rows, int64_t *tokens, float *log_probs, ct_message *error);
+
+// ---- mixture of experts
+// Sorts the pairs (token, slot) of `experts` (int64 [T,K], each below `count`) by expert, keeping the order of an expert's own:
+// order int64 [T*K] names the pair of each sorted row, place int64 [T*K] the sorted row of each pair, ends int32 [count] where
+// each expert's rows end.
+int ct_route(ct_tensor experts, int64_t count, ct_tensor *order, ct_tensor *place, ct_tensor *ends, ct_message *error);
+// x [T,C] -> [T*K,C] in sorted order
+int ct_dispatch(ct_tensor x, ct_tensor order, ct_tensor place, CT_RESULT);
+// rows [R,C] times weight[e]^T for the rows of each expert, weight [E,N,C] -> [R,N]
+int ct_grouped_linear(ct_tensor rows, ct_tensor weight, ct_tensor ends, CT_RESULT);
+// rows [T*K,C] in sorted order, weights float32 [T,K] -> [T,C], each token's weighted sum
+int ct_combine(ct_tensor rows, ct_tensor weights, ct_tensor order, ct_tensor place, CT_RESULT);
 
 // ---- autograd
 bool ct_grad_enabled(void);

@@ -19,6 +19,8 @@ public struct DataSettings: Hashable, Sendable {
     public static let builtinArithmetic = "builtin:arithmetic"
 
     public let trainFiles: [String]
+    /// The share of each of `trainFiles`; empty for every row once in an epoch.
+    public let trainWeights: [Double]
     public let valFiles: [String]
     public let trainBatchSize: Int
     public let valBatchSize: Int?
@@ -30,6 +32,7 @@ public struct DataSettings: Hashable, Sendable {
     /// nil for the run's.
     public let seed: Int?
     public let promptKey: String
+    public let rewardFnKey: String
     public let systemPrompt: String?
     public let fewShot: [FewShotTurn]
     public let arithmetic: ArithmeticSettings
@@ -37,10 +40,19 @@ public struct DataSettings: Hashable, Sendable {
     init(_ section: inout SectionReader) {
         trainFiles = section.requiredStrings(
             "train_files", example: [Self.builtinArithmetic],
-            doc: "Prompts to train on: JSONL files with verl's columns, or builtin:arithmetic.")
+            doc:
+                "Prompts to train on: files with verl's columns (.parquet, .jsonl, .json, .csv, .tsv) or patterns such as "
+                + "data/*.parquet; or builtin:arithmetic.")
+        trainWeights = section.numberList(
+            "train_weights", in: .positive,
+            doc:
+                "What share of the rows of an epoch comes from each of train_files, relative to the others; [] for every row "
+                + "once.")
         valFiles = section.strings(
             "val_files",
-            doc: "Prompts to measure by, never trained on; builtin:arithmetic gives its held-out problems.")
+            doc:
+                "Prompts to measure by, never trained on: as train_files; builtin:arithmetic gives its held-out problems."
+        )
         trainBatchSize = section.int(
             "train_batch_size", default: 64, in: 1...1_048_576,
             doc: "Prompts a step; each is sampled rollout.n times.")
@@ -63,6 +75,8 @@ public struct DataSettings: Hashable, Sendable {
         seed = section.optionalInt(
             "seed", in: 0...Int.max, doc: "The seed of that order and of builtin:arithmetic; null for the run's seed.")
         promptKey = section.string("prompt_key", default: "prompt", doc: "The column that holds the prompt.")
+        rewardFnKey = section.string(
+            "reward_fn_key", default: "data_source", doc: "The column that says which data a row belongs to.")
         systemPrompt = section.optionalString(
             "system_prompt", doc: "A system turn put before prompts that have none.")
         fewShot = section.records(

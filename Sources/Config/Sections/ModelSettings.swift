@@ -15,6 +15,18 @@ public struct ModelSettings: Hashable, Sendable {
     public let attention: Attention
     public let enableGradientCheckpointing: Bool
     public let chatTemplate: String?
+    public let loraRank: Int
+    public let loraAlpha: Double
+    public let loraDropout: Double
+    public let loraUseRSLoRA: Bool
+    /// nil for `all-linear`.
+    public let targetModules: [String]?
+    public let excludeModules: [String]
+    public let loraAdapterPath: String?
+    public let loraMerge: Bool
+
+    /// Whether an adapter is trained in place of the weights.
+    public var usesLoRA: Bool { loraRank > 0 || loraAdapterPath != nil }
 
     init(_ section: inout SectionReader) {
         path = section.requiredString(
@@ -32,5 +44,32 @@ public struct ModelSettings: Hashable, Sendable {
             doc: "Recompute each layer in the backward pass: less memory, about a third more time.")
         chatTemplate = section.optionalString(
             "chat_template", doc: "A file with a Jinja chat template to use in place of the model's own.")
+        loraRank = section.int(
+            "lora_rank", default: 0, in: 0...65_536,
+            doc: "Train a low-rank adapter of this rank (LoRA) and leave the weights as they are; 0 trains the weights."
+        )
+        loraAlpha = section.number(
+            "lora_alpha", default: 16, in: .positive, doc: "The adapter's product is scaled by lora_alpha / lora_rank.")
+        loraDropout = section.number(
+            "lora_dropout", default: 0, in: NumberRange(lower: 0, upper: 1, isUpperOpen: true),
+            doc: "The share of its inputs that the adapter does not see in training.")
+        loraUseRSLoRA = section.bool(
+            "lora_use_rslora", default: false, doc: "Scale by lora_alpha / √lora_rank instead (rsLoRA).")
+        targetModules = section.targetModules(
+            "target_modules",
+            doc:
+                "The linear layers that get an adapter, by name or by the end of it, as [q_proj, v_proj]; all-linear is "
+                + "every one but the output head.")
+        excludeModules = section.moduleNames("exclude_modules", doc: "Layers among those that get none.")
+        loraAdapterPath = section.optionalString(
+            "lora_adapter_path",
+            doc:
+                "A folder in PEFT's format with an adapter to go on training; its adapter_config.json says all of the above."
+        )
+        loraMerge = section.bool(
+            "lora_merge", default: false,
+            doc:
+                "Sample from weights with the adapter folded in: faster, but in bfloat16 rounded otherwise than in training."
+        )
     }
 }

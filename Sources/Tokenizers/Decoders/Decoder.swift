@@ -10,6 +10,7 @@ indirect enum Decoder: Sendable {
     case fuse
     case strip(UnicodeScalar, start: Int, stop: Int)
     case replace(TextPattern, [UInt8])
+    case sentencePiece(SentencePieceDecoder)
 
     func decode(_ tokens: [[UInt8]]) -> [[UInt8]] {
         switch self {
@@ -47,6 +48,7 @@ indirect enum Decoder: Sendable {
             }
             return result
         case .byteFallback: return Self.joinBytes(tokens)
+        case .sentencePiece(let decoder): return [decoder.decode(tokens)]
         case .fuse: return [Array(tokens.joined())]
         case .strip(let scalar, let start, let stop): return tokens.map { Self.stripped($0, scalar, start, stop) }
         case .replace(let pattern, let content):
@@ -81,7 +83,10 @@ indirect enum Decoder: Sendable {
         (" do not", " don't"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
     ].map { (Array($0.0.utf8), Array($0.1.utf8)) }
 
-    static func cleanedUp(_ text: [UInt8]) -> [UInt8] {
+    /// What `clean_up_tokenization_spaces` of `tokenizer_config.json` does: all of these but one.
+    static let configuredCleanUps = cleanUps.filter { $0.0 != Array(" do not".utf8) }
+
+    static func cleanedUp(_ text: [UInt8], by cleanUps: [([UInt8], [UInt8])] = cleanUps) -> [UInt8] {
         cleanUps.reduce(text) { replacing($1.0, in: $0, with: $1.1) }
     }
 

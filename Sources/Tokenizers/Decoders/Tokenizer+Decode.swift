@@ -16,8 +16,8 @@ extension Tokenizer {
         for id in ids where !(skipSpecialTokens && skippedIDs.contains(id)) {
             if let spelling = decodedSpelling(of: id) { tokens.append(Array(spelling)) }
         }
-        guard let decoder else { return Array(tokens.joined(separator: [0x20])) }
-        return Array(decoder.decode(tokens).joined())
+        let text = decoder.map { Array($0.decode(tokens).joined()) } ?? Array(tokens.joined(separator: [0x20]))
+        return cleansUpSpaces ? Decoder.cleanedUp(text, by: Decoder.configuredCleanUps) : text
     }
 
     private func decodedSpelling(of id: Int32) -> ArraySlice<UInt8>? {

@@ -43,15 +43,17 @@ public struct GGUFVocabulary: Sendable {
     }
 
     private enum TokenType {
+        static let unknown: Int32 = 2
         static let control: Int32 = 3
         static let userDefined: Int32 = 4
     }
 
-    /// Control tokens and user-defined ones are found in the text whole.
+    /// Control tokens, the unknown token and user-defined ones are found in the text whole.
     var addedTokens: [AddedToken] {
         zip(tokens, tokenTypes).enumerated().compactMap { id, pair in
-            guard pair.1 == TokenType.control || pair.1 == TokenType.userDefined, !pair.0.isEmpty else { return nil }
-            return AddedToken(content: pair.0, id: Int32(id), isSpecial: pair.1 == TokenType.control)
+            let isSpecial = pair.1 == TokenType.control || pair.1 == TokenType.unknown
+            guard isSpecial || pair.1 == TokenType.userDefined, !pair.0.isEmpty else { return nil }
+            return AddedToken(content: pair.0, id: Int32(id), isSpecial: isSpecial)
         }
     }
 
@@ -75,20 +77,14 @@ public struct GGUFVocabulary: Sendable {
 
     /// What is put before and after a text when special tokens are asked for.
     func template() throws -> PostProcessor? {
-        func piece(_ id: Int?, _ isWanted: Bool, _ name: String) throws -> [PostProcessor.TemplatePiece] {
-            guard isWanted, let id else { return [] }
+        func token(_ id: Int?, _ isWanted: Bool, _ name: String) throws -> PostProcessor.SpecialToken? {
+            guard isWanted, let id else { return nil }
             guard tokens.indices.contains(id) else {
                 throw TokenizerError(
                     .invalidField, "tokenizer.ggml.\(name)_token_id is \(id) of \(tokens.count) tokens")
             }
-            let spelling = String(decoding: tokens[id], as: UTF8.self)
-            return [.init(ids: [Int32(id)], tokens: [spelling], isSecondText: false, typeID: 0)]
+            return .init(id: Int32(id), spelling: String(decoding: tokens[id], as: UTF8.self))
         }
-        let start = try piece(bosID, addsBOS, "bos")
-        let end = try piece(eosID, addsEOS, "eos")
-        if start.isEmpty, end.isEmpty { return nil }
-        let first = start + [PostProcessor.TemplatePiece(ids: nil, isSecondText: false, typeID: 0)] + end
-        let second = start + [PostProcessor.TemplatePiece(ids: nil, isSecondText: true, typeID: 1)] + end
-        return .template(single: first, pair: first + second)
+        return .around(start: try token(bosID, addsBOS, "bos"), end: try token(eosID, addsEOS, "eos"))
     }
 }

@@ -46,23 +46,20 @@ extension TokenizerParts {
                 .invalidField, "tokenizer.ggml.scores: expected \(gguf.tokens.count) finite scores, one a token")
         }
         let vocabulary = try gguf.vocabulary()
-        let ranks = Self.ranks(scores)
-        var pairs: [(left: Int32, right: Int32, merge: PairTable.Merge)] = []
+        let ranks = PieceMerges.ranks(of: scores)
+        var merges = PieceMerges()
         for (id, token) in gguf.tokens.enumerated() where gguf.tokenTypes.isEmpty || gguf.tokenTypes[id] == 1 {
-            // Longer tokens than any real piece would make this quadratic.
-            guard token.count <= 512 else { continue }
-            var split = 0
-            while split < token.count {
-                split += UTF8Scanner.length(of: token[split])
-                guard split < token.count, let left = vocabulary.id(token[..<split]),
-                    let right = vocabulary.id(token[split...])
-                else { continue }
-                pairs.append((left, right, PairTable.Merge(rank: ranks[id], id: Int32(id))))
+            guard token.count <= PieceMerges.longestPiece else { continue }
+            token.withUnsafeBufferPointer { text in
+                PieceMerges.forEachSplit(of: text) { split in
+                    guard let left = vocabulary.table.value(for: UnsafeBufferPointer(rebasing: text[..<split])),
+                        let right = vocabulary.table.value(for: UnsafeBufferPointer(rebasing: text[split...]))
+                    else { return }
+                    merges.add(left, right, PairTable.Merge(rank: ranks[id], id: Int32(id)))
+                }
             }
         }
-        var merges = PairTable(capacity: pairs.count)
-        for pair in pairs { merges.set(pair.left, pair.right, to: pair.merge) }
-        var bpe = BPEModel(vocabulary: vocabulary, merges: merges)
+        var bpe = BPEModel(vocabulary: vocabulary, merges: merges.table)
         bpe.hasByteFallback = true
         bpe.fusesUnknown = true
         if let unknown = gguf.unknownID {
@@ -74,77 +71,11 @@ extension TokenizerParts {
         }
         bpe.prepare()
         self.init(model: .bpe(bpe))
-        let blank = Array("\u{2581}".utf8)
+        let blank = SentencePieceNormalizer.mark
         let replaces = Normalizer.replace(.literal([0x20]), blank)
         normalizer = gguf.addsSpacePrefix ? .sequence([.prepend(blank), replaces]) : replaces
-        let strips: [Decoder] = gguf.addsSpacePrefix ? [.strip(" ", start: 1, stop: 0)] : []
-        decoder = .sequence([.replace(.literal(blank), [0x20]), .byteFallback, .fuse] + strips)
+        decoder = .llama(stripsBlank: gguf.addsSpacePrefix)
         addedTokens = gguf.addedTokens
         postProcessor = try gguf.template()
     }
-
-    /// Equal scores have equal ranks, so that among them the leftmost pair merges first.
-    private static func ranks(_ scores: [Float]) -> [UInt32] {
-        let order = Set(scores).sorted(by: >)
-        var rank: [Float: UInt32] = [:]
-        for (index, score) in order.enumerated() { rank[score] = UInt32(index) }
-        return scores.map { rank[$0]! }
-    }
-}
-
-/// How byte-level models of a `tokenizer.ggml.pre` split their text.
-struct GGUFSplit {
-    var preTokenizer: PreTokenizer
-    var normalizesNFC = false
-    var ignoresMerges = false
-
-    init(_ pre: String) throws {
-        func pattern(_ source: String) throws -> PreTokenizer {
-            let pattern = try Pattern(source)
-            return .split(.expression(pattern), .isolated, invert: false, PatternSplitter(pattern))
-        }
-        func bytes(splitting: Bool) throws -> PreTokenizer {
-            .byteLevel(addsPrefixSpace: false, splits: splitting ? try PatternSplitter(KnownPattern.gpt2.source) : nil)
-        }
-        switch pre {
-        case "default", "gpt-2", "gpt2", "phi-2", "jina-es", "jina-de", "gigachat", "roberta-bpe", "exaone4", "mpt",
-            "olmo", "jais", "trillion", "granite-docling":
-            preTokenizer = try bytes(splitting: true)
-        case "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b":
-            preTokenizer = .sequence([.digits(individual: true), try bytes(splitting: true)])
-        case "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "dbrx",
-            "smaug-bpe":
-            preTokenizer = .sequence([try pattern(KnownPattern.llama3.source), try bytes(splitting: false)])
-            ignoresMerges = pre == "llama3" || pre == "llama-v3" || pre == "llama-bpe" || pre.hasPrefix("falcon")
-        case "qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "solar-open":
-            preTokenizer = .sequence([try pattern(KnownPattern.qwen2.source), try bytes(splitting: false)])
-            normalizesNFC = pre == "qwen2" || pre == "deepseek-r1-qwen"
-        case "qwen35":
-            preTokenizer = .sequence([try pattern(KnownPattern.qwen35.source), try bytes(splitting: false)])
-            normalizesNFC = true
-        case "deepseek-v3", "hunyuan-dense", "joyai-llm":
-            let sources = [Self.digitsByThree, Self.eastAsian, Self.deepSeekWords]
-            preTokenizer = .sequence(try sources.map(pattern) + [bytes(splitting: false)])
-        case "gpt-4o", "llama4", "kanana2":
-            preTokenizer = .sequence([try pattern(Self.gpt4o), try bytes(splitting: false)])
-        default:
-            throw TokenizerError(
-                .unsupported, "tokenizer.ggml.pre is '\(pre)': no split is known for it; use the model's tokenizer.json"
-            )
-        }
-    }
-
-    static let digitsByThree = "\\p{N}{1,3}"
-    static let eastAsian = "[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+"
-    static let deepSeekWords =
-        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
-        + "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
-    static let gpt4o: String = {
-        let upper = "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-        let lower = "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-        let lead = "[^\\r\\n\\p{L}\\p{N}]?"
-        let contraction = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-        let words = "\(lead)\(upper)*\(lower)+\(contraction)|\(lead)\(upper)+\(lower)*\(contraction)"
-        return words + "|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-    }()
 }

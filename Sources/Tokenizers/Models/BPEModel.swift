@@ -16,6 +16,8 @@ struct BPEModel: Sendable {
     private(set) var byteIDs: [Int32] = []
     /// With raw bytes as symbols and `ignoresMerges`: whole pieces.
     private var rawTable: ByteTable?
+    /// Blanks are marks, and words merge on their own as they do in the whole text.
+    private(set) var splitsAtBlanks = false
 
     init(vocabulary: Vocabulary, merges: PairTable) {
         self.vocabulary = vocabulary
@@ -28,6 +30,11 @@ struct BPEModel: Sendable {
         if hasByteFallback {
             fallbackIDs = (0..<256).map { vocabulary.id(Self.fallbackSpelling(UInt8($0))) ?? -1 }
         }
+        let known = vocabulary
+        let spellings = (0..<known.idBound).lazy.map { Array(known.spelling(Int32($0)) ?? []) }
+        splitsAtBlanks =
+            !ignoresMerges && subwordPrefix.isEmpty && wordSuffix.isEmpty
+            && BlankSplitter.canSplit(spellings, known)
     }
 
     static func fallbackSpelling(_ byte: UInt8) -> [UInt8] {
@@ -47,6 +54,7 @@ struct BPEModel: Sendable {
     var lacksBytes: Bool { byteIDs.contains(-1) }
 
     mutating func takeRawBytes() {
+        splitsAtBlanks = false
         byteIDs = ByteAlphabet.scalars.map { vocabulary.id(Array(UTF8Scanner.encode($0))) ?? -1 }
         guard ignoresMerges else { return }
         var table = ByteTable(capacity: vocabulary.count)

@@ -4,6 +4,7 @@ enum Model: Sendable {
     case unigram(UnigramModel)
     case wordPiece(WordPieceModel)
     case wordLevel(WordLevelModel)
+    case sentencePiece(SentencePieceSegmenter)
 
     var vocabulary: Vocabulary {
         switch self {
@@ -11,15 +12,19 @@ enum Model: Sendable {
         case .unigram(let model): model.vocabulary
         case .wordPiece(let model): model.vocabulary
         case .wordLevel(let model): model.vocabulary
+        case .sentencePiece(let model): model.vocabulary
         }
     }
 
     var unknownID: Int32? {
-        if case .unigram(let model) = self { return model.unknownID }
-        return nil
+        switch self {
+        case .unigram(let model): model.unknownID
+        case .sentencePiece(let model): model.unknownID
+        default: nil
+        }
     }
 
-    /// Unigram gives what it does not know as it is found.
+    /// Unigram and SentencePiece give what they do not know as it is found.
     var unknownIsSpelledAsText: Bool { unknownID != nil }
 
     /// Appends the tokens of one piece to `scratch.tokens`; those of pieces seen before come from its cache.
@@ -30,6 +35,29 @@ enum Model: Sendable {
             return try model.tokenize(piece, scratch, isSpelledOut: true)
         }
         if case .wordLevel(let model) = self { return try model.tokenize(piece, scratch) }
+        guard piece.count > PieceCache.longestKey, splitsAtBlanks else { return try tokenizeWhole(piece, scratch) }
+        var start = 0
+        while start < piece.count {
+            let end = BlankSplitter.next(in: piece, after: start)
+            let before = scratch.tokens.count
+            try tokenizeWhole(UnsafeBufferPointer(rebasing: piece[start..<end]), scratch)
+            if start > 0 {
+                for index in before..<scratch.tokens.count { scratch.tokens[index].move(by: Int32(start)) }
+            }
+            start = end
+        }
+    }
+
+    /// Whether words can be tokenized on their own though the model is given whole texts.
+    private var splitsAtBlanks: Bool {
+        switch self {
+        case .bpe(let model): model.splitsAtBlanks
+        case .sentencePiece(let model): model.splitsAtBlanks
+        default: false
+        }
+    }
+
+    private func tokenizeWhole(_ piece: UnsafeBufferPointer<UInt8>, _ scratch: EncoderScratch) throws {
         let isCached = piece.count <= PieceCache.longestKey
         let hash = isCached ? ByteHash.hash(piece) : 0
         if isCached, scratch.cache.append(piece, hash, to: &scratch.tokens) { return }
@@ -38,6 +66,7 @@ enum Model: Sendable {
         case .bpe(let model): try model.tokenize(piece, scratch)
         case .unigram(let model): try model.tokenize(piece, scratch)
         case .wordPiece(let model): try model.tokenize(piece, scratch)
+        case .sentencePiece(let model): model.tokenize(piece, scratch)
         case .wordLevel: break
         }
         if isCached { scratch.cache.insert(piece, hash, scratch.tokens[before...]) }

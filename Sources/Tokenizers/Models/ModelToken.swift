@@ -1,7 +1,10 @@
 /// A token as a model gives it: its id and where it ends in the piece; it begins where the one before ends.
 struct ModelToken {
     var id: Int32
+    /// Complemented where several tokens stand for one stretch of text that ends here.
     var end: Int32
+
+    mutating func move(by offset: Int32) { end = end < 0 ? ~(~end + offset) : end + offset }
 }
 
 /// Memory that one thread's encoding reuses from piece to piece.

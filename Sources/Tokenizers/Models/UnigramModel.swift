@@ -50,7 +50,7 @@ struct UnigramModel: Sendable {
         unknownScore = (scores.min() ?? 0) - Self.unknownPenalty
         fallbackIDs =
             hasByteFallback ? (0..<256).map { vocabulary.id(BPEModel.fallbackSpelling(UInt8($0))) ?? -1 } : []
-        var trie = ByteTrie()
+        var trie = ByteTrie(capacity: pieces.count * 3)
         for piece in pieces where !piece.spelling.isEmpty {
             trie.insert(piece.spelling, vocabulary.id(piece.spelling)!)
         }
@@ -113,46 +113,6 @@ struct UnigramModel: Sendable {
             } else if let unknownID {
                 scratch.tokens.append(ModelToken(id: unknownID, end: tokenEnd))
             }
-        }
-    }
-}
-
-/// A trie over bytes.
-struct ByteTrie: Sendable {
-    private var children: [UInt64: Int32] = [:]
-    private var root = [Int32](repeating: -1, count: 256)
-    private var values: [Int32] = [-1]
-
-    mutating func insert(_ key: [UInt8], _ value: Int32) {
-        var node: Int32 = 0
-        for byte in key {
-            let slot = UInt64(UInt32(node)) << 8 | UInt64(byte)
-            var child = node == 0 ? root[Int(byte)] : children[slot] ?? -1
-            if child < 0 {
-                child = Int32(values.count)
-                values.append(-1)
-                if node == 0 { root[Int(byte)] = child } else { children[slot] = child }
-            }
-            node = child
-        }
-        values[Int(node)] = value
-    }
-
-    @inline(__always)
-    func forEachPrefix(
-        of text: UnsafeBufferPointer<UInt8>, from start: Int, _ body: (_ end: Int, _ value: Int32) -> Void
-    ) {
-        guard start < text.count else { return }
-        var node = root[Int(text[start])]
-        var position = start + 1
-        while node >= 0 {
-            let value = values[Int(node)]
-            if value >= 0 { body(position, value) }
-            guard position < text.count,
-                let child = children[UInt64(UInt32(node)) << 8 | UInt64(text[position])]
-            else { return }
-            node = child
-            position += 1
         }
     }
 }

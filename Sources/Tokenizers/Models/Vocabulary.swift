@@ -29,6 +29,11 @@ struct Vocabulary: Sendable {
             ranges.append((0, 0))
             isPresent.append(false)
         }
+        guard !isPresent[id] || self.spelling(Int32(id))?.elementsEqual(spelling) == true else {
+            let other = String(decoding: self.spelling(Int32(id)) ?? [], as: UTF8.self)
+            let new = String(decoding: spelling, as: UTF8.self)
+            throw TokenizerError(.invalidField, "\(place()): '\(other)' and '\(new)' have the same id \(id)")
+        }
         let start = UInt32(storage.count)
         storage.append(contentsOf: spelling)
         ranges[id] = (start, UInt32(storage.count))

@@ -18,12 +18,12 @@ struct NormalizationTables: Sendable {
             NumberList.forEachGroup(text, radix: 16) { result[$0[0]] = Array($0.dropFirst()) }
             return result
         }
-        canonical = mappings(NormalizationData.canonical)
-        compatibility = mappings(NormalizationData.compatibility)
+        canonical = mappings(CanonicalDecompositionData.mappings)
+        compatibility = mappings(CompatibilityDecompositionData.mappings)
         var compositions: [UInt64: UInt32] = [:]
         var isMoved: [ClosedRange<UInt32>] = [0x1161...0x1175, 0x11A8...0x11C2]
         var composed: Set<UInt32> = []
-        NumberList.forEachGroup(NormalizationData.compositions, radix: 16) { group in
+        NumberList.forEachGroup(CompositionData.compositions, radix: 16) { group in
             compositions[UInt64(group[0]) << 32 | UInt64(group[1])] = group[2]
             isMoved.append(group[1]...group[1])
             composed.insert(group[2])
@@ -31,7 +31,7 @@ struct NormalizationTables: Sendable {
         self.compositions = compositions
         var classes: [UInt32: UInt8] = [:]
         var next: UInt32 = 0
-        NumberList.forEachGroup(NormalizationData.combiningClasses, radix: 10) { run in
+        NumberList.forEachGroup(CompositionData.combiningClasses, radix: 10) { run in
             if run[0] != 0 {
                 for scalar in next..<next + run[1] { classes[scalar] = UInt8(run[0]) }
                 isMoved.append(next...next + run[1] - 1)

@@ -11,6 +11,7 @@ indirect enum Normalizer: Sendable {
     case bert(BertNormalizer)
     case byteLevel
     case precompiled(PrecompiledMap)
+    case sentencePiece(SentencePieceNormalizer)
 
     /// - Throws: `TokenizerError`: `patternTooSlow`, or `cannotTruncate` where the text grows out of bounds.
     func normalize(_ text: inout AlignedText) throws {
@@ -39,6 +40,7 @@ indirect enum Normalizer: Sendable {
         case .bert(let bert): bert.normalize(&text)
         case .byteLevel: ByteAlphabet.encode(&text)
         case .precompiled(let map): map.normalize(&text)
+        case .sentencePiece(let rules): rules.normalize(&text)
         }
     }
 

@@ -6,8 +6,16 @@ struct PrecompiledMap: Sendable {
     static let largestReplacement = 256
 
     init(base64: [UInt8], at place: String) throws {
-        guard let bytes = Self.decode(base64), bytes.count >= 4 else {
+        guard let bytes = Base64.decode(base64) else {
             throw TokenizerError(.invalidField, "\(place): expected base64 text of a charsmap")
+        }
+        try self.init(bytes: bytes, at: place)
+    }
+
+    /// - Parameter bytes: the trie's length, the trie, the replacements, each of these ended by a zero.
+    init(bytes: [UInt8], at place: String) throws {
+        guard bytes.count >= 4 else {
+            throw TokenizerError(.invalidField, "\(place): a charsmap of \(bytes.count) bytes")
         }
         func word(at offset: Int) -> UInt32 {
             (0..<4).reduce(0) { $0 | UInt32(bytes[offset + $1]) << UInt32($1 * 8) }
@@ -49,6 +57,31 @@ struct PrecompiledMap: Sendable {
         return nil
     }
 
+    /// The replacement of the longest entry that the text begins with at `start`, and the entry's length.
+    @inline(__always)
+    func longestReplacement(
+        in text: UnsafeBufferPointer<UInt8>, at start: Int
+    ) -> (replacement: ArraySlice<UInt8>, length: Int)? {
+        guard var unit = units.first else { return nil }
+        var node = Self.offset(unit)
+        var found: (start: Int, length: Int)?
+        var position = start
+        while position < text.count, text[position] != 0 {
+            node ^= Int(text[position])
+            guard node < units.count else { break }
+            unit = units[node]
+            guard unit & (1 << 31 | 0xFF) == UInt32(text[position]) else { break }
+            position += 1
+            node ^= Self.offset(unit)
+            guard unit >> 8 & 1 == 1 else { continue }
+            guard node < units.count else { break }
+            found = (Int(units[node] & 0x7FFF_FFFF), position - start)
+        }
+        guard let found, found.start <= replacements.count else { return nil }
+        let end = replacements[found.start...].firstIndex(of: 0) ?? replacements.count
+        return (replacements[found.start..<end], found.length)
+    }
+
     private static func offset(_ unit: UInt32) -> Int { Int(unit >> 10) << Int((unit & 1 << 9) >> 6) }
 
     func normalize(_ text: inout AlignedText) {
@@ -80,30 +113,5 @@ struct PrecompiledMap: Sendable {
             }
         }
         if isModified { text.transform(changes) }
-    }
-
-    private static func decode(_ text: [UInt8]) -> [UInt8]? {
-        var output: [UInt8] = []
-        output.reserveCapacity(text.count / 4 * 3)
-        var bits: UInt32 = 0
-        var count = 0
-        for byte in text where byte != 0x3D {
-            let value: UInt8
-            switch byte {
-            case 0x41...0x5A: value = byte - 0x41
-            case 0x61...0x7A: value = byte - 0x61 + 26
-            case 0x30...0x39: value = byte - 0x30 + 52
-            case 0x2B: value = 62
-            case 0x2F: value = 63
-            default: return nil
-            }
-            bits = bits << 6 | UInt32(value)
-            count += 6
-            if count >= 8 {
-                count -= 8
-                output.append(UInt8(truncatingIfNeeded: bits >> UInt32(count)))
-            }
-        }
-        return output
     }
 }

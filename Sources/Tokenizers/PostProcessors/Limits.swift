@@ -17,7 +17,7 @@ struct Truncation: Sendable {
         self.strategy = strategy
         let stride = try fields.count("stride", default: 0)
         guard stride == 0 || stride < maximumLength else { throw fields.failure("stride", "less than max_length") }
-        cutsLeft = try fields.optionalString("direction") == "Left"
+        cutsLeft = try fields.isLeft("direction")
     }
 
     /// Cuts one or two encodings so that they hold at most `maximumLength - reserved` tokens together.
@@ -99,7 +99,7 @@ struct Padding: Sendable {
         self.id = id
         token = try fields.optionalString("pad_token") ?? "[PAD]"
         self.typeID = typeID
-        isLeft = try fields.optionalString("direction") == "Left"
+        isLeft = try fields.isLeft("direction")
     }
 
     func apply(to encodings: inout [Encoding]) {
@@ -122,6 +122,17 @@ struct Padding: Sendable {
             } else {
                 encodings[index].append(padding)
             }
+        }
+    }
+}
+
+extension FieldReader {
+    /// Which side of a text is meant; the right one where the file does not say.
+    fileprivate func isLeft(_ name: StaticString) throws -> Bool {
+        switch try optionalString(name) {
+        case "Left": true
+        case nil, "Right": false
+        default: throw failure(name, "Left or Right")
         }
     }
 }

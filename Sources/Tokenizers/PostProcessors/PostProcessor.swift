@@ -33,6 +33,16 @@ indirect enum PostProcessor: Sendable {
         }
     }
 
+    /// The ids that it puts in.
+    var specialIDs: [Int32] {
+        switch self {
+        case .sequence(let steps): steps.flatMap(\.specialIDs)
+        case .byteLevel: []
+        case .template(let single, let pair): (single + pair).flatMap { $0.ids ?? [] }
+        case .bert(let start, let separator), .roberta(let start, let separator, _, _): [start.id, separator.id]
+        }
+    }
+
     func process(_ encodings: [Encoding], addSpecialTokens: Bool) -> [Encoding] {
         switch self {
         case .sequence(let steps):

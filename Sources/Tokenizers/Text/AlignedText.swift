@@ -91,6 +91,11 @@ struct AlignedText {
 
     func span(at position: Int) -> Span { isTracked ? spans[position] : Span(start: 0, end: 0) }
 
+    /// From where the first byte of `range` comes to where the last does.
+    func span(over range: Range<Int>) -> Span {
+        Span(start: spans[range.lowerBound].start, end: spans[range.upperBound - 1].end)
+    }
+
     /// Keeps the scalars that pass.
     mutating func filter(_ isKept: (UInt32) -> Bool) {
         var result = AlignedText.empty(like: self)

@@ -32,15 +32,19 @@ enum FledgeProcess {
     }()
 
     /// Runs a command to its end.
-    /// - Parameter watch: runs beside the process, with its id; the process may end before it does.
+    /// - Parameters:
+    ///   - input: what the process reads; nothing by default.
+    ///   - watch: runs beside the process, with its id; the process may end before it does.
     static func run(
-        _ arguments: [String], in folder: URL, watch: @Sendable (pid_t) async throws -> Void = { _ in }
+        _ arguments: [String], in folder: URL, environment: [Environment.Key: String?] = [:], input: String = "",
+        watch: @Sendable (pid_t) async throws -> Void = { _ in }
     ) async throws -> Outcome {
         let result = try await Subprocess.run(
             .path(FilePath(executable)), arguments: Arguments(arguments),
             // Two threads that wait for each other by spinning crawl where others want the cores too.
-            environment: .inherit.updating(["OMP_NUM_THREADS": "1"]), workingDirectory: FilePath(folder.path),
-            input: .none, output: .string(limit: 1 << 22), error: .string(limit: 1 << 22)
+            environment: .inherit.updating(["OMP_NUM_THREADS": "1"]).updating(environment),
+            workingDirectory: FilePath(folder.path),
+            input: .string(input), output: .string(limit: 1 << 22), error: .string(limit: 1 << 22)
         ) { try await watch($0.processIdentifier.value) }
         return Outcome(
             status: result.terminationStatus, output: result.standardOutput, errors: result.standardError)

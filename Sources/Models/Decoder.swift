@@ -1,0 +1,134 @@
+public import TensorCore
+
+/// What every layer of one forward pass shares.
+struct DecoderPass {
+    /// cos and sin of each kind of rotation that the model has.
+    let angles: [RotaryAngles]
+    let attention: any AttentionBackend
+    /// Where routers note what they decide.
+    var routing: RoutingRecord?
+}
+
+protocol DecoderLayer {
+    /// `[T, C]` to `[T, C]`, the residual stream included.
+    func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor
+}
+
+/// What the shared skeleton needs to know of a family besides its layers.
+struct DecoderOutline {
+    var shape: ModelShape
+    var normEps: Double
+    var normConvention: RMSNorm.Convention = .plain
+    /// Factor of the embeddings.
+    var embeddingMultiplier = 1.0
+    /// The kinds of rotation; layers name theirs by index.
+    var rotaries: [RotaryFrequencies]
+    var experts: ExpertShape?
+}
+
+/// Embedding, layers, final norm: all of a decoder but its head. Names are those of `transformers`, under "model.".
+final class DecoderBody {
+    let shape: ModelShape
+    let embedding: Tensor
+    var usesCheckpointing = false
+    var routingRecord: RoutingRecord?
+    var experts: ExpertShape? { outline.experts }
+
+    private let outline: DecoderOutline
+    private let layers: [any DecoderLayer]
+    private let norm: RMSNorm
+
+    /// - Parameter layer: makes the layer of an index, whose tensors' names begin with the given prefix.
+    init(
+        _ outline: DecoderOutline, _ builder: ParameterBuilder,
+        layer: (_ index: Int, _ prefix: String) throws -> any DecoderLayer
+    ) throws {
+        var shape = outline.shape
+        shape.rotarySwitch = outline.rotaries.compactMap(\.switchLength).min()
+        self.shape = shape
+        self.outline = outline
+        embedding = try builder.parameter("model.embed_tokens.weight", [shape.vocabulary, shape.hidden])
+        layers = try (0..<shape.layers).map { try layer($0, "model.layers.\($0)") }
+        norm = try RMSNorm(
+            builder, "model.norm", size: shape.hidden, eps: outline.normEps, convention: outline.normConvention)
+    }
+
+    func hiddenStates(
+        ids: Tensor, positions: Tensor, attention: any AttentionBackend, observe: ((Int, Tensor) -> Void)?
+    ) throws -> Tensor {
+        var x_TC = try embedding.embedding(ids)
+        if outline.embeddingMultiplier != 1 { x_TC = try x_TC.multiplied(by: outline.embeddingMultiplier) }
+        let pass = DecoderPass(
+            angles: try outline.rotaries.map { try $0.angles(positions, attention) }, attention: attention,
+            routing: routingRecord)
+        observe?(0, x_TC)
+        for (index, layer) in layers.enumerated() {
+            if usesCheckpointing {
+                x_TC = try runAgain(layer, x_TC, pass)
+            } else {
+                x_TC = try layer(x_TC, pass)
+            }
+            if index + 1 < layers.count { observe?(index + 1, x_TC) }
+        }
+        x_TC = try norm(x_TC)
+        observe?(layers.count, x_TC)
+        return x_TC
+    }
+}
+
+/// A layer whose activations are not kept. What its routers decide is noted once, as results of the layer, so that gradients of
+/// their logits reach it when it is run again.
+private func runAgain(_ layer: any DecoderLayer, _ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
+    guard let record = pass.routing else { return try checkpoint([x]) { [try layer($0[0], pass)] }[0] }
+    var noted: [RoutingRecord.Layer] = []
+    let results = try checkpoint([x], resultCount: 2) {
+        var inner = pass
+        let own = RoutingRecord()
+        inner.routing = own
+        let y = try layer($0[0], inner)
+        noted = own.layers
+        return [y] + own.layers.map(\.logits)
+    }
+    for (routed, logits) in zip(noted, results.dropFirst()) { record.append(routed.with(logits: logits)) }
+    return results[0]
+}
+
+/// A decoder with an output projection to its vocabulary.
+public final class DecoderModel: CausalLanguageModel {
+    public let parameters, buffers: [Parameter]
+    public let output: Projection
+    public let projections: [Projection]
+    public let logitsTransform: LogitsTransform
+    public var shape: ModelShape { body.shape }
+    public var usesCheckpointing: Bool {
+        get { body.usesCheckpointing }
+        set { body.usesCheckpointing = newValue }
+    }
+    public var experts: ExpertShape? { body.experts }
+    public var routingRecord: RoutingRecord? {
+        get { body.routingRecord }
+        set { body.routingRecord = newValue }
+    }
+
+    private let body: DecoderBody
+
+    init(
+        _ body: DecoderBody, _ builder: ParameterBuilder, tiedEmbeddings: Bool, logits: LogitsTransform = .identity
+    ) throws {
+        self.body = body
+        logitsTransform = logits
+        let shape = body.shape
+        output = builder.projection(
+            tiedEmbeddings
+                ? body.embedding : try builder.parameter("lm_head.weight", [shape.vocabulary, shape.hidden]))
+        parameters = try builder.finish()
+        buffers = builder.buffers
+        projections = builder.projections
+    }
+
+    public func hiddenStates(
+        ids: Tensor, positions: Tensor, attention: any AttentionBackend, observe: ((Int, Tensor) -> Void)?
+    ) throws -> Tensor {
+        try body.hiddenStates(ids: ids, positions: positions, attention: attention, observe: observe)
+    }
+}

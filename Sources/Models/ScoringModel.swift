@@ -1,0 +1,107 @@
+public import TensorCore
+
+/// A decoder whose head gives a few numbers a token instead of logits: reward models (`…ForSequenceClassification`) and value
+/// models (`…ForTokenClassification`, as critics are saved). The head is `score.weight [N, C]`, and `score.bias [N]` where there
+/// is one.
+public final class ScoringModel: SequenceModel {
+    /// Which tokens' numbers are the model's answer.
+    public enum Reading: Sendable, Hashable {
+        /// The last one's, for the whole sequence.
+        case lastToken
+        case everyToken
+    }
+
+    /// A value head for a language model's checkpoint, which has none: weights drawn from a normal distribution, bias zero.
+    public struct NewHead: Sendable, Hashable {
+        public var labels: Int
+        /// 0: every value starts as 0.
+        public var standardDeviation: Double
+        public var seed: UInt64
+
+        public init(labels: Int = 1, standardDeviation: Double = 0, seed: UInt64 = 0) {
+            precondition(labels > 0, "a head gives a number at least")
+            self.labels = labels
+            self.standardDeviation = standardDeviation
+            self.seed = seed
+        }
+    }
+
+    public let parameters, buffers: [Parameter]
+    public let projections: [Projection]
+    public let score: Projection
+    public let reading: Reading
+    /// What `transformers` calls such a model; the configuration's `withHead(architecture:labels:)` makes an export one.
+    public let architecture: String
+    public var shape: ModelShape { body.shape }
+    public var labels: Int { score.weight.size(0) }
+    public var usesCheckpointing: Bool {
+        get { body.usesCheckpointing }
+        set { body.usesCheckpointing = newValue }
+    }
+    public var experts: ExpertShape? { body.experts }
+    public var routingRecord: RoutingRecord? {
+        get { body.routingRecord }
+        set { body.routingRecord = newValue }
+    }
+
+    private let body: DecoderBody
+
+    init(
+        _ body: DecoderBody, _ builder: ParameterBuilder, architecture: String, reading: Reading, labels: Int,
+        hasBias: Bool
+    ) throws {
+        self.body = body
+        self.architecture = architecture
+        self.reading = reading
+        score = try builder.linear("score", inputs: body.shape.hidden, outputs: labels, bias: hasBias)
+        parameters = try builder.finish()
+        projections = builder.projections
+        buffers = builder.buffers
+    }
+
+    init(_ body: DecoderBody, _ builder: ParameterBuilder, stem: String, newHead: NewHead) throws {
+        self.body = body
+        architecture = (stem == "Gemma3" ? "Gemma3Text" : stem) + "ForTokenClassification"
+        reading = .everyToken
+        let generator = try RandomGenerator(seed: newHead.seed)
+        let weight = try Tensor.randomNormal([newHead.labels, body.shape.hidden], generator: generator)
+            .multiplied(by: newHead.standardDeviation).to(builder.device, dtype: builder.dtype, copy: true)
+        let bias = try Tensor.zeros([newHead.labels], dtype: builder.dtype, device: builder.device)
+        score = builder.projection(
+            builder.newParameter("score.weight", weight), bias: builder.newParameter("score.bias", bias))
+        parameters = try builder.finish()
+        projections = builder.projections
+        buffers = builder.buffers
+    }
+
+    public func hiddenStates(
+        ids: Tensor, positions: Tensor, attention: any AttentionBackend, observe: ((Int, Tensor) -> Void)?
+    ) throws -> Tensor {
+        try body.hiddenStates(ids: ids, positions: positions, attention: attention, observe: observe)
+    }
+
+    /// The head's numbers at every token of a pack, float32 `[T, N]`, with gradients: ids and positions int64 `[T]`.
+    public func scores(ids: Tensor, positions: Tensor, attention: any AttentionBackend) throws -> Tensor {
+        try score(hiddenStates(ids: ids, positions: positions, attention: attention)).to(dtype: .float32)
+    }
+
+    /// The value of every token of a pack, float32 `[T]`, with gradients.
+    /// - Throws: ``ModelError``, `unsupported`, where the head gives more than one number.
+    public func tokenValues(ids: Tensor, positions: Tensor, attention: any AttentionBackend) throws -> Tensor {
+        guard labels == 1 else {
+            throw ModelError(.unsupported, "a value is one number a token; this \(architecture) gives \(labels)")
+        }
+        return try scores(ids: ids, positions: positions, attention: attention).squeezed(1)
+    }
+
+    /// The head's numbers at the last token of each of the pack's segments, float32 `[S, N]`, with gradients. Only a segment that
+    /// is nobody's parent ends a sequence.
+    ///
+    /// `transformers` takes the last token that is not `pad_token_id`, which is the same unless a sequence ends with that token.
+    public func sequenceScores(ids: Tensor, positions: Tensor, segments: [PackedSegment]) throws -> Tensor {
+        let hidden_TC = try hiddenStates(
+            ids: ids, positions: positions, attention: PackedAttention(segments: segments))
+        let last = segments.map { Int64($0.start + $0.length - 1) }
+        return try score(hidden_TC.indexSelect(0, Tensor(last, device: ids.device))).to(dtype: .float32)
+    }
+}
