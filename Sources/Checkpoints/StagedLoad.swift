@@ -9,7 +9,8 @@ internal import TensorCore
 struct StagedLoad {
     /// Enough to keep a disk array's queues full; most of the time they wait.
     static let threads = 8
-    private static let slots = 12
+    /// Half of them may be on their way to a device while every thread has one to fill.
+    private static let slots = 24
 
     private let plan: LoadPlan
     private let destinations: [Tensor]
