@@ -124,7 +124,7 @@ let package = Package(
         tests("Algorithms", ["TensorCore"]),
         tests("RolloutCore", []),
         tests("RolloutEngine", ["TensorCore", "Models", "RolloutCore", "Tokenizers"]),
-        tests("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),
+        tests("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints", orderedCollections]),
         tests("Rewards", [orderedCollections]),
         tests("Datasets", []),
         tests("Fuzzing", ["fledge-fuzz"]),

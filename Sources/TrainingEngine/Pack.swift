@@ -18,6 +18,8 @@ public struct Pack: Sendable {
     public private(set) var ids: [Int64] = []
     public private(set) var positions: [Int64] = []
     public private(set) var segments: [PackedSegment] = []
+    /// How many of the sequences go through each segment.
+    public private(set) var sharers: [Int] = []
     /// For every answer token, sequence after sequence: the token itself, and the pack's token that predicts it.
     public private(set) var targets: [Int64] = []
     public private(set) var predictors: [Int64] = []
@@ -34,6 +36,7 @@ public struct Pack: Sendable {
         if common > 0 {
             append(sequences[0].prompt.prefix(common), at: 0, parent: nil)
             root = 0
+            sharers[0] = sequences.count
         }
         // Where each distinct prompt ends: its last token in the pack, and its segment.
         var prompts: [[Int32]: (last: Int, segment: Int)] = [:]
@@ -45,7 +48,9 @@ public struct Pack: Sendable {
                 append(sequence.prompt.dropFirst(common), at: common, parent: root)
                 prompt = (ids.count - 1, segments.count - 1)
                 prompts[sequence.prompt] = prompt
+                sharers[prompt.segment] = 0
             }
+            sharers[prompt.segment] += 1
             responseLengths.append(sequence.response.count)
             for (index, token) in sequence.response.enumerated() {
                 targets.append(Int64(token))
@@ -59,6 +64,7 @@ public struct Pack: Sendable {
 
     private mutating func append(_ tokens: ArraySlice<Int32>, at position: Int, parent: Int?) {
         segments.append(PackedSegment(start: ids.count, length: tokens.count, parent: parent))
+        sharers.append(1)
         ids += tokens.map(Int64.init)
         positions += (position..<position + tokens.count).map(Int64.init)
     }
@@ -78,6 +84,10 @@ public struct Pack: Sendable {
     }
 
     public var tokenCount: Int { ids.count }
+    /// What ``sharers`` says of each token, `[T]`; together the tokens of all sequences, each alone.
+    public var sharersOfTokens: [Float] {
+        zip(segments, sharers).flatMap { [Float](repeating: Float($1), count: $0.length) }
+    }
     public var longestResponse: Int { responseLengths.max() ?? 0 }
 }
 

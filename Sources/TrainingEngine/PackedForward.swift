@@ -9,6 +9,9 @@ public struct ResponseOutputs {
     public var responseMask: Tensor
     /// Tokens that the pass computed: shared ones count once.
     public var computedTokens: Int
+    /// What the routers of a mixture of experts decided, where it was asked for, and how many sequences each of the pack's
+    /// tokens stands for, float32 `[T]`.
+    public var routing: (record: RoutingRecord, tokenWeights: Tensor)?
 }
 
 /// The one forward pass of training: pack, hidden states, log-probabilities of the answers in chunks.
@@ -18,10 +21,13 @@ public struct PackedForward {
     /// Rows of logits that exist at a time.
     public var logitsChunk: Int
     public var sharesPrefixes: Bool
+    public var recordsRouting: Bool
 
     public init(
-        model: any CausalLanguageModel, temperature: Double = 1, logitsChunk: Int = 256, sharesPrefixes: Bool = true
+        model: any CausalLanguageModel, temperature: Double = 1, logitsChunk: Int = 256, sharesPrefixes: Bool = true,
+        recordsRouting: Bool = false
     ) {
+        self.recordsRouting = recordsRouting
         self.model = model
         self.temperature = temperature
         self.logitsChunk = logitsChunk
@@ -32,16 +38,27 @@ public struct PackedForward {
         let straddles = model.shape.straddlesRotarySwitch(sequences.map { $0.prompt.count + $0.response.count - 1 })
         let pack = Pack(sequences, sharesPrefixes: sharesPrefixes && !straddles)
         let device = model.device
-        let hidden_TC = try model.hiddenStates(
-            ids: Tensor(pack.ids, device: device), positions: Tensor(pack.positions, device: device),
-            attention: PackedAttention(segments: pack.segments))
+        func hiddenStates() throws -> Tensor {
+            try model.hiddenStates(
+                ids: Tensor(pack.ids, device: device), positions: Tensor(pack.positions, device: device),
+                attention: PackedAttention(segments: pack.segments))
+        }
+        let hidden_TC: Tensor
+        var routing: (RoutingRecord, Tensor)?
+        if recordsRouting, model.experts != nil {
+            let (states, record) = try model.recordingRouting(hiddenStates)
+            (hidden_TC, routing) = (states, (record, try Tensor(pack.sharersOfTokens, device: device)))
+        } else {
+            hidden_TC = try hiddenStates()
+        }
         let (logProbs_R, entropies_R) = try model.tokenLogProbs(
             hidden: hidden_TC.indexSelect(0, Tensor(pack.predictors, device: device)),
             targets: Tensor(pack.targets, device: device), temperature: temperature, chunk: logitsChunk)
         let padding = Padding(lengths: pack.responseLengths)
         return ResponseOutputs(
             logProbs: try padding.pad(logProbs_R), entropies: try padding.pad(entropies_R),
-            responseMask: try padding.mask(device: device), computedTokens: pack.tokenCount)
+            responseMask: try padding.mask(device: device), computedTokens: pack.tokenCount,
+            routing: routing)
     }
 }
 

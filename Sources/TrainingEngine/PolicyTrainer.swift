@@ -101,10 +101,13 @@ public final class PolicyTrainer {
         /// Leaves sequences whose advantages are all zero out of the forward pass, where the loss has no other term: their
         /// gradient is zero. They count in the totals all the same, so the loss stays what it is.
         public var skipsZeroAdvantages: Bool
+        /// Weight of the loss that pulls a mixture's experts towards equal shares; 0: none.
+        public var routerAuxLossCoefficient: Double
         public init(
             microBatchTokens: Int = 4096, gradClip: Double = 1, temperature: Double = 1, sharesPrefixes: Bool = true,
-            logitsChunk: Int = 256, skipsZeroAdvantages: Bool = false
+            logitsChunk: Int = 256, skipsZeroAdvantages: Bool = false, routerAuxLossCoefficient: Double = 0
         ) {
+            self.routerAuxLossCoefficient = routerAuxLossCoefficient
             self.skipsZeroAdvantages = skipsZeroAdvantages
             self.microBatchTokens = microBatchTokens
             self.gradClip = gradClip
@@ -133,6 +136,13 @@ public final class PolicyTrainer {
         PackedForward(
             model: model, temperature: settings.temperature, logitsChunk: settings.logitsChunk,
             sharesPrefixes: settings.sharesPrefixes)
+    }
+
+    /// Forward passes that learn: routers are watched where their balance counts.
+    private var trainingForward: PackedForward {
+        var forward = forward
+        forward.recordsRouting = settings.routerAuxLossCoefficient > 0
+        return forward
     }
 
     /// Log-probabilities and entropies of every answer token under the weights as they are, without gradients.
@@ -181,12 +191,14 @@ public final class PolicyTrainer {
             metrics: [], gradNorm: 0, learningRate: 0, stepped: false, microBatches: micros.count, computedTokens: 0,
             lossTokens: live.reduce(0) { $0 + sequences[$1].response.count })
         model.unpackProjections()
+        let allTokens = tokens(live.map { sequences[$0] })
         for (index, micro) in micros.enumerated() {
             let batch = micro.map { samples[$0] }
             func run() throws -> PolicyLossOutput {
                 try withGrad {
-                    let outputs = try forward(batch.map(\.sequence))
-                    let output = try loss(inputs(batch, outputs, totals))
+                    let outputs = try trainingForward(batch.map(\.sequence))
+                    var output = try loss(inputs(batch, outputs, totals))
+                    try balance(&output, outputs, share: tokens(batch.map(\.sequence)) / allTokens)
                     try output.loss.backward()
                     report.computedTokens += outputs.computedTokens
                     return output
@@ -200,6 +212,26 @@ public final class PolicyTrainer {
             }
         }
         return report
+    }
+
+    private func tokens(_ sequences: [TrainingSequence]) -> Double {
+        Double(sequences.reduce(0) { $0 + $1.prompt.count + max(0, $1.response.count - 1) })
+    }
+
+    /// Adds a micro-batch's share of the router's balancing loss, each micro-batch's own, weighted by its tokens.
+    private func balance(
+        _ output: inout PolicyLossOutput, _ outputs: ResponseOutputs, share: Double
+    ) throws(TorchError) {
+        guard let (record, weights) = outputs.routing,
+            let term = try record.loadBalancingLoss(tokenWeights: weights)?.multiplied(by: share)
+        else { return }
+        output.loss = try output.loss.adding(term.multiplied(by: settings.routerAuxLossCoefficient))
+        let loads = try record.loads()
+        output.metrics += [
+            LossMetric("actor/router_aux_loss", try term.detached()),
+            LossMetric("actor/expert_imbalance", try Tensor([Float(loads.map(\.imbalance).max() ?? 1)]), .max),
+            LossMetric("actor/unused_experts", try Tensor([Float(loads.map(\.unused).max() ?? 0)]), .max),
+        ]
     }
 
     private func inputs(

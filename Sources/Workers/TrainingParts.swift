@@ -53,7 +53,8 @@ struct TrainingParts {
         let settings = PolicyTrainer.Settings(
             microBatchTokens: actor.ppoMaxTokenLenPerGPU, gradClip: actor.gradClip ?? 0,
             temperature: plan.rollout.temperature > 0 ? plan.rollout.temperature : 1, sharesPrefixes: actor.sharePrefix,
-            skipsZeroAdvantages: objective.vanishesWithoutAdvantage)
+            skipsZeroAdvantages: objective.vanishesWithoutAdvantage && actor.routerAuxLossCoefficient == 0,
+            routerAuxLossCoefficient: actor.routerAuxLossCoefficient)
         let warmup = optim.lrWarmupSteps ?? Int(optim.lrWarmupStepsRatio * Double(plan.optimizerSteps))
         let schedule = LearningRateSchedule(
             peak: optim.lr, warmupSteps: warmup, decay: Self.decay(optim.schedule),

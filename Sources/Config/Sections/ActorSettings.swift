@@ -22,6 +22,7 @@ public struct ActorSettings: Hashable, Sendable {
     public let klLossCoefficient: Double
     public let klLossType: KLEstimator
     public let gradClip: Double?
+    public let routerAuxLossCoefficient: Double
     public let shuffle: Bool
     public let sharePrefix: Bool
     public let optim: OptimizerSettings
@@ -68,6 +69,9 @@ public struct ActorSettings: Hashable, Sendable {
             doc: "Its estimator, by verl's names or by Schulman's (k1, k2, k3); a + at the end takes k2's gradient.")
         gradClip = section.optionalNumber(
             "grad_clip", default: 1, in: .positive, doc: "The greatest norm of a gradient; null for no clipping.")
+        routerAuxLossCoefficient = section.number(
+            "router_aux_loss_coef", default: 0, in: .nonNegative,
+            doc: "Mixtures of experts: the weight of the loss that pulls experts towards equal shares; 0 for none.")
         shuffle = section.bool("shuffle", default: false, doc: "Shuffle a batch before it is cut into mini-batches.")
         sharePrefix = section.bool(
             "share_prefix", default: true, doc: "Compute the prompt of a group once, not once for each of its samples.")
