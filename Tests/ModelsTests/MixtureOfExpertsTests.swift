@@ -52,6 +52,12 @@ import Testing
         }
     }
 
+    /// What is exported without an adapter is every tensor of the checkpoint, those too that are not trained.
+    @Test(arguments: Family.all) func whatIsExportedIsWhole(_ family: Family) throws {
+        let model = try family.model()
+        #expect(try model.mergedTensors().map(\.name) == model.namedTensors().map(\.name))
+    }
+
     let sequences: [[Int64]] = [[3, 9, 27, 5], [1, 30, 2, 8, 8, 8, 17, 4, 11], [6]]
 
     func pack(_ model: any CausalLanguageModel) throws -> Tensor {

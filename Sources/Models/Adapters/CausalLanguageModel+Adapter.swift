@@ -72,7 +72,7 @@ extension CausalLanguageModel {
     /// Every tensor under its checkpoint name, with the adapter's product added; the weights themselves are not touched.
     public func mergedTensors() throws(TorchError) -> [(name: String, tensor: Tensor)] {
         var all: [(String, Tensor)] = []
-        for parameter in parameters {
+        for parameter in parameters + buffers {
             let projection = projections.first { $0.adapter != nil && $0.weight.isSame(as: parameter.tensor) }
             all += try parameter.split(projection?.merged())
         }
