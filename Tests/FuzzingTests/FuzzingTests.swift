@@ -93,7 +93,7 @@ import Testing
         let folder = FileManager.default.temporaryDirectory.appending(path: "fledge-fuzz-\(UUID().uuidString)").path
         defer { try? FileManager.default.removeItem(atPath: folder) }
         let (code, output) = try fuzz([
-            "misbehaving", "--count", "10", "--seconds", "600", "--deadline", "2", "--memory-mb", "300", "--output",
+            "misbehaving", "--count", "10", "--seconds", "600", "--deadline", "8", "--memory-mb", "300", "--output",
             folder,
         ])
         #expect(code == 1)
