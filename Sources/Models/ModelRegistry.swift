@@ -85,13 +85,7 @@ public enum ModelRegistry {
         _ source: ModelSource, dtype: DType = .float32, device: Device = .cpu, newHead: ScoringModel.NewHead? = nil
     ) throws -> ScoringModel {
         let builder = ParameterBuilder(source: CheckpointWeights(source), dtype: dtype, device: device)
-        if let (family, reading) = scorers[source.architecture] {
-            return try ScoringModel(
-                family.body(source.config, builder), builder, architecture: source.architecture, reading: reading,
-                labels: source.config.labelCount(),
-                hasBias: reading == .everyToken
-                    && source.config.bool("token_classification_bias", default: true))
-        }
+        if let scorer = try scorer(source.architecture, source.config, builder) { return scorer }
         let suffix = "ForCausalLM"
         if let newHead, source.architecture.hasSuffix(suffix),
             let family = decoders[String(source.architecture.dropLast(suffix.count))]
@@ -108,10 +102,22 @@ public enum ModelRegistry {
                 + "; known are " + scorers.keys.sorted().joined(separator: ", "))
     }
 
+    private static func scorer(
+        _ architecture: String, _ config: ModelConfig, _ builder: ParameterBuilder
+    ) throws -> ScoringModel? {
+        guard let (family, reading) = scorers[architecture] else { return nil }
+        return try ScoringModel(
+            family.body(config, builder), builder, architecture: architecture, reading: reading,
+            labels: config.labelCount(),
+            hasBias: reading == .everyToken && config.bool("token_classification_bias", default: true))
+    }
+
     /// Whether a model would load, from its configuration and the names and shapes of its tensors alone: no weight is read and
     /// no memory is taken for one.
-    /// - Throws: what ``load(_:dtype:device:)`` would, but for what only reading the weights shows.
+    /// - Throws: what ``load(_:dtype:device:)`` or ``loadScoring(_:dtype:device:newHead:)`` would, but for what only reading the
+    ///   weights shows.
     public static func check(_ config: ModelConfig, architecture: String, weights: any WeightSource) throws {
+        if try scorer(architecture, config, ParameterBuilder(checking: weights)) != nil { return }
         _ = try maker(architecture, in: config.path)(config, ParameterBuilder(checking: weights))
     }
 

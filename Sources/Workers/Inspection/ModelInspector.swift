@@ -107,7 +107,9 @@ extension ModelInspection {
             )
         }
         let name = config.architecture ?? config.modelType
-        if let name, ModelRegistry.families[name] == nil {
+        let scores = name.map(ModelRegistry.scoringArchitectures.contains) ?? false
+        if scores { add(.info, "config", "a reward or value model: it scores text and generates none") }
+        if let name, !scores, ModelRegistry.families[name] == nil {
             let known = ModelRegistry.families.keys.sorted().joined(separator: ", ")
             add(.error, "config", "architecture '\(name)' is not known; known are \(known)")
         } else if let name {

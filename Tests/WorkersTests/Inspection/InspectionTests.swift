@@ -83,6 +83,23 @@ final class ModelFolder {
         #expect(inspection.report.contains("Fledge can run this model."))
     }
 
+    @Test func knowsRewardModels() throws {
+        var config = ModelFolder.config
+        config["architectures"] = .array([.string("LlamaForSequenceClassification")])
+        config["id2label"] = .object(["0": .string("LABEL_0")])
+        let folder = try ModelFolder(config: config) { tensors in
+            tensors.removeAll { $0.name == "lm_head.weight" }
+            tensors.append(("score.weight", try Tensor.ones([1, 16], dtype: .bfloat16)))
+        }
+        let whole = ModelInspector.inspect(folder.path)
+        #expect(messages(whole, .error) == [])
+        #expect(messages(whole, .info).contains { $0.contains("reward or value model") })
+        let headless = try ModelFolder(config: config) { tensors in
+            tensors.removeAll { $0.name == "lm_head.weight" }
+        }
+        #expect(messages(ModelInspector.inspect(headless.path), .error).contains { $0.contains("score.weight") })
+    }
+
     /// The estimates by hand for 2 layers of 16.
     @Test func estimatesMemoryByTheFormulae() throws {
         let folder = try ModelFolder()
