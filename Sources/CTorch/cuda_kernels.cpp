@@ -48,7 +48,7 @@ at::Tensor paged_attention(const at::Tensor &query, const at::Tensor &key_pool, 
     // Enough blocks for two on each of some 130 multiprocessors, each with 256 tokens at least.
     int64_t splits = std::max<int64_t>(1, 256 / std::max<int64_t>(1, batch * parts));
     splits = std::min({splits, std::max<int64_t>(1, longest / 256), int64_t(16)});
-    auto out = at::empty_like(q), wide = q;
+    auto out = at::empty_like(q);
     at::Tensor partial, terms;
     if (splits > 1) {
         partial = at::empty({batch, query_heads, splits, head}, q.options().dtype(at::kFloat));
