@@ -9,6 +9,35 @@ public protocol AttentionBackend {
     /// How long the sequences are that the pass's tokens belong to; together they cover every token. Only rotary embeddings whose
     /// frequencies change with the length ask.
     func extents() throws -> [SequenceExtent]
+
+    /// Where the layer's keys and values are kept, for a kernel that puts them there as it rotates them; nil: nowhere, or by
+    /// `attend` itself.
+    func target(layer: Int) -> KeyValueTarget?
+
+    /// As `attend`, where the pass's keys and values are in the layer's target already.
+    func attendStored(layer: Int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) throws -> Tensor
+}
+
+extension AttentionBackend {
+    public func target(layer: Int) -> KeyValueTarget? { nil }
+    public func attendStored(
+        layer: Int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind
+    ) throws -> Tensor {
+        try attend(layer: layer, query: query, key: key, value: value, kind: kind)
+    }
+}
+
+/// The places of a pass's keys and values in one layer's cache.
+public struct KeyValueTarget {
+    /// `[slots, Hk, D]` and `[slots, Hk, Dv]`.
+    public let keys, values: Tensor
+    /// int32 `[T]`: each token's slot; negative: it is not kept.
+    public let slots: Tensor
+    public init(keys: Tensor, values: Tensor, slots: Tensor) {
+        self.keys = keys
+        self.values = values
+        self.slots = slots
+    }
 }
 
 /// A run of a pass's tokens and the sequences that go through it.
