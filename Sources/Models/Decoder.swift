@@ -35,6 +35,8 @@ final class DecoderBody {
     var experts: ExpertShape? { outline.experts }
 
     private let outline: DecoderOutline
+    /// Each rotation's inverse frequencies `[1, R/2]`, on the device.
+    private var frequencies: [Tensor] = []
     private let layers: [any DecoderLayer]
     private let norm: RMSNorm
 
@@ -45,6 +47,7 @@ final class DecoderBody {
     ) throws {
         var shape = outline.shape
         shape.rotarySwitch = outline.rotaries.compactMap(\.switchLength).min()
+        shape.rotaryLimit = outline.rotaries.compactMap(\.lastShortLength).min()
         self.shape = shape
         self.outline = outline
         embedding = try builder.parameter("model.embed_tokens.weight", [shape.vocabulary, shape.hidden])
@@ -53,13 +56,22 @@ final class DecoderBody {
             builder, "model.norm", size: shape.hidden, eps: outline.normEps, convention: outline.normConvention)
     }
 
+    private func angles(_ positions: Tensor, _ attention: any AttentionBackend) throws -> [RotaryAngles] {
+        if frequencies.first?.device != positions.device {
+            frequencies = try outline.rotaries.map {
+                try Tensor($0.inverse, shape: [1, $0.inverse.count], device: positions.device)
+            }
+        }
+        return try zip(outline.rotaries, frequencies).map { try $0.angles(positions, attention, short: $1) }
+    }
+
     func hiddenStates(
         ids: Tensor, positions: Tensor, attention: any AttentionBackend, observe: ((Int, Tensor) -> Void)?
     ) throws -> Tensor {
         var x_TC = try embedding.embedding(ids)
         if outline.embeddingMultiplier != 1 { x_TC = try x_TC.multiplied(by: outline.embeddingMultiplier) }
         let pass = DecoderPass(
-            angles: try outline.rotaries.map { try $0.angles(positions, attention) }, attention: attention,
+            angles: try angles(positions, attention), attention: attention,
             routing: routingRecord)
         observe?(0, x_TC)
         for (index, layer) in layers.enumerated() {

@@ -140,7 +140,7 @@ public struct RotaryFrequencies: Sendable, Hashable {
     // MARK: - Sequences that change the frequencies
 
     /// The length in tokens up to which one set of frequencies serves; nil: all lengths.
-    private var lastShortLength: Int? {
+    var lastShortLength: Int? {
         switch scaling {
         case .dynamic(_, let length): length
         case .longRope(let long): long.originalLength
@@ -168,9 +168,11 @@ public struct RotaryFrequencies: Sendable, Hashable {
     ///
     /// - Throws: ``ModelError``, `unsupported`, where no frequencies are right: tokens shared by sequences that need different
     ///   ones, and a cached sequence that grows across the length where they change.
-    func angles(_ positions: Tensor, _ attention: any AttentionBackend) throws -> RotaryAngles {
+    /// - Parameter short: ``inverse`` as `[1, R/2]` on the positions' device: made once, since a copy from the host would not be
+    ///   captured in a CUDA graph.
+    func angles(_ positions: Tensor, _ attention: any AttentionBackend, short: Tensor) throws -> RotaryAngles {
         let device = positions.device
-        var frequencies = try Tensor(inverse, shape: [1, inverse.count], device: device)
+        var frequencies = short
         if let last = lastShortLength, let table = try lengthTable(attention.extents(), last, tokens: positions.size(0))
         {
             frequencies = try Tensor(

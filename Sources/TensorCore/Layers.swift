@@ -33,7 +33,7 @@ public struct AttentionKind: Sendable, Hashable {
         self.softCap = softCap
     }
 
-    fileprivate var raw: ct_attention {
+    var raw: ct_attention {
         ct_attention(scale: scale, soft_cap: softCap ?? 0, window: Int64(window ?? 0))
     }
 }
@@ -138,16 +138,6 @@ extension Tensor {
     ) throws(TorchError) -> Tensor {
         try packedAttention(
             query: query, key: key, value: value, segments: segments, kind: AttentionKind(scale: scale))
-    }
-
-    /// One new token a row over cached keys: query `[B, Hq, D]`, pools `[S, Hk, D]` and `[S, Hk, Dv]`, `slots` int32 `[B, L]`
-    /// (where each row's tokens lie in the pools), `lengths` int32 `[B]`; gives `[B, Hq, Dv]`.
-    public static func cachedAttention(
-        query: Tensor, keyPool: Tensor, valuePool: Tensor, slots: Tensor, lengths: Tensor, kind: AttentionKind
-    ) throws(TorchError) -> Tensor {
-        try tensor("cachedAttention", [query, keyPool, valuePool, slots, lengths]) {
-            ct_cached_attention(query.raw, keyPool.raw, valuePool.raw, slots.raw, lengths.raw, kind.raw, $0, $1)
-        }
     }
 
     /// The same with nothing but a scale.
