@@ -59,11 +59,12 @@ struct SimulatedModel {
         var outcomes: [DrawOutcome] = []
         for (work, tokens) in zip(plan.work, known) {
             // The inputs: known, or the one that an earlier step drew.
-            var inputs = Array(tokens.dropFirst(work.start).prefix(work.count))
+            var inputs = Array(tokens.dropFirst(work.start).prefix(work.count - work.drafts.count))
             if case .drawn(let step, let draw) = work.input {
                 guard let earlier = drawn[step] else { throw Broken("step \(step) has not run") }
                 inputs = [earlier[draw]]
             }
+            inputs += work.drafts
             guard inputs.count == work.count else { throw Broken("tokens of \(work) are missing") }
             // Tokens drawn by steps still under way at planning are not known: what they hold shows in what comes of it.
             for (position, digest) in Self.digests(tokens).prefix(work.start).enumerated()
@@ -75,7 +76,8 @@ struct SimulatedModel {
                 state = Self.digest(state, token)
                 device[place(work, work.start + offset)] = state
             }
-            for draw in work.draws {
+            for draw in plan.draws[work.draws] {
+                let state = device[place(work, work.start + draw.offset)]
                 outcomes.append(
                     DrawOutcome(token: Self.token(state, request: draw.request, sample: draw.sample)))
             }
