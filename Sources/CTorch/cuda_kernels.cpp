@@ -1,6 +1,7 @@
 #include "cuda_kernels.hpp"
 
 #include "cuda_driver.hpp"
+#include "fused.hpp"
 #include "shim.hpp"
 
 #include <c10/core/GradMode.h>
@@ -107,6 +108,8 @@ extern "C" int ct_compile_cuda_kernels(const char *architecture, int *count, ct_
             ++*count;
         }
         ct::compile_cuda("sample.cu", ct::sample_text, sizeof ct::sample_text, {}, architecture);
+        ++*count;
+        ct::compile_layers(architecture);
         ++*count;
     });
 }

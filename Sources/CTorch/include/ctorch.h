@@ -191,12 +191,33 @@ int ct_pack_linear(ct_tensor weight, int64_t rows, CT_RESULT);
 int ct_packed_linear(ct_tensor x, ct_tensor packed, ct_tensor bias_or_null, CT_RESULT);
 
 // ---- layers
-// The weight may be float32 where x is narrower; the result is as wide as x.
-int ct_rms_norm(ct_tensor x, ct_tensor weight, double eps, CT_RESULT);
+// On CUDA in bfloat16, without gradients, these are kernels of our own (cuda/layers.cu); elsewhere compositions, or the CPU's.
+typedef struct {
+    ct_tensor weight; // [C], of x's type or float32; NULL where no norm is taken
+    double eps;
+    bool unit_offset; // the weight is stored less one, and multiplied with in float32
+} ct_norm;
+// x / rms(x) * weight over the last dimension, as wide as x
+int ct_rms_norm(ct_tensor x, ct_norm norm, CT_RESULT);
+// sum = x + multiplier * delta_norm(delta), normed = norm(sum); each rounded to x's type. *sum and *normed are set where they are
+// wanted and there is a norm.
+int ct_residual_norm(ct_tensor x, ct_tensor delta, ct_norm delta_norm, double multiplier, ct_norm norm, bool want_sum,
+                     ct_tensor *sum, ct_tensor *normed, ct_message *error);
 // x [.., H, D] with cos, sin [.., D/2] float32: rotates (first half, second half) pairs, as Hugging Face Llama does.
 int ct_rotary(ct_tensor x, ct_tensor cos, ct_tensor sin, CT_RESULT);
-// gate_up [.., 2I] -> silu(gate) * up [.., I]
-int ct_silu_mul(ct_tensor gate_up, CT_RESULT);
+// In place on heads [T, (Hq + 2 Hk) D], queries, keys, values: queries and keys normed by head, where there are weights, and the
+// first R of their D dimensions turned by cos and sin float32 [T, R/2], where these are there; then keys and values copied to
+// the pools [S, Hk, D], where there are pools, at slots int32 [T], a negative one taking nothing. Only where the query says so.
+bool ct_has_rotary_store(ct_tensor heads, int head, int rotated, ct_tensor key_pool_or_null, ct_tensor value_pool_or_null);
+int ct_rotary_store_(ct_tensor heads, int query_heads, int kv_heads, int head, ct_tensor cos_or_null, ct_tensor sin_or_null,
+                     ct_norm query_norm, ct_norm key_norm, ct_tensor key_pool_or_null, ct_tensor value_pool_or_null,
+                     ct_tensor slots_or_null, ct_message *error);
+// cos and sin, float32 [T, N], of positions int64 [T] times frequencies float32 [1 or T, N]; both times `factor`
+int ct_rotary_angles(ct_tensor positions, ct_tensor frequencies, double factor, ct_tensor *cos, ct_tensor *sin,
+                     ct_message *error);
+// gate_up [.., 2I] -> activation(gate) * up [.., I]
+enum ct_gate { ct_gate_silu, ct_gate_gelu, ct_gate_gelu_tanh };
+int ct_gated_activation(ct_tensor gate_up, enum ct_gate gate, CT_RESULT);
 int ct_sdpa(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask_or_null, bool causal, double scale, bool gqa, CT_RESULT);
 
 // How queries see keys: scores are scaled; a query sees itself and the window - 1 tokens before it (0: all); with a soft cap
