@@ -147,35 +147,44 @@ public final class RolloutSession {
         firstToken = firstToken ?? (tokens.isEmpty ? nil : .now)
         var outcomes: [DrawOutcome] = []
         outcomes.reserveCapacity(tokens.count)
-        var next = 0
         for work in plan.work {
-            for draw in work.draws {
-                outcomes.append(take(draw, tokens[next], logProbs[next], version))
-                next += 1
+            // Of a sequence that drafts, only the draws up to the first wrong guess count, and none after its end.
+            var counted = work.acceptedDraws { tokens[$0] }
+            for index in work.draws {
+                let draw = plan.draws[index]
+                guard counted > 0 else {
+                    outcomes.append(DrawOutcome(token: tokens[index]))
+                    continue
+                }
+                let (outcome, isLast) = take(draw, tokens[index], logProbs[index], version)
+                outcomes.append(outcome)
+                counted = isLast && !work.drafts.isEmpty ? 0 : counted - 1
             }
         }
         for ended in scheduler.complete(plan, outcomes) { finish(ended) }
     }
 
-    private func take(_ draw: StepPlan.Draw, _ token: Int32, _ logProb: Float, _ version: Int) -> DrawOutcome {
+    /// - Returns: what the scheduler is told, and whether the token is its sequence's last.
+    private func take(
+        _ draw: StepPlan.Draw, _ token: Int32, _ logProb: Float, _ version: Int
+    ) -> (DrawOutcome, isLast: Bool) {
         // Ended while this step was under way: nobody wants the token.
-        guard let request = requests[draw.request], !request.samples[draw.sample].isFinished else {
-            return DrawOutcome(token: token)
-        }
+        guard let sampling = requests[draw.request]?.sampling,
+            requests[draw.request]?.samples[draw.sample].isFinished == false
+        else { return (DrawOutcome(token: token), true) }
         statistics.generatedTokens += 1
         let stops =
             requests[draw.request]?.take(sample: draw.sample, token: token, logProb: logProb, version: version) ?? false
         var finish: FinishReason? = stops ? .stop : nil
+        let reason: FinishReason? =
+            finish ?? (sampling.stopTokenIDs.contains(token) ? .stop : nil)
+            ?? (draw.position + 1 >= sampling.maxTokens ? .length : nil)
         if let onToken {
-            let sampling = request.sampling
-            let reason: FinishReason? =
-                finish ?? (sampling.stopTokenIDs.contains(token) ? .stop : nil)
-                ?? (draw.position + 1 >= sampling.maxTokens ? .length : nil)
             let goesOn = onToken(
                 GeneratedToken(request: draw.request, sample: draw.sample, token: token, finishReason: reason))
             if !goesOn, reason == nil { finish = .abort }
         }
-        return DrawOutcome(token: token, finish: finish)
+        return (DrawOutcome(token: token, finish: finish), reason != nil || finish != nil)
     }
 
     private func finish(_ ended: FinishedSequence) {

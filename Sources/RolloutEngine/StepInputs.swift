@@ -40,8 +40,8 @@ struct StepInputs {
     let layout: StepLayout
     /// Everything, in the layout's order.
     private(set) var words: [Int32]
-    /// Draws in the plan's order.
-    private(set) var draws: [StepPlan.Draw] = []
+    /// In the plan's order.
+    let draws: [StepPlan.Draw]
     private(set) var chunkTokens = 0, longestChunk = 0, longestChunkKeys = 0, longestRow = 0
     private(set) var promptLengths: [Int] = []
     private(set) var extents: [SequenceExtent] = []
@@ -82,14 +82,8 @@ struct StepInputs {
         words = [Int32](repeating: 0, count: layout.table)
         var table: [Int32] = []
         table.reserveCapacity(rows.count * 64)
-        draws.reserveCapacity(plan.drawCount)
 
-        var firstDraw = [Int](repeating: 0, count: plan.work.count), drawCount = 0
-        for (index, work) in plan.work.enumerated() {
-            firstDraw[index] = drawCount
-            drawCount += work.draws.count
-        }
-        draws = plan.work.flatMap(\.draws)
+        draws = plan.draws
         if isDecode, used > rows.count {
             for place in rows.count..<used {
                 words[layout.sources.lowerBound + place] = -1
@@ -104,9 +98,10 @@ struct StepInputs {
             let last = token + work.count - 1
             switch work.input {
             case .known:
-                let ids = known(work.sequence)
+                let ids = known(work.sequence), certain = work.count - work.drafts.count
                 for offset in 0..<work.count {
-                    words[layout.ids.lowerBound + token + offset] = ids[work.start + offset]
+                    words[layout.ids.lowerBound + token + offset] =
+                        offset < certain ? ids[work.start + offset] : work.drafts[offset - certain]
                     words[layout.sources.lowerBound + token + offset] = -1
                 }
             case .drawn(_, let draw):
@@ -119,8 +114,8 @@ struct StepInputs {
                 words[layout.slots.lowerBound + place] =
                     work.blocks[position >> shift] << Int32(shift) | Int32(position & (blockSize - 1))
             }
-            for draw in firstDraw[index]..<firstDraw[index] + work.draws.count {
-                words[layout.drawnFrom.lowerBound + draw] = Int32(last)
+            for draw in work.draws {
+                words[layout.drawnFrom.lowerBound + draw] = Int32(token + plan.draws[draw].offset)
             }
             if tracksExtents {
                 let length =
