@@ -14,6 +14,8 @@ constexpr char layers_text[] = {
 #embed "cuda/layers.cu"
 };
 
+thread_local bool is_unfused = false;
+
 constexpr int64_t piece = 8, threads = 256, widest_row = 16384;
 constexpr int float_weight = 1, offset_weight = 2;
 
@@ -55,8 +57,11 @@ unsigned blocks(int64_t work) { return static_cast<unsigned>((work + threads - 1
 } // namespace
 
 bool has_fused_layers(const at::Tensor &x) {
-    return x.is_cuda() && x.scalar_type() == at::kBFloat16 && !c10::GradMode::is_enabled();
+    return x.is_cuda() && x.scalar_type() == at::kBFloat16 && !c10::GradMode::is_enabled() && !is_unfused;
 }
+
+Unfused::Unfused(bool on) : before(is_unfused) { is_unfused = before || on; }
+Unfused::~Unfused() { is_unfused = before; }
 
 bool has_residual_norm(const at::Tensor &x, const Norm &norm) {
     return has_fused_layers(x) && takes_rows(x) && takes_norm(norm, x.size(-1));

@@ -16,6 +16,18 @@ struct Norm {
 // Whether `x` is where the kernels run: bfloat16 on CUDA, no gradients recorded.
 bool has_fused_layers(const at::Tensor &x);
 
+// While one lives, its thread has no fused layers: a checkpointed layer's first run, which records nothing, must round as its second,
+// which does.
+class Unfused {
+  public:
+    explicit Unfused(bool on);
+    ~Unfused();
+    Unfused(const Unfused &) = delete;
+
+  private:
+    const bool before;
+};
+
 // Whether residual_norm takes rows like those of `x`, under these norms.
 bool has_residual_norm(const at::Tensor &x, const Norm &norm);
 // sum = x + multiplier * delta_norm(delta), normed = norm(sum); undefined where there is nothing to add or no norm.
