@@ -66,6 +66,12 @@ struct RolloutBench: ParsableCommand {
     @Option(help: "Tokens of a block of the cache.")
     var blockSize: Int?
 
+    @Flag(help: "Run each case once more and tell where its time goes.")
+    var profile = false
+
+    @Option(help: "With --profile: only so many steps from the middle of the answers.")
+    var profileSteps: Int?
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -85,6 +91,7 @@ struct RolloutBench: ParsableCommand {
             ("--samples", samples), ("--repeats", repeats), ("--threads", threads ?? 1),
             ("--max-num-seqs", maxNumSeqs ?? 1), ("--max-num-batched-tokens", maxNumBatchedTokens ?? 1),
             ("--block-size", blockSize ?? 1),
+            ("--profile-steps", profileSteps ?? 1),
         ] where value < 1 { throw ValidationError("\(name) \(value) is less than 1") }
         _ = try parsedCases()
     }
@@ -105,6 +112,7 @@ struct RolloutBench: ParsableCommand {
         settings.warmUp = RolloutBenchmark.WarmUp(rawValue: warmup) ?? .small
         settings.repeats = repeats
         settings.seed = seed
+        if profile || profileSteps != nil { settings.profile = profileSteps.map { .steps($0) } ?? .call }
         settings.engine.maxNumSeqs = maxNumSeqs
         settings.engine.maxNumBatchedTokens = maxNumBatchedTokens
         settings.engine.cudaGraphs = !noCudaGraphs
@@ -126,7 +134,7 @@ struct RolloutBench: ParsableCommand {
             let settings = try settings()
             let report = try RolloutBenchmark.run(known, dtype: type, device: device, settings: settings)
             let text = RolloutReport(shape: shape, device: device, dtype: type, settings: settings, report: report)
-            Console.say(json ? text.json() : try text.table())
+            Console.say(try json ? text.json() : text.table())
         }
     }
 }

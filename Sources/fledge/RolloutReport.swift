@@ -1,3 +1,4 @@
+import Checkpoints
 import Telemetry
 import TensorCore
 import Workers
@@ -10,13 +11,18 @@ struct RolloutReport {
     let settings: RolloutBenchmark.Settings
     let report: RolloutBenchmark.Report
 
-    func json() -> String {
+    func json() throws -> String {
+        let config = try BenchmarkShape.known[shape].map {
+            try Telemetry.JSONValue(parsing: Array($0.config.text.utf8), path: nil)
+        }
         var writer = JSONWriter(style: .pretty)
         writer.object { object in
             for (key, value) in [
                 ("case", "rollout"), ("shape", shape), ("weights", "random"), ("device", "\(device)"),
                 ("dtype", "\(dtype)"),
             ] { object.field(key, value) }
+            object.key("config")
+            (config ?? .null).write(to: &object)
             object.field("threads", Torch.threadCount)
             object.field("weight_bytes", report.weightBytes)
             object.field("ready_seconds", BenchReport.rounded(report.readySeconds))
@@ -63,6 +69,10 @@ struct RolloutReport {
         object.field("prefilled_tokens", one.prefilledTokens)
         object.field("kv_bytes", one.cacheBytes)
         object.field("peak_memory_bytes", one.peakBytes)
+        if let profile = one.profile {
+            object.key("profile")
+            object.object { RolloutProfileText.write(profile, to: &$0) }
+        }
     }
 
     func table() throws -> String {
@@ -84,6 +94,9 @@ struct RolloutReport {
             ])
         }
         lines += table.lines
+        for one in report.measurements {
+            if let profile = one.profile { lines += [""] + RolloutProfileText.lines(profile, of: one) }
+        }
         return lines.joined(separator: "\n")
     }
 }

@@ -1,4 +1,4 @@
-import Checkpoints
+public import Checkpoints
 public import Models
 import OrderedCollections
 public import TensorCore
@@ -60,7 +60,8 @@ public struct BenchmarkShape: Sendable, Hashable {
             headDim: hidden / heads, intermediate: intermediate)
     }
 
-    var config: ModelConfig {
+    /// As `transformers` would read it.
+    public var config: ModelConfig {
         let settings: JSONObject = [
             "architectures": .array([.string(architecture)]), "vocab_size": .int(vocabulary),
             "hidden_size": .int(hidden), "num_hidden_layers": .int(layers), "num_attention_heads": .int(heads),

@@ -47,6 +47,7 @@ public enum RolloutBenchmark {
         public var sharedPrefix = 0
         public var warmUp = WarmUp.small
         public var repeats = 1
+        public var profile: ProfileScope?
         public var seed: UInt64 = 0
         public var engine = EngineSettings()
         public init(cases: [RolloutCase]) { self.cases = cases }
@@ -64,6 +65,8 @@ public enum RolloutBenchmark {
         public var cacheBytes: Int
         /// The most that was allocated on the device (CPU: resident in the process) during the case.
         public var peakBytes: Int
+
+        public var profile: RolloutProfile?
 
         public var newTokens: Int { work.prompts * samples * work.output }
         public var bestSeconds: Double { seconds.min() ?? .nan }
@@ -98,14 +101,21 @@ public enum RolloutBenchmark {
         var measurements: [Measurement] = []
         for work in settings.cases {
             let options = try settings.engine.options(rows: work.prompts * settings.samples)
-            if engine?.options != options || !measurements.isEmpty {
-                // The old engine's cache first: two may not fit.
+            // The old engine's cache first: two may not fit.
+            func renew() throws -> RolloutEngine {
                 engine = nil
                 try device.emptyCache()
-                engine = RolloutEngine(model: model, options: options)
+                let made = RolloutEngine(model: model, options: options)
+                engine = made
+                return made
             }
-            guard let engine else { continue }
-            measurements.append(try measure(work, engine, shape: shape, machine: machine, settings: settings))
+            let ready = measurements.isEmpty ? engine : nil
+            var result = try measure(
+                work, ready ?? renew(), shape: shape, machine: machine, settings: settings)
+            if let scope = settings.profile {
+                result.profile = try profile(work, shape: shape, scope: scope, settings: settings, device, renew)
+            }
+            measurements.append(result)
         }
         return Report(
             weightBytes: model.parameters.reduce(0) { $0 + $1.tensor.byteCount }, machine: machine,
@@ -117,15 +127,7 @@ public enum RolloutBenchmark {
     ) throws -> Measurement {
         let device = engine.model.device
         let requests = requests(work, settings, vocabulary: shape.vocabulary)
-        switch settings.warmUp {
-        case .none: break
-        case .same: _ = try engine.generate(requests)
-        case .small:
-            var short = work
-            short.output = min(work.output, 8)
-            _ = try engine.generate(Self.requests(short, settings, vocabulary: shape.vocabulary))
-        }
-        try device.synchronize()
+        try warmUp(work, engine, shape: shape, settings: settings)
         try device.resetPeakMemory()
         var seconds: [Double] = []
         for _ in 0..<settings.repeats {
@@ -151,8 +153,21 @@ public enum RolloutBenchmark {
             peakBytes: try device.memory().peakAllocated)
     }
 
+    static func warmUp(
+        _ work: RolloutCase, _ engine: RolloutEngine, shape: BenchmarkShape, settings: Settings
+    ) throws {
+        var first = work
+        switch settings.warmUp {
+        case .none: return
+        case .same: break
+        case .small: first.output = min(work.output, 8)
+        }
+        _ = try engine.generate(requests(first, settings, vocabulary: shape.vocabulary))
+        try engine.model.device.synchronize()
+    }
+
     /// Random tokens, the same in every run; nothing ends an answer before its last token.
-    private static func requests(_ work: RolloutCase, _ settings: Settings, vocabulary: Int) -> [RolloutRequest] {
+    static func requests(_ work: RolloutCase, _ settings: Settings, vocabulary: Int) -> [RolloutRequest] {
         (0..<work.prompts).map { prompt in
             RolloutRequest(
                 prompt: (0..<work.input).map { position in
