@@ -32,6 +32,12 @@ struct HeadView {
     int64_t ld, head_dim;
 };
 
+// Row b's token t lies in page table[starts[b] + (t >> shift)], as its token t % 2^shift.
+struct CachedPages {
+    const int32_t *table, *starts, *lengths;
+    int shift;
+};
+
 struct KernelTable {
     const char *name;
     // y = x / rms(x) * w over rows [begin, end), the weight stored as x is or as float32; inverse[row] = 1 / rms
@@ -59,8 +65,8 @@ struct KernelTable {
                                const AttentionTerms &terms, const float *out, const float *lse, const float *dout,
                                float *dq, float *dk, float *dv);
     // (row, key-value head) pairs [begin, end); keys are head_dim wide, values and out value_dim
-    void (*cached_attention)(Rows q, const void *keys, const void *values, Element element, const int32_t *slots,
-                             int64_t slots_stride, const int32_t *lengths, int64_t query_heads, int64_t kv_heads,
+    void (*cached_attention)(Rows q, const void *keys, const void *values, Element element, const CachedPages &pages,
+                             int64_t query_heads, int64_t kv_heads,
                              int64_t head_dim, int64_t value_dim, const AttentionTerms &terms, Rows out, int64_t begin,
                              int64_t end);
     // target[i] += source[i]

@@ -129,6 +129,9 @@ public struct Scheduler: Sendable {
         return sequences[Int(id.index)].tokens
     }
 
+    /// Tokens of the prompt of a sequence that a plan names.
+    public func promptCount(of id: SequenceID) -> Int { sequences[Int(id.index)].promptCount }
+
     /// The weights have changed: nothing computed so far may be found by content. What runs goes on with what it has.
     public mutating func weightsChanged() {
         pool.forgetContents()
