@@ -76,6 +76,17 @@ extension Scheduler {
         }
     }
 
+    /// What runs may wait for blocks that a swapped sequence before it in line kept on the device, which waits for theirs: the last
+    /// in order yield to the first.
+    mutating func breakDeadlock(_ plan: inout StepPlan) {
+        while plan.isEmpty, let first = swapped.first, let last = running.last,
+            sequences[Int(first)].rank < sequences[Int(last)].rank
+        {
+            yield(last, &plan)
+            resumeSwapped(&plan)
+        }
+    }
+
     /// Moves the blocks that only this sequence holds to the host; blocks that others hold too stay where they are. False where
     /// the host's are full, or nothing would come free.
     private mutating func swapOut(_ index: Int32, _ plan: inout StepPlan) -> Bool {

@@ -13,6 +13,7 @@ extension Scheduler {
             admitWaiting(&plan)
         }
         if !drafting.isEmpty { planDrafts(drafting, &plan) }
+        if plan.isEmpty, !hasStepsUnderWay { breakDeadlock(&plan) }
         guard !plan.isEmpty else { return nil }
         planned += 1
         statistics.steps += 1

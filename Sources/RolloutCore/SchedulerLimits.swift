@@ -44,7 +44,9 @@ public struct SchedulerLimits: Sendable, Hashable {
                 message: "\(runningSequences) running sequences do not fit a step of \(tokensPerStep) "
                     + "tokens; raise the step's tokens or lower the sequences")
         }
-        if let speculation, speculation.maxDraft < 1 || !(1...speculation.maxNgram).contains(speculation.minNgram) {
+        if let speculation,
+            speculation.maxDraft < 1 || speculation.minNgram < 1 || speculation.maxNgram < speculation.minNgram
+        {
             throw SchedulerError(
                 code: .badLimits,
                 message: "drafts of \(speculation.maxDraft) tokens after n-grams of \(speculation.minNgram) to "
