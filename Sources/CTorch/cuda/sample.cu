@@ -69,6 +69,7 @@ struct FilterShared : Shared {
     float masses[BINS];
     u64 list[BINS];
 };
+static_assert(sizeof(FilterShared) <= FILTER_SHARED, "what the launch asks for");
 
 __device__ __forceinline__ float warp_max(float x) {
 #pragma unroll
