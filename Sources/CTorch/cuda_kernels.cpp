@@ -1,6 +1,7 @@
 #include "cuda_kernels.hpp"
 
 #include "cuda_driver.hpp"
+#include "cuda_sampling.hpp"
 #include "fused.hpp"
 #include "shim.hpp"
 
@@ -14,11 +15,8 @@ namespace {
 constexpr char paged_attention_text[] = {
 #embed "cuda/paged_attention.cu"
 };
-constexpr char sample_text[] = {
-#embed "cuda/sample.cu"
-};
 
-constexpr int stages = 3, warps = 4, tile = 16, sample_threads = 512, largest_vocabulary = 256 * 2048;
+constexpr int stages = 3, warps = 4, tile = 16;
 
 std::vector<std::string> attention_options(int64_t head) {
     return {"-DHEAD=" + std::to_string(head), "-DSTAGES=" + std::to_string(stages)};
@@ -77,26 +75,6 @@ at::Tensor paged_attention(const at::Tensor &query, const at::Tensor &key_pool, 
     return out;
 }
 
-bool has_sample_rows(const at::Tensor &logits) {
-    // Rows are read 16 bytes at a time.
-    return logits.is_cuda() && logits.scalar_type() == at::kBFloat16 && logits.stride(1) == 1 && logits.size(1) % 8 == 0 &&
-           logits.stride(0) % 8 == 0 && logits.size(1) <= largest_vocabulary;
-}
-
-at::Tensor sample_rows(const at::Tensor &logits, const at::Tensor &temperatures, const at::Tensor &uniforms) {
-    const int64_t batch = logits.size(0);
-    auto out = at::empty({2, batch}, logits.options().dtype(at::kInt));
-    const void *logits_at = logits.const_data_ptr(), *temperatures_at = temperatures.const_data_ptr(),
-               *uniforms_at = uniforms.const_data_ptr();
-    void *tokens_at = out.mutable_data_ptr(), *log_probs_at = out[1].mutable_data_ptr();
-    long long stride = logits.stride(0);
-    int vocabulary = static_cast<int>(logits.size(1));
-    void *arguments[] = {&logits_at, &stride, &vocabulary, &temperatures_at, &uniforms_at, &tokens_at, &log_probs_at};
-    CudaKernel::get(logits.device(), "sample.cu", sample_text, sizeof sample_text, {}, "sample_rows")
-        .launch(logits.device(), batch, 1, 1, sample_threads, 0, arguments);
-    return out;
-}
-
 } // namespace ct
 
 extern "C" int ct_compile_cuda_kernels(const char *architecture, int *count, ct_message *error) {
@@ -107,9 +85,9 @@ extern "C" int ct_compile_cuda_kernels(const char *architecture, int *count, ct_
                              ct::attention_options(head), architecture);
             ++*count;
         }
-        ct::compile_cuda("sample.cu", ct::sample_text, sizeof ct::sample_text, {}, architecture);
-        ++*count;
+        *count += ct::compile_sampling(architecture);
         ct::compile_layers(architecture);
-        ++*count;
+        ct::compile_steps(architecture);
+        *count += 2;
     });
 }

@@ -20,11 +20,7 @@ struct PagedRows {
 at::Tensor paged_attention(const at::Tensor &query, const at::Tensor &key_pool, const at::Tensor &value_pool,
                            const PagedRows &rows, const AttentionTerms &terms);
 
-// One token a row of logits bf16 [B, V]: temperatures and uniforms float32 [B] on the device, temperature 0 or less greedy. Gives
-// int32 [2, B]: tokens, and the bits of their float32 log-probabilities.
-at::Tensor sample_rows(const at::Tensor &logits, const at::Tensor &temperatures, const at::Tensor &uniforms);
-
-// Whether `sample_rows` takes these logits.
-bool has_sample_rows(const at::Tensor &logits);
+// Compiles this part's kernels for an architecture.
+void compile_steps(const std::string &architecture);
 
 } // namespace ct

@@ -1,7 +1,7 @@
-// What a generation step does on the device besides the model: its input ids, and draws that nobody waits for.
+// What a generation step does on the device besides the model and the draws: its input ids.
 #include "cuda_driver.hpp"
 #include "cuda_kernels.hpp"
-#include "rows.hpp"
+#include "shim.hpp"
 
 #pragma clang diagnostic ignored "-Wc23-extensions"
 
@@ -26,22 +26,13 @@ at::Tensor select_ids(const at::Tensor &known, const at::Tensor &source, const a
     return ids;
 }
 
-// int32 [2, B]: tokens, and the bits of their log-probabilities.
-at::Tensor draw(const at::Tensor &logits, const at::Tensor &temperatures, const at::Tensor &uniforms) {
-    if (has_sample_rows(logits)) return sample_rows(logits, temperatures, uniforms);
-    const auto greedy = temperatures.le(0).unsqueeze(1);
-    const auto scale = at::where(greedy, at::ones_like(temperatures).unsqueeze(1), temperatures.reciprocal().unsqueeze(1));
-    const auto log_p = at::log_softmax(logits.to(at::kFloat) * scale, 1);
-    // float64 sums: a float32 running sum over 150,000 tokens would lose the tail.
-    const auto cumulative = log_p.to(at::kDouble).exp().cumsum(1);
-    const int64_t n = logits.size(1);
-    const auto threshold = uniforms.to(at::kDouble).unsqueeze(1) * cumulative.narrow(1, n - 1, 1);
-    const auto drawn = at::searchsorted(cumulative, threshold, false, /*right=*/true).clamp_max(n - 1);
-    const auto choice = at::where(greedy, log_p.argmax(1, true), drawn);
-    return at::cat({choice.to(at::kInt).transpose(0, 1), log_p.gather(1, choice).view(at::kInt).transpose(0, 1)});
-}
-
 } // namespace
+
+namespace ct {
+void compile_steps(const std::string &architecture) {
+    compile_cuda("select_ids.cu", select_ids_text, sizeof select_ids_text, {}, architecture);
+}
+} // namespace ct
 
 extern "C" {
 
@@ -54,8 +45,5 @@ int ct_select_ids(ct_tensor known, ct_tensor source, ct_tensor previous, CT_RESU
         *out = wrap(select_ids(T(known), T(source), T(previous)));
     });
 }
-
-CT_OP(ct_draw, (ct_tensor logits, ct_tensor temperatures, ct_tensor uniforms, CT_RESULT),
-      draw(T(logits), T(temperatures), T(uniforms)))
 
 } // extern "C"

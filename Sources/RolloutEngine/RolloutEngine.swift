@@ -101,7 +101,7 @@ public final class RolloutEngine {
             cache: try KeyValueCache(for: model, slots: (blocks + 1) * options.blockSize),
             blockSize: options.blockSize,
             buffer: try StepBuffer(
-                capacity: 6 * stepTokens + 6 * rows + rows * (longest / options.blockSize + 1), draws: rows,
+                capacity: 6 * stepTokens + 12 * rows + rows * (longest / options.blockSize + 1), draws: rows,
                 device: model.device),
             longest: longest, usesGraphs: options.usesGraphs, largestBatch: rows)
         runner = made

@@ -10,6 +10,7 @@ public struct RolloutError: Error, Sendable, CustomStringConvertible {
         public static let badRequest = Code("badRequest")
         public static let tooLong = Code("tooLong")
         public static let outOfSlots = Code("outOfSlots")
+        public static let notFinite = Code("notFinite")
     }
     public let code: Code
     public let message: String

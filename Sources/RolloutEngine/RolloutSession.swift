@@ -95,32 +95,24 @@ public final class RolloutSession {
         let inputs = StepInputs(
             plan, tokens: { scheduler.tokens(of: $0) }, blockSize: runner.blockSize, padding: runner.padded,
             trash: runner.trash, tracksExtents: runner.tracksExtents
-        ) { draw in
-            guard let sampling = requests[draw.request]?.sampling else { return (0, 0) }
-            return (sampling.temperature, sampling.uniform(sample: draw.sample, position: draw.position))
-        }
+        ) { sampling($0) }
         count(plan)
         let logits_DV = try runner.logits(inputs)
         guard !inputs.draws.isEmpty else { return Step(plan: plan, version: version, result: nil, drawn: ([], [])) }
-        if runner.model.device.isCUDA, !inputs.draws.contains(where: isFiltered) {
-            let layout = inputs.layout, count = inputs.draws.count
-            let drawn = try logits_DV.draw(
-                temperatures: runner.buffer.floats(layout.temperatures.prefix(count)),
-                uniforms: runner.buffer.floats(layout.uniforms.prefix(count)))
-            return Step(plan: plan, version: version, result: try runner.buffer.receive(drawn), drawn: nil)
+        guard runner.model.device.isCUDA else {
+            let (tokens, logProbs) = try logits_DV.sample(inputs.draws.map { sampling($0) })
+            return Step(plan: plan, version: version, result: nil, drawn: (tokens.map { Int32($0) }, logProbs))
         }
-        let rows = inputs.draws.map { draw in
-            guard let sampling = requests[draw.request]?.sampling else { return RowSampling(temperature: 0) }
-            return RowSampling(
-                temperature: sampling.temperature, topK: sampling.topK, topP: sampling.topP, minP: sampling.minP,
-                uniform: sampling.uniform(sample: draw.sample, position: draw.position))
-        }
-        let (tokens, logProbs) = try logits_DV.sample(rows)
-        let ids = tokens.map { Int32($0) }
-        if runner.model.device.isCUDA {
-            try runner.buffer.drawn.narrowed(0, 0..<ids.count).copy(from: Tensor(ids))
-        }
-        return Step(plan: plan, version: version, result: nil, drawn: (ids, logProbs))
+        let result = try runner.buffer.draw(
+            logits_DV, inputs.layout, filtered: inputs.draws.contains(where: isFiltered))
+        return Step(plan: plan, version: version, result: result, drawn: nil)
+    }
+
+    private func sampling(_ draw: StepPlan.Draw) -> RowSampling {
+        guard let sampling = requests[draw.request]?.sampling else { return RowSampling(temperature: 0) }
+        return RowSampling(
+            temperature: sampling.temperature, topK: sampling.topK, topP: sampling.topP, minP: sampling.minP,
+            uniform: sampling.uniform(sample: draw.sample, position: draw.position))
     }
 
     private func isFiltered(_ draw: StepPlan.Draw) -> Bool {

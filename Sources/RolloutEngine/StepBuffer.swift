@@ -8,8 +8,9 @@ final class StepBuffer {
     let device: Device
     /// int32 and, the same memory, float32.
     private let words, floats: Tensor
-    /// int32 `[draws]`: what the newest step drew.
+    /// int32 `[2 * draws]`: the tokens that the newest step drew, then the bits of their log-probabilities.
     let drawn: Tensor
+    private let drawnFloats: Tensor
     private let staging: [Tensor]
     private let results: [Tensor]
     private var turn = 0
@@ -23,12 +24,13 @@ final class StepBuffer {
         self.device = device
         words = try Tensor.empty([capacity], dtype: .int32, device: device)
         floats = try words.viewed(as: .float32)
-        drawn = try Tensor.zeros([draws], dtype: .int32, device: device)
+        drawn = try Tensor.zeros([2 * draws], dtype: .int32, device: device)
+        drawnFloats = try drawn.viewed(as: .float32)
         var staging: [Tensor] = [], results: [Tensor] = []
         if device.isCUDA {
             for _ in 0..<Self.turns {
                 staging.append(try Tensor.empty([capacity], dtype: .int32, pinned: true))
-                results.append(try Tensor.empty([2, draws], dtype: .int32, pinned: true))
+                results.append(try Tensor.empty([2 * draws], dtype: .int32, pinned: true))
             }
         }
         self.staging = staging
@@ -51,14 +53,20 @@ final class StepBuffer {
     func ints(_ range: Range<Int>) throws(TorchError) -> Tensor { try words.narrowed(0, range) }
     func floats(_ range: Range<Int>) throws(TorchError) -> Tensor { try floats.narrowed(0, range) }
 
-    /// Sends `results`, int32 `[2, draws]` on the device, back; they are there when the event has come.
-    func receive(_ drawn: Tensor) throws(TorchError) -> StepResult {
-        let count = drawn.size(1)
-        try self.drawn.narrowed(0, 0..<count).copy(from: drawn.selected(0, 0))
-        let host = results[turn]
-        // Contiguous, since only whole rows would be.
-        let target = try host.reshaped([-1]).narrowed(0, 0..<2 * count)
-        try target.copy(from: drawn.reshaped([-1]), nonBlocking: true)
+    /// Draws from a step's logits `[draws, V]`; what is drawn is on its way back when this returns.
+    func draw(_ logits: Tensor, _ layout: StepLayout, filtered: Bool) throws(TorchError) -> StepResult {
+        let count = logits.size(0)
+        var terms = SamplingTerms(
+            temperatures: try floats(layout.temperatures.prefix(count)), uniforms: try floats(layout.uniforms.prefix(count)))
+        if filtered {
+            terms.filters = SamplingTerms.Filters(
+                topK: try ints(layout.topK.prefix(count)), topP: try floats(layout.topP.prefix(count)),
+                minP: try floats(layout.minP.prefix(count)))
+        }
+        try logits.draw(
+            terms, tokens: drawn.narrowed(0, 0..<count), logProbs: drawnFloats.narrowed(0, count..<2 * count))
+        let target = try results[turn].narrowed(0, 0..<2 * count)
+        try target.copy(from: drawn.narrowed(0, 0..<2 * count), nonBlocking: true)
         return StepResult(words: target, event: try DeviceEvent(on: device))
     }
 }
@@ -77,9 +85,11 @@ final class StepResult {
         try event.synchronize()
         return try words.withUnsafeBytes { bytes in
             let words = bytes.bindMemory(to: Int32.self), count = words.count / 2
-            return (
-                Array(words.prefix(count)), words.dropFirst(count).map { Float(bitPattern: UInt32(bitPattern: $0)) }
-            )
+            let logProbs = words.dropFirst(count).map { Float(bitPattern: UInt32(bitPattern: $0)) }
+            if let row = logProbs.firstIndex(where: \.isNaN) {
+                throw RolloutError(.notFinite, "the logits of row \(row) of a step are not finite: weights have diverged")
+            }
+            return (Array(words.prefix(count)), logProbs)
         }
     }
 }

@@ -11,8 +11,8 @@ struct StepLayout: Hashable {
     let lengths, starts: Range<Int>
     /// The token whose logits each draw takes.
     let drawnFrom: Range<Int>
-    /// Bits of float32.
-    let temperatures, uniforms: Range<Int>
+    /// What decides each draw; all but the top k bits of float32.
+    let temperatures, uniforms, topK, topP, minP: Range<Int>
     let chunkQueries, chunkKeys, promptEnds: Range<Int>
     /// Where the blocks of all rows begin.
     let table: Int
@@ -29,6 +29,7 @@ struct StepLayout: Hashable {
         (ids, sources, positions, slots) = (next(tokens), next(tokens), next(tokens), next(tokens))
         (lengths, starts) = (next(rows), next(rows))
         (drawnFrom, temperatures, uniforms) = (next(draws), next(draws), next(draws))
+        (topK, topP, minP) = (next(draws), next(draws), next(draws))
         (chunkQueries, chunkKeys) = (next(chunks == 0 ? 0 : chunks + 1), next(chunks == 0 ? 0 : chunks + 1))
         promptEnds = next(prompts == 0 ? 0 : prompts + 1)
         table = end
@@ -54,12 +55,12 @@ struct StepInputs {
     private(set) var readsDrawn = false
 
     /// - Parameters:
-    ///   - sampling: each draw's temperature and uniform number.
+    ///   - sampling: what decides each draw.
     ///   - padding: rows to fill up to, for a decoding step; the filling writes to `trash`, sees nothing, and draws nothing.
     ///   - tracksExtents: whether the model asks how long sequences are.
     init(
         _ plan: StepPlan, tokens known: (SequenceID) -> [Int32], blockSize: Int, padding: (Int) -> Int, trash: Int32,
-        tracksExtents: Bool, sampling: (StepPlan.Draw) -> (temperature: Double, uniform: Double)
+        tracksExtents: Bool, sampling: (StepPlan.Draw) -> RowSampling
     ) {
         // Rows, chunks, prompts: the order of a step's tokens.
         var rows: [Int] = [], chunks: [Int] = [], prompts: [Int] = []
@@ -161,9 +162,15 @@ struct StepInputs {
                 words[layout.promptEnds.lowerBound + place] + Int32(plan.work[index].count)
         }
         for (place, draw) in draws.enumerated() {
-            let (temperature, uniform) = sampling(draw)
-            words[layout.temperatures.lowerBound + place] = Int32(bitPattern: Float(temperature).bitPattern)
-            words[layout.uniforms.lowerBound + place] = Int32(bitPattern: Self.float(below1: uniform).bitPattern)
+            let row = sampling(draw)
+            func put(_ value: Float, _ range: Range<Int>) {
+                words[range.lowerBound + place] = Int32(bitPattern: value.bitPattern)
+            }
+            put(Float(row.temperature), layout.temperatures)
+            put(SamplingTerms.narrowed(uniform: row.uniform), layout.uniforms)
+            words[layout.topK.lowerBound + place] = Int32(clamping: row.topK)
+            put(Float(row.topP), layout.topP)
+            put(Float(row.minP), layout.minP)
         }
         words += table
         tableCount = table.count
@@ -173,11 +180,5 @@ struct StepInputs {
                 keySlots.append(work.blocks[position >> shift] << Int32(shift) | Int32(position & (blockSize - 1)))
             }
         }
-    }
-
-    /// Rounds down to float32, so that a number below 1 stays below 1.
-    private static func float(below1 uniform: Double) -> Float {
-        let near = Float(uniform)
-        return Double(near) > uniform ? near.nextDown : near
     }
 }

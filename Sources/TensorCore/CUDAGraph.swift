@@ -90,12 +90,4 @@ extension Tensor {
             ct_select_ids(known.raw, source.raw, previous.raw, $0, $1)
         }
     }
-
-    /// Draws one token a row of `self [B, V]` with nothing read back: temperatures (0: greedy) and uniforms float32 `[B]` on the
-    /// device; gives int32 `[2, B]`, the tokens and the bits of their float32 log-probabilities.
-    public func draw(temperatures: Tensor, uniforms: Tensor) throws(TorchError) -> Tensor {
-        try tensor("draw", [self, temperatures, uniforms]) {
-            ct_draw(raw, temperatures.raw, uniforms.raw, $0, $1)
-        }
-    }
 }

@@ -62,28 +62,6 @@ public struct LogitsTransform: Sendable, Hashable {
     }
 }
 
-/// How one row's next token is drawn.
-public struct RowSampling: Sendable, Hashable {
-    /// 0 or less: the most likely token.
-    public var temperature: Double
-    /// 0 or less: off.
-    public var topK: Int
-    /// 1: off.
-    public var topP: Double
-    /// 0: off.
-    public var minP: Double
-    /// A uniform draw in [0, 1) that decides the token.
-    public var uniform: Double
-
-    public init(temperature: Double = 1, topK: Int = 0, topP: Double = 1, minP: Double = 0, uniform: Double = 0) {
-        self.temperature = temperature
-        self.topK = topK
-        self.topP = topP
-        self.minP = minP
-        self.uniform = uniform
-    }
-}
-
 extension Tensor {
     /// Rotary embedding of `self [T, H, D]` by `cos`, `sin [T, D/2]` (float32, contiguous), halves paired as Hugging Face's
     /// Llama does.
@@ -154,19 +132,5 @@ extension Tensor {
         }
         guard let entropies else { preconditionFailure("tokenLogProbs gave no entropies") }
         return (logProbs, Tensor(owning: entropies))
-    }
-
-    /// Draws one token a row of `self [B, V]`. The log-probabilities are those of the distribution at the row's temperature
-    /// before top-k, top-p and min-p; for a greedy row, at temperature 1.
-    public func sample(_ rows: [RowSampling]) throws(TorchError) -> (tokens: [Int64], logProbs: [Float]) {
-        precondition(rank == 2 && rows.count == size(0), "one RowSampling a row")
-        let raws = rows.map {
-            ct_sampling(
-                temperature: $0.temperature, top_p: $0.topP, min_p: $0.minP, uniform: $0.uniform, top_k: Int64($0.topK))
-        }
-        var tokens = [Int64](repeating: 0, count: rows.count)
-        var logProbs = [Float](repeating: 0, count: rows.count)
-        try check("sample", [self]) { ct_sample(raw, raws, &tokens, &logProbs, $0) }
-        return (tokens, logProbs)
     }
 }

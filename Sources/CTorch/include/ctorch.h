@@ -246,9 +246,6 @@ int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, c
 int ct_varlen_attention(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor query_ends, ct_tensor key_ends, int64_t longest_query,
                         int64_t longest_key, ct_attention attention, CT_RESULT);
 bool ct_has_varlen_attention(ct_tensor q, ct_tensor v, ct_attention attention);
-// One token a row of logits [B,V] at temperatures float32 [B] (0: greedy) by uniforms float32 [B], with nothing read back: int32
-// [2,B], the tokens and the bits of their float32 log-probabilities.
-int ct_draw(ct_tensor logits, ct_tensor temperatures, ct_tensor uniforms, CT_RESULT);
 // known[i], or where source[i] is not negative previous[source[i]]; all int32, on one device.
 int ct_select_ids(ct_tensor known, ct_tensor source, ct_tensor previous, CT_RESULT);
 // log p(target) and entropy at each row of hidden [T,C] under softmax(logits / temperature), in chunks of `chunk` rows so that
@@ -257,13 +254,24 @@ int ct_select_ids(ct_tensor known, ct_tensor source, ct_tensor previous, CT_RESU
 int ct_token_log_probs(ct_tensor hidden, ct_tensor weight, ct_tensor targets, double temperature, double scale,
                        double soft_cap, int64_t chunk, bool want_entropy, ct_tensor *log_probs, ct_tensor *entropies,
                        ct_message *error);
+
+// ---- sampling
+// What a draw needs of each row, [B] on the logits' device. Floats are float64 or float32 on the CPU and float32 elsewhere; a
+// temperature of 0 or less is greedy. top_k (int32; 0 or less: off), top_p and min_p are all NULL where no row is filtered.
 typedef struct {
-    double temperature, top_p, min_p, uniform;
-    int64_t top_k;
+    ct_tensor temperatures, uniforms, top_k, top_p, min_p;
 } ct_sampling;
-// One token a row of logits [B,V] by inverse transform of rows[b].uniform; log-probabilities are those of the distribution
-// at that temperature before any filter. tokens int64 [B], log_probs float32 [B], both in host memory.
-int ct_sample(ct_tensor logits, const ct_sampling *rows, int64_t *tokens, float *log_probs, ct_message *error);
+// One token a row of logits [B,V] by inverse transform of the uniforms, into tokens int32 [B]; log_probs float32 [B] are those of the
+// distribution at that temperature (greedy: 1) before any filter. On a device other than the CPU nothing waits, and a row that is
+// not finite gets token 0 and NaN; on the CPU it is an error.
+int ct_draw(ct_tensor logits, ct_sampling sampling, ct_tensor tokens, ct_tensor log_probs, ct_message *error);
+// logits[rows[i], tokens[i]] becomes x / factors[i] where x > 0 and else x * factors[i], plus offsets[i]; all [N], the ids int32, the
+// others float32. A row below 0 is skipped; no (row, token) comes twice.
+int ct_adjust_(ct_tensor logits, ct_tensor rows, ct_tensor tokens, ct_tensor factors, ct_tensor offsets, ct_message *error);
+// The `count` likeliest tokens of each row, likeliest first: tokens int32 and log_probs float32 [B,count]; and of the chosen ones,
+// int32 or int64 [B], the log-probability float32 [B] and the rank int32 [B], 1 and one more for every likelier token.
+int ct_top_log_probs(ct_tensor logits, ct_tensor temperatures_or_null, ct_tensor chosen, int64_t count, ct_tensor *tokens,
+                     ct_tensor *log_probs, ct_tensor *chosen_log_probs, ct_tensor *ranks, ct_message *error);
 
 // ---- mixture of experts
 // Sorts the pairs (token, slot) of `experts` (int64 [T,K], each below `count`) by expert, keeping the order of an expert's own:
