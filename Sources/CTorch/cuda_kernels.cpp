@@ -1,6 +1,7 @@
 #include "cuda_kernels.hpp"
 
 #include "cuda_driver.hpp"
+#include "quantized.hpp"
 #include "shim.hpp"
 
 #include <c10/core/GradMode.h>
@@ -108,5 +109,6 @@ extern "C" int ct_compile_cuda_kernels(const char *architecture, int *count, ct_
         }
         ct::compile_cuda("sample.cu", ct::sample_text, sizeof ct::sample_text, {}, architecture);
         ++*count;
+        *count += ct::compile_quantized_kernels(architecture);
     });
 }

@@ -39,10 +39,16 @@ public final class RolloutEngine {
         public var maxPrefillTokens: Int
         /// Samples from weights with the model's adapter folded in: faster, and in bfloat16 rounded otherwise than in training.
         public var mergesAdapter: Bool
-        public init(maxRows: Int = 256, maxPrefillTokens: Int = 4096, mergesAdapter: Bool = false) {
+        /// Samples from copies of the weights rounded to few bits, made anew for every weight version; nil: from the weights.
+        public var quantization: WeightQuantization?
+        public init(
+            maxRows: Int = 256, maxPrefillTokens: Int = 4096, mergesAdapter: Bool = false,
+            quantization: WeightQuantization? = nil
+        ) {
             self.maxRows = maxRows
             self.maxPrefillTokens = maxPrefillTokens
             self.mergesAdapter = mergesAdapter
+            self.quantization = quantization
         }
     }
 
@@ -93,9 +99,10 @@ public final class RolloutEngine {
                 sharesPrefix: !model.shape.straddlesRotarySwitch(requests.map(\.prompt.count))),
             makeDetokenizer: makeDetokenizer, onToken: onToken)
         let samples = try withNoGrad {
-            // On the CPU the weights' decoding layout takes the adapter in; elsewhere the weights do, for the call's time.
+            // A copy of the weights takes the adapter in; where there is none the weights do, for the call's time.
             let merges = options.mergesAdapter && model.adapter != nil
             try pack(for: requests, merging: merges)
+            if options.quantization != nil { return try model.samplingQuantized { try run.finishAll() } }
             guard merges, model.device.isCUDA else { return try run.finishAll() }
             try model.mergeAdapter()
             let samples = Result { try run.finishAll() }
@@ -111,8 +118,14 @@ public final class RolloutEngine {
         return samples
     }
 
-    /// Lays out the weights for decoding, where the decode steps to come are worth the copy.
+    /// Quantises the weights, or lays them out for decoding, where the decode steps to come are worth the copy.
     private func pack(for requests: [RolloutRequest], merging: Bool) throws(TorchError) {
+        if let scheme = options.quantization {
+            guard packedVersion != weightVersion || !model.isQuantized else { return }
+            try model.quantizeProjections(scheme, rows: min(options.maxRows, requests.count), merging: merging)
+            packedVersion = weightVersion
+            return
+        }
         guard !model.device.isCUDA, packedVersion != weightVersion || !model.isPacked else { return }
         let rows = min(options.maxRows, requests.reduce(0) { $0 + $1.sampling.n })
         let steps = requests.map(\.sampling.maxTokens).max() ?? 0
