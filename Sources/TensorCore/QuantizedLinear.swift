@@ -39,11 +39,13 @@ public struct QuantizedLinear {
             codes: codes, scales: Tensor(owning: scales), zeros: zeros.map(Tensor.init(owning:)), scheme: scheme)
     }
 
-    /// - Parameters: codes uint8 `[N, K]`; scales float32 and zeros uint8 `[groups, N rounded up to 32]`.
-    init(codes: Tensor, scales: Tensor, zeros: Tensor?, scheme: WeightQuantization) throws(TorchError) {
-        packed = try tensor("pack codes", [codes]) {
-            ct_pack_codes(codes.raw, Int32(scheme.bits), codes.device.isCUDA, $0, $1)
-        }
+    /// - Parameters: codes uint8 `[N, K]`; scales float32 and zeros uint8 `[groups, N rounded up to 32]`; which layout, nil for
+    ///   that of the device.
+    init(
+        codes: Tensor, scales: Tensor, zeros: Tensor?, scheme: WeightQuantization, inTiles: Bool? = nil
+    ) throws(TorchError) {
+        let tiles = inTiles ?? codes.device.isCUDA
+        packed = try tensor("pack codes", [codes]) { ct_pack_codes(codes.raw, Int32(scheme.bits), tiles, $0, $1) }
         self.scales = scales
         self.zeros = zeros
         self.scheme = scheme
