@@ -3,6 +3,7 @@
 #include "cuda_driver.hpp"
 #include "cuda_sampling.hpp"
 #include "fused.hpp"
+#include "quantized.hpp"
 #include "shim.hpp"
 
 #include <c10/core/GradMode.h>
@@ -89,5 +90,6 @@ extern "C" int ct_compile_cuda_kernels(const char *architecture, int *count, ct_
         ct::compile_layers(architecture);
         ct::compile_steps(architecture);
         *count += 2;
+        *count += ct::compile_quantized_kernels(architecture);
     });
 }

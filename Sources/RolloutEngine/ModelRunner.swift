@@ -36,6 +36,9 @@ final class ModelRunner {
 
     var graphCount: Int { graphs?.count ?? 0 }
 
+    /// What they were captured on is no more.
+    func forgetGraphs() { graphs?.forget() }
+
     /// Rows that a decoding step of `count` rows is filled up to.
     func padded(_ count: Int) -> Int { graphs?.batch(for: count) ?? count }
 
@@ -142,6 +145,7 @@ final class GraphPool {
     }
 
     var count: Int { captured.count }
+    func forget() { captured = [:] }
 
     /// The smallest size there is for so many rows.
     func batch(for rows: Int) -> Int { sizes.first { $0 >= rows } ?? rows }

@@ -31,11 +31,14 @@ public final class RolloutEngine {
         public var preemption: Preemption
         /// Samples from weights with the model's adapter folded in: faster, and in bfloat16 rounded otherwise than in training.
         public var mergesAdapter: Bool
+        /// Samples from copies of the weights rounded to few bits, made anew for every weight version; nil: from the weights.
+        public var quantization: WeightQuantization?
 
         public init(
             maxRows: Int = 256, maxStepTokens: Int = 8192, prefillChunk: Int? = nil, blockSize: Int = 16,
             prefixCaching: Bool = true, usesGraphs: Bool = true, memoryFraction: Double = 0.85,
-            cacheBlocks: Int? = nil, preemption: Preemption = .recompute, mergesAdapter: Bool = false
+            cacheBlocks: Int? = nil, preemption: Preemption = .recompute, mergesAdapter: Bool = false,
+            quantization: WeightQuantization? = nil
         ) {
             self.maxRows = maxRows
             self.maxStepTokens = maxStepTokens
@@ -47,6 +50,7 @@ public final class RolloutEngine {
             self.cacheBlocks = cacheBlocks
             self.preemption = preemption
             self.mergesAdapter = mergesAdapter
+            self.quantization = quantization
         }
     }
 
@@ -184,10 +188,9 @@ public final class RolloutEngine {
             onSample?(request, sample, finished)
         }
         for (index, request) in requests.enumerated() { try session.add(request, id: index) }
-        // On the CPU the weights' decoding layout takes the adapter in; elsewhere the weights do, for the call's time.
-        let merges = options.mergesAdapter && model.adapter != nil
-        try withNoGrad { try pack(for: requests, merging: merges) }
-        if merges, model.device.isCUDA {
+        try prepare(rows: requests.reduce(0) { $0 + $1.sampling.n }, steps: requests.map(\.sampling.maxTokens).max() ?? 0)
+        // A copy of the weights takes the adapter in; where there is none the weights do, for the call's time.
+        if options.mergesAdapter, model.adapter != nil, model.device.isCUDA, options.quantization == nil {
             try withNoGrad { try model.mergeAdapter() }
             let run = Result { while try session.advance() {} }
             try withNoGrad { try model.unmergeAdapter() }
@@ -223,14 +226,41 @@ public final class RolloutEngine {
         return widest + 1
     }
 
-    /// Lays out the weights for decoding, where the decode steps to come are worth the copy.
-    private func pack(for requests: [RolloutRequest], merging: Bool) throws(TorchError) {
-        guard !model.device.isCUDA, packedVersion != weightVersion || !model.isPacked else { return }
-        let rows = min(options.maxRows, requests.reduce(0) { $0 + $1.sampling.n })
-        let steps = requests.map(\.sampling.maxTokens).max() ?? 0
-        guard merging || rows * steps >= Self.worthPacking else { return }
-        try model.packProjections(rows: rows, merging: merging)
+    // MARK: - The weights' copies
+
+    /// What to expect: sequences at a time, and tokens of each.
+    private var expected = (rows: 0, steps: 0)
+
+    /// Quantises the weights, or on the CPU lays them out for decoding where so many tokens are worth the copy.
+    public func prepare(rows: Int, steps: Int) throws {
+        expected = (min(rows, options.maxRows), steps)
+        try renewCopies()
+    }
+
+    /// Makes the copies of the weights as they are now, where there are none.
+    func renewCopies() throws(TorchError) {
+        let merges = options.mergesAdapter && model.adapter != nil
+        let isCurrent = packedVersion == weightVersion
+        if let scheme = options.quantization {
+            guard !isCurrent || !model.isQuantized else { return }
+            // Graphs hold the addresses of the copies before.
+            runner?.forgetGraphs()
+            try withNoGrad { () throws(TorchError) in
+                try model.quantizeProjections(scheme, rows: expected.rows, merging: merges)
+            }
+        } else {
+            guard !model.device.isCUDA, !isCurrent || !model.isPacked else { return }
+            guard merges || expected.rows * expected.steps >= Self.worthPacking else { return }
+            try withNoGrad { () throws(TorchError) in
+                try model.packProjections(rows: expected.rows, merging: merges)
+            }
+        }
         packedVersion = weightVersion
+    }
+
+    /// Runs a step on the weights, or on their copies.
+    func sampling<Result>(_ body: () throws -> Result) throws -> Result {
+        options.quantization == nil ? try body() : try model.samplingQuantized(body)
     }
 
     /// Tokens to decode from which on the copy has paid for itself.

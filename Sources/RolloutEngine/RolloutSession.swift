@@ -65,12 +65,13 @@ public final class RolloutSession {
     public var schedulerStatistics: SchedulerStatistics { scheduler.statistics }
 
     /// Launches the next step and completes the one before it; on the CPU the step itself. False when nothing is left to do.
-    public func advance() throws -> Bool { try withNoGrad { try step() } }
+    public func advance() throws -> Bool { try withNoGrad { try engine.sampling { try step() } } }
 
     private func step() throws -> Bool {
         if engine.weightVersion != version {
             version = engine.weightVersion
             scheduler.weightsChanged()
+            try engine.renewCopies()
         }
         let plan = scheduler.next()
         if let plan {

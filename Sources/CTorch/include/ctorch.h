@@ -190,6 +190,22 @@ int ct_linear(ct_tensor x, ct_tensor weight, ct_tensor bias_or_null, CT_RESULT);
 int ct_pack_linear(ct_tensor weight, int64_t rows, CT_RESULT);
 int ct_packed_linear(ct_tensor x, ct_tensor packed, ct_tensor bias_or_null, CT_RESULT);
 
+// ---- quantised weights: value = (code - zero) * scale, one zero and scale an output and group of inputs; without zeros they are
+// 128. Scales float32 and zeros uint8 are [groups, N rounded up to 32].
+// Rounds a weight [N,K]: codes uint8 [N,K] of 8 bits (one group) or 4; *zeros is NULL for 8 bits.
+int ct_quantize(ct_tensor weight, int bits, int64_t group, ct_tensor *codes, ct_tensor *scales, ct_tensor *zeros,
+                ct_message *error);
+// Codes in a layout for the kernels: panels for the CPU, or tiles for CUDA (N a multiple of 16, K of 64).
+int ct_pack_codes(ct_tensor codes, int bits, bool tiles, CT_RESULT);
+typedef struct {
+    ct_tensor packed, scales, zeros_or_null;
+    int64_t outputs, inputs, group;
+    int bits;
+} ct_quantized;
+int ct_dequantize(ct_quantized weight, int dtype, CT_RESULT);
+// x [T,K] times the weight transposed, without gradients.
+int ct_quantized_linear(ct_tensor x, ct_quantized weight, ct_tensor bias_or_null, CT_RESULT);
+
 // ---- layers
 // On CUDA in bfloat16, without gradients, these are kernels of our own (cuda/layers.cu); elsewhere compositions, or the CPU's.
 typedef struct {
