@@ -96,6 +96,20 @@ public struct BlockPool: Sendable {
         }
         return all
     }
+
+    /// What is wrong, if anything, where `held` says how many hold each block.
+    func brokenInvariant(holders held: [Int]) -> String? {
+        for block in 0..<capacity where held[block] != Int(holders[block]) {
+            return "block \(block) has \(held[block]) holders, the pool counts \(holders[block])"
+        }
+        var isFree = [Bool](repeating: false, count: capacity)
+        let free = freeBlocks()
+        for block in free {
+            if isFree[Int(block)] || holders[Int(block)] > 0 { return "block \(block) is free twice, or held" }
+            isFree[Int(block)] = true
+        }
+        return free.count == freeCount ? nil : "the free blocks are \(free), counted \(freeCount)"
+    }
 }
 
 /// What a full block contains: 128 bits over its tokens and all tokens before them.

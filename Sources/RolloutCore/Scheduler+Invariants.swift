@@ -3,7 +3,8 @@ extension Scheduler {
     public func brokenInvariant() -> String? {
         var holders = [Int](repeating: 0, count: limits.blocks)
         var hostHolders = [Int32: Int]()
-        for (index, sequence) in sequences.enumerated() where sequence.phase != .free {
+        for index in sequences.indices where sequences[index].phase != .free {
+            let sequence = sequences[index]
             for block in sequence.blocks where block >= 0 { holders[Int(block)] += 1 }
             for block in sequence.hostBlocks where block >= 0 { hostHolders[block, default: 0] += 1 }
             if sequence.phase == .running, sequence.blocks.contains(-1) {
@@ -20,15 +21,7 @@ extension Scheduler {
                 return "sequence \(index) is not a member of its request"
             }
         }
-        for block in 0..<limits.blocks where holders[block] != pool.holderCount(Int32(block)) {
-            return "block \(block) has \(holders[block]) holders, the pool counts \(pool.holderCount(Int32(block)))"
-        }
-        let free = pool.freeBlocks()
-        if free.count != pool.freeCount || Set(free).count != free.count
-            || free.contains(where: { holders[Int($0)] > 0 })
-        {
-            return "the free blocks are \(free), counted \(pool.freeCount)"
-        }
+        if let broken = pool.brokenInvariant(holders: holders) { return broken }
         if hostHolders.values.contains(where: { $0 > 1 }) { return "a host block is held twice" }
         if case .swap(let count) = limits.preemption, hostHolders.count + freeHostBlocks.count != count {
             return "\(hostHolders.count) host blocks are held and \(freeHostBlocks.count) free, of \(count)"

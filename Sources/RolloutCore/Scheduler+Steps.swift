@@ -58,10 +58,21 @@ extension Scheduler {
     /// Gives a sequence its next token; why it ends with it, if it does.
     mutating func append(_ outcome: DrawOutcome, to index: Int) -> FinishReason? {
         sequences[index].tokens.append(outcome.token)
-        let length = sequences[index].tokens.count
-        if let reason = outcome.finish { return reason }
-        if requests[sequences[index].request].isStop(outcome.token, atLength: length) { return .stop }
+        return outcome.finish ?? finishReason(of: index, outcome.token, atLength: sequences[index].tokens.count)
+    }
+
+    private func finishReason(of index: Int, _ token: Int32, atLength length: Int) -> FinishReason? {
+        if requests[sequences[index].request].isStop(token, atLength: length) { return .stop }
         return length >= sequences[index].maxLength ? .length : nil
+    }
+
+    /// Why the sequence that draws a token ends with it: a stop id, or its length. Nil where it goes on or has ended before.
+    public func finishReason(of draw: StepPlan.Draw, _ token: Int32) -> FinishReason? {
+        let index = Int(draw.sequence.index)
+        guard sequences[index].generation == draw.sequence.generation, sequences[index].phase != .finished else {
+            return nil
+        }
+        return finishReason(of: index, token, atLength: sequences[index].promptCount + draw.position + 1)
     }
 
     // MARK: - Ends

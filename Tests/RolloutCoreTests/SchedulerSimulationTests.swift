@@ -25,7 +25,7 @@ import Testing
 
     /// Pauses in which the cache is given up, weights that change and limits that change, between any two steps.
     @Test(arguments: 0..<20) func interruptionsChangeNoToken(batch: Int) throws {
-        let all = try run(batch + 2000) { random in
+        let all = try run(batch + 4000, streams: 25) { random in
             var scenario = Scenario(&random)
             if random.flag(50) { scenario.speculate(&random) }
             scenario.interrupt(&random)
@@ -34,9 +34,10 @@ import Testing
         #expect(all.recomputed > 0 && all.swappedOut > 0 && all.foundTokens > 0)
     }
 
-    private func run(_ batch: Int, _ make: (inout Random) -> Scenario) throws -> SchedulerStatistics {
+    private func run(_ batch: Int, streams: Int = 50, _ make: (inout Random) -> Scenario) throws -> SchedulerStatistics
+    {
         var all = SchedulerStatistics(), copies = 0
-        for seed in batch * 50..<(batch + 1) * 50 {
+        for seed in batch * streams..<(batch + 1) * streams {
             var random = Random(state: UInt64(seed) &* 0x1234_5678_9ABC_DEF1)
             let scenario = make(&random)
             do {

@@ -47,6 +47,11 @@ import Testing
 
     @Test func aStopWithinTheAcceptedRunEndsIt() throws {
         var scheduler = try scheduler(stops: [4])
+        var ahead = scheduler
+        let next = ahead.next()
+        let plan = try #require(next)
+        #expect(
+            zip(plan.draws, [3, 4, 8, 4, 9]).map { ahead.finishReason(of: $0, $1) } == [nil, .stop, nil, .stop, nil])
         let ended = try step(&scheduler, [3, 4, 8, 1, 5])
         #expect(ended.map(\.tokens) == [[2, 3, 4]] && ended.map(\.reason) == [.stop])
         #expect(scheduler.isDone && scheduler.pool.freeCount == 100)
