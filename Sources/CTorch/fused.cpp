@@ -165,7 +165,8 @@ void rotary_store_(const at::Tensor &heads, int64_t head, const RotaryStore &ter
 }
 
 bool has_rotary_angles(const at::Tensor &positions, const at::Tensor &frequencies) {
-    return positions.is_cuda() && positions.dim() == 1 && positions.scalar_type() == at::kLong && positions.is_contiguous() &&
+    return positions.is_cuda() && positions.dim() == 1 &&
+           (positions.scalar_type() == at::kLong || positions.scalar_type() == at::kInt) && positions.is_contiguous() &&
            frequencies.device() == positions.device() && frequencies.dim() == 2 && frequencies.size(0) == 1 &&
            frequencies.scalar_type() == at::kFloat && frequencies.is_contiguous() &&
            positions.numel() * frequencies.numel() < (int64_t(1) << 31);
@@ -176,10 +177,10 @@ std::pair<at::Tensor, at::Tensor> rotary_angles(const at::Tensor &positions, con
     if (cos.numel() == 0) return {cos, sin};
     const void *positions_at = address(positions), *frequencies_at = address(frequencies);
     void *cos_at = place(cos), *sin_at = place(sin);
-    int count = static_cast<int>(frequencies.size(1));
+    int count = static_cast<int>(frequencies.size(1)), is_wide = positions.scalar_type() == at::kLong;
     unsigned total = static_cast<unsigned>(cos.numel());
     float scale = static_cast<float>(factor);
-    void *arguments[] = {&positions_at, &frequencies_at, &count, &total, &scale, &cos_at, &sin_at};
+    void *arguments[] = {&positions_at, &is_wide, &frequencies_at, &count, &total, &scale, &cos_at, &sin_at};
     kernel(positions, "rotary_angles").launch(positions.device(), blocks(total), 1, 1, threads, 0, arguments);
     return {cos, sin};
 }

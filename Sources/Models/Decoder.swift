@@ -47,6 +47,7 @@ final class DecoderBody {
     ) throws {
         var shape = outline.shape
         shape.rotarySwitch = outline.rotaries.compactMap(\.switchLength).min()
+        shape.rotaryLimit = outline.rotaries.compactMap(\.lastShortLength).min()
         self.shape = shape
         self.outline = outline
         embedding = try builder.parameter("model.embed_tokens.weight", [shape.vocabulary, shape.hidden])

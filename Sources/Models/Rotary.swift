@@ -135,7 +135,7 @@ public struct RotaryFrequencies: Sendable, Hashable {
     // MARK: - Sequences that change the frequencies
 
     /// The length in tokens up to which one set of frequencies serves; nil: all lengths.
-    private var lastShortLength: Int? {
+    var lastShortLength: Int? {
         switch scaling {
         case .dynamic(_, let length): length
         case .longRope(let long): long.originalLength

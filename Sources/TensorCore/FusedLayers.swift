@@ -103,7 +103,7 @@ extension Tensor {
     /// `silu(gate) * up`.
     public func siluMultiply() throws(TorchError) -> Tensor { try gated(.silu) }
 
-    /// cos and sin, float32 `[T, N]`, of `self` (positions, int64 `[T]`) times `frequencies`, float32 `[1, N]` or `[T, N]`; both
+    /// cos and sin, float32 `[T, N]`, of `self` (positions, int64 or int32 `[T]`) times `frequencies`, float32 `[1, N]` or `[T, N]`; both
     /// times `factor`.
     public func rotaryAngles(
         _ frequencies: Tensor, factor: Double = 1

@@ -254,12 +254,12 @@ GATED(gelu_tanh)
 
 // cos and sin [rows, count] of position * frequency, times a factor.
 extern "C" __global__ void __launch_bounds__(256)
-rotary_angles(const int64 *__restrict__ positions, const float *__restrict__ frequencies, int count, unsigned total, float factor,
+rotary_angles(const void *__restrict__ positions, int is_wide, const float *__restrict__ frequencies, int count, unsigned total, float factor,
               float *__restrict__ cosines, float *__restrict__ sines) {
     const unsigned index = blockIdx.x * 256 + threadIdx.x;
     if (index >= total) return;
     const unsigned row = index / count;
-    const float angle = __fmul_rn((float)positions[row], frequencies[index - row * count]);
+    const float angle = __fmul_rn(is_wide ? (float)((const int64 *)positions)[row] : (float)((const int *)positions)[row], frequencies[index - row * count]);
     cosines[index] = __fmul_rn(cosf(angle), factor);
     sines[index] = __fmul_rn(sinf(angle), factor);
 }
