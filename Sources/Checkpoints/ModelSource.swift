@@ -125,7 +125,7 @@ public final class ModelSource {
 
     public func shape(of name: String) throws -> [Int] {
         if let module = packed?.modules[name] { return [module.outputs, module.inputs] }
-        switch storage {
+        return switch storage {
         case .safetensors(let model): try model.entry(named: name).shape
         case .gguf(let model): try model.shape(of: name)
         }
