@@ -16,8 +16,8 @@ struct Norm {
 // Whether `x` is where the kernels run: bfloat16 on CUDA, no gradients recorded.
 bool has_fused_layers(const at::Tensor &x);
 
-// While one lives, its thread has no fused layers: a checkpointed layer's first run, which records nothing, must round as its second,
-// which does.
+// While one lives, its thread has no fused layers: a checkpointed layer's first run, which records nothing, must round as its
+// second, which does.
 class Unfused {
   public:
     explicit Unfused(bool on);
