@@ -61,9 +61,9 @@ struct RolloutReport {
         object.object { limit in
             limit.field("tokens_per_second", BenchReport.rounded(one.limitTokensPerSecond, 10))
             limit.field("seconds", BenchReport.rounded(one.limit.seconds, 1e6))
-            limit.field("prefill_seconds", BenchReport.rounded(one.limit.prefillSeconds, 1e6))
-            limit.field("decode_seconds", BenchReport.rounded(one.limit.decodeSeconds, 1e6))
-            limit.field("decode_step_ms", BenchReport.rounded(one.limit.meanStepSeconds * 1e3))
+            limit.field("prefill_seconds", BenchReport.rounded(one.limit.prefill.seconds, 1e6))
+            limit.field("decode_seconds", BenchReport.rounded(one.limit.decode.seconds, 1e6))
+            limit.field("decode_step_ms", BenchReport.rounded(one.limit.meanStep.seconds * 1e3))
         }
         object.field("decode_steps", one.decodeSteps)
         object.field("prefilled_tokens", one.prefilledTokens)

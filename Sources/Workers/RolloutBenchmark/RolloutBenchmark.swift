@@ -110,7 +110,8 @@ public enum RolloutBenchmark {
             var result = try measure(
                 work, ready ?? renew(), shape: shape, machine: machine, settings: settings)
             if let scope = settings.profile {
-                result.profile = try profile(work, shape: shape, scope: scope, settings: settings, device, renew)
+                result.profile = try profile(
+                    work, limit: result.limit, shape: shape, scope: scope, settings: settings, device, renew)
             }
             measurements.append(result)
         }

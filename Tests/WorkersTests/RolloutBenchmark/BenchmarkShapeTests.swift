@@ -1,3 +1,5 @@
+import Checkpoints
+import Foundation
 import Models
 import TensorCore
 import Testing
@@ -19,7 +21,8 @@ import Testing
 
     /// As the models' cards and checkpoints have them.
     @Test(arguments: [
-        ("smollm2-135m", 134_515_008), ("qwen2.5-0.5b", 494_032_768), ("qwen2.5-1.5b", 1_543_714_304),
+        ("smollm2-135m", 134_515_008), ("qwen2.5-0.5b", 494_032_768), ("qwen2-1.5b", 1_543_714_304),
+        ("llama-3.2-3b", 3_212_749_824),
         ("qwen2-7b", 7_615_616_512), ("llama-3-8b", 8_030_261_248),
     ])
     func hasThePublishedNumberOfParameters(_ name: String, _ parameters: Int) throws {
@@ -27,6 +30,16 @@ import Testing
         let counter = Counter()
         try ModelRegistry.check(shape.config, architecture: shape.architecture, weights: counter)
         #expect(counter.parameters == parameters)
+    }
+
+    /// What is written for measurements of loading is a checkpoint that loads.
+    @Test func writesAFolderThatLoads() throws {
+        let folder = FileManager.default.temporaryDirectory.appending(path: "fledge-shape-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let shape = try #require(BenchmarkShape.known["tiny"])
+        try shape.write(to: folder.path)
+        let model = try ModelRegistry.load(ModelSource.open(folder.path))
+        #expect(model.shape == (try shape.model(dtype: .float32, device: .cpu).shape))
     }
 
     @Test func namesGoBySize() {
