@@ -1,5 +1,4 @@
-// The head: log-probabilities without the whole logits tensor, and sampling.
-#include "cuda_kernels.hpp"
+// The head: log-probabilities without the whole logits tensor.
 #include "rows.hpp"
 
 #include <algorithm>
@@ -135,63 +134,6 @@ struct TokenLogProbs : Function<TokenLogProbs> {
     }
 };
 
-// Draws from one row. `weights` is scratch of the vocabulary's size.
-int64_t draw(const float *logits, int64_t n, const ct_sampling &s, std::vector<float> &weights, std::vector<int64_t> &order,
-             float *log_prob) {
-    const auto &k = kernels();
-    float lse, entropy;
-    if (s.temperature <= 0) {
-        const int64_t best = std::max_element(logits, logits + n) - logits;
-        k.row_statistics(logits, Element::float32, n, 1, &lse, &entropy);
-        *log_prob = logits[best] - lse;
-        TORCH_CHECK(std::isfinite(lse), "sampling: the logits are not finite");
-        return best;
-    }
-    const float scale = static_cast<float>(1.0 / s.temperature);
-    k.row_statistics(logits, Element::float32, n, scale, &lse, &entropy);
-    TORCH_CHECK(std::isfinite(lse), "sampling: the logits are not finite");
-    weights.resize(n);
-    double total = k.exponentials(logits, n, scale, lse, weights.data());
-    const bool filtered = (s.top_k > 0 && s.top_k < n) || s.top_p < 1 || s.min_p > 0;
-    int64_t choice = -1;
-    if (filtered) {
-        // vLLM's order: min-p against the largest probability, then top-k, then top-p over what is left.
-        order.clear();
-        const float floor = s.min_p > 0 ? static_cast<float>(s.min_p) * *std::max_element(weights.begin(), weights.end()) : 0;
-        for (int64_t i = 0; i < n; ++i)
-            if (weights[i] >= floor) order.push_back(i);
-        auto heavier = [&](int64_t a, int64_t b) { return weights[a] != weights[b] ? weights[a] > weights[b] : a < b; };
-        if (s.top_k > 0 && s.top_k < static_cast<int64_t>(order.size())) {
-            std::nth_element(order.begin(), order.begin() + s.top_k, order.end(), heavier);
-            order.resize(s.top_k);
-        }
-        std::sort(order.begin(), order.end(), heavier);
-        total = 0;
-        for (auto i : order) total += weights[i];
-        if (s.top_p < 1) {
-            double kept = 0;
-            size_t count = 0;
-            while (count < order.size() && (count == 0 || kept < s.top_p * total)) kept += weights[order[count++]];
-            order.resize(count);
-            total = kept;
-        }
-        double remaining = s.uniform * total;
-        for (auto i : order) {
-            choice = i;
-            if ((remaining -= weights[i]) < 0) break;
-        }
-    } else {
-        double remaining = s.uniform * total;
-        for (int64_t i = 0; i < n; ++i) {
-            if (weights[i] > 0) choice = i;
-            if ((remaining -= weights[i]) < 0) break;
-        }
-    }
-    TORCH_CHECK(choice >= 0, "sampling: no token has a positive probability");
-    *log_prob = logits[choice] * scale - lse;
-    return choice;
-}
-
 } // namespace
 
 extern "C" {
@@ -224,59 +166,6 @@ int ct_token_log_probs(ct_tensor hidden, ct_tensor weight, ct_tensor targets, do
             *log_probs = wrap(s.log_probs);
             if (want_entropy) *entropies = wrap(s.entropies);
         }
-    });
-}
-
-int ct_sample(ct_tensor logits, const ct_sampling *rows, int64_t *tokens, float *log_probs, ct_message *error) {
-    return guarded(error, [&] {
-        at::NoGradGuard no_grad;
-        TORCH_CHECK(T(logits).dim() == 2, "sampling: logits must be [B, V], not ", T(logits).sizes());
-        const int64_t batch = T(logits).size(0), n = T(logits).size(1);
-        bool plain = true;
-        for (int64_t b = 0; b < batch; ++b)
-            plain = plain && rows[b].top_p >= 1 && rows[b].min_p <= 0 && (rows[b].top_k <= 0 || rows[b].top_k >= n);
-        if (!on_cpu(T(logits)) && plain) {
-            // On the device: only two numbers a row come back.
-            if (has_sample_rows(T(logits))) {
-                auto terms = at::empty({2, batch}, at::kFloat);
-                float *at = terms.mutable_data_ptr<float>();
-                for (int64_t b = 0; b < batch; ++b) {
-                    at[b] = static_cast<float>(rows[b].temperature);
-                    at[batch + b] = static_cast<float>(rows[b].uniform);
-                }
-                const auto there = terms.to(T(logits).device());
-                const auto drawn = sample_rows(T(logits), there[0], there[1]).to(at::kCPU);
-                const auto *ids = data<int32_t>(drawn);
-                for (int64_t b = 0; b < batch; ++b) tokens[b] = ids[b];
-                memcpy(log_probs, ids + batch, batch * sizeof(float));
-                return;
-            }
-            std::vector<float> scales, uniforms;
-            for (int64_t b = 0; b < batch; ++b) {
-                scales.push_back(rows[b].temperature > 0 ? static_cast<float>(1 / rows[b].temperature) : 1.0f);
-                uniforms.push_back(rows[b].temperature > 0 ? static_cast<float>(rows[b].uniform) : -1.0f);
-            }
-            const auto device = T(logits).device();
-            const auto u = at::tensor(uniforms).to(device).unsqueeze(1);
-            const auto log_p = at::log_softmax(T(logits).to(at::kFloat) * at::tensor(scales).to(device).unsqueeze(1), 1);
-            // float64 sums: a float32 running sum over 150,000 tokens would lose the tail.
-            const auto cumulative = log_p.to(at::kDouble).exp().cumsum(1);
-            const auto threshold = u.to(at::kDouble) * cumulative.narrow(1, n - 1, 1);
-            const auto drawn = at::searchsorted(cumulative, threshold, false, /*right=*/true).clamp_max(n - 1);
-            const auto choice = at::where(u < 0, log_p.argmax(1, true), drawn);
-            const auto picked = log_p.gather(1, choice).to(at::kCPU).contiguous();
-            const auto ids = choice.to(at::kCPU).contiguous();
-            memcpy(tokens, ids.const_data_ptr(), batch * sizeof(int64_t));
-            memcpy(log_probs, picked.const_data_ptr(), batch * sizeof(float));
-            return;
-        }
-        const auto wide = T(logits).to(at::kCPU, at::kFloat).contiguous();
-        const float *values = data<float>(wide);
-        ct::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
-            std::vector<float> weights;
-            std::vector<int64_t> order;
-            for (int64_t b = begin; b < end; ++b) tokens[b] = draw(values + b * n, n, rows[b], weights, order, log_probs + b);
-        });
     });
 }
 

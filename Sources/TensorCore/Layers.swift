@@ -33,7 +33,7 @@ public struct AttentionKind: Sendable, Hashable {
         self.softCap = softCap
     }
 
-    fileprivate var raw: ct_attention {
+    var raw: ct_attention {
         ct_attention(scale: scale, soft_cap: softCap ?? 0, window: Int64(window ?? 0))
     }
 }
@@ -62,44 +62,11 @@ public struct LogitsTransform: Sendable, Hashable {
     }
 }
 
-/// How one row's next token is drawn.
-public struct RowSampling: Sendable, Hashable {
-    /// 0 or less: the most likely token.
-    public var temperature: Double
-    /// 0 or less: off.
-    public var topK: Int
-    /// 1: off.
-    public var topP: Double
-    /// 0: off.
-    public var minP: Double
-    /// A uniform draw in [0, 1) that decides the token.
-    public var uniform: Double
-
-    public init(temperature: Double = 1, topK: Int = 0, topP: Double = 1, minP: Double = 0, uniform: Double = 0) {
-        self.temperature = temperature
-        self.topK = topK
-        self.topP = topP
-        self.minP = minP
-        self.uniform = uniform
-    }
-}
-
 extension Tensor {
-    /// `x / rms(x) * weight` over the last dimension (Zhang & Sennrich 2019), in float32 inside. The weight is of x's type or
-    /// float32; the result of x's.
-    public func rmsNorm(_ weight: Tensor, eps: Double) throws(TorchError) -> Tensor {
-        try tensor("rmsNorm", [self, weight]) { ct_rms_norm(raw, weight.raw, eps, $0, $1) }
-    }
-
     /// Rotary embedding of `self [T, H, D]` by `cos`, `sin [T, D/2]` (float32, contiguous), halves paired as Hugging Face's
     /// Llama does.
     public func rotary(cos: Tensor, sin: Tensor) throws(TorchError) -> Tensor {
         try tensor("rotary", [self, cos, sin]) { ct_rotary(raw, cos.raw, sin.raw, $0, $1) }
-    }
-
-    /// `silu(gate) * up` for `self [.., 2I]` that holds gate, then up.
-    public func siluMultiply() throws(TorchError) -> Tensor {
-        try tensor("siluMultiply", [self]) { ct_silu_mul(raw, $0, $1) }
     }
 
     /// Dense attention: query `[B, Hq, Tq, D]`, key and value `[B, Hk, Tk, D]`; `mask` bool or additive.
@@ -140,16 +107,6 @@ extension Tensor {
             query: query, key: key, value: value, segments: segments, kind: AttentionKind(scale: scale))
     }
 
-    /// One new token a row over cached keys: query `[B, Hq, D]`, pools `[S, Hk, D]` and `[S, Hk, Dv]`, `slots` int32 `[B, L]`
-    /// (where each row's tokens lie in the pools), `lengths` int32 `[B]`; gives `[B, Hq, Dv]`.
-    public static func cachedAttention(
-        query: Tensor, keyPool: Tensor, valuePool: Tensor, slots: Tensor, lengths: Tensor, kind: AttentionKind
-    ) throws(TorchError) -> Tensor {
-        try tensor("cachedAttention", [query, keyPool, valuePool, slots, lengths]) {
-            ct_cached_attention(query.raw, keyPool.raw, valuePool.raw, slots.raw, lengths.raw, kind.raw, $0, $1)
-        }
-    }
-
     /// The same with nothing but a scale.
     public static func cachedAttention(
         query: Tensor, keyPool: Tensor, valuePool: Tensor, slots: Tensor, lengths: Tensor, scale: Double
@@ -175,19 +132,5 @@ extension Tensor {
         }
         guard let entropies else { preconditionFailure("tokenLogProbs gave no entropies") }
         return (logProbs, Tensor(owning: entropies))
-    }
-
-    /// Draws one token a row of `self [B, V]`. The log-probabilities are those of the distribution at the row's temperature
-    /// before top-k, top-p and min-p; for a greedy row, at temperature 1.
-    public func sample(_ rows: [RowSampling]) throws(TorchError) -> (tokens: [Int64], logProbs: [Float]) {
-        precondition(rank == 2 && rows.count == size(0), "one RowSampling a row")
-        let raws = rows.map {
-            ct_sampling(
-                temperature: $0.temperature, top_p: $0.topP, min_p: $0.minP, uniform: $0.uniform, top_k: Int64($0.topK))
-        }
-        var tokens = [Int64](repeating: 0, count: rows.count)
-        var logProbs = [Float](repeating: 0, count: rows.count)
-        try check("sample", [self]) { ct_sample(raw, raws, &tokens, &logProbs, $0) }
-        return (tokens, logProbs)
     }
 }

@@ -24,14 +24,17 @@ public enum RolloutBenchmark {
         public var blockSize: Int?
         public init() {}
 
-        /// - Throws: ``WorkerError`` for a setting that the engine has not, rather than measure something else.
         func options(rows: Int) throws -> RolloutEngine.Options {
-            for (name, isSet) in [
-                ("--prefix-caching", prefixCaching), ("--gpu-memory-utilization", gpuMemoryUtilization != nil),
-                ("--block-size", blockSize != nil), ("--no-cuda-graphs", !cudaGraphs),
-            ] where isSet { throw WorkerError(.badSetting, "\(name): the engine has no such setting") }
-            var options = RolloutEngine.Options(maxRows: maxNumSeqs ?? rows)
-            if let maxNumBatchedTokens { options.maxPrefillTokens = maxNumBatchedTokens }
+            var options = RolloutEngine.Options(
+                maxRows: maxNumSeqs ?? rows, prefixCaching: prefixCaching, usesGraphs: cudaGraphs)
+            if let maxNumBatchedTokens { options.maxStepTokens = maxNumBatchedTokens }
+            if let gpuMemoryUtilization { options.memoryFraction = gpuMemoryUtilization }
+            if let blockSize {
+                guard blockSize.nonzeroBitCount == 1 else {
+                    throw WorkerError(.badSetting, "--block-size \(blockSize) is not a power of two")
+                }
+                options.blockSize = blockSize
+            }
             return options
         }
     }
