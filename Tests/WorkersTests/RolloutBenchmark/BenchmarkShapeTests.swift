@@ -76,11 +76,22 @@ import Testing
         #expect(report.measurements.allSatisfy { $0.seconds.count == 2 && $0.profile != nil })
         #expect(report.measurements[0].decodeSteps == 3)
         #expect(report.machine.bandwidth > 0 && report.machine.peak > 0 && report.readySeconds > 0)
+        #expect(report.firstTokenSeconds > report.readySeconds)
     }
 
-    @Test func aSettingThatTheEngineHasNotIsRefused() {
+    @Test func settingsReachTheEngine() throws {
         var settings = RolloutBenchmark.EngineSettings()
-        settings.blockSize = 16
+        #expect(try settings.options(rows: 7).maxRows == 7)
+        settings.maxNumSeqs = 3
+        settings.maxNumBatchedTokens = 99
+        settings.blockSize = 32
+        settings.gpuMemoryUtilization = 0.5
+        settings.cudaGraphs = false
+        settings.prefixCaching = true
+        let options = try settings.options(rows: 7)
+        #expect(options.maxRows == 3 && options.maxStepTokens == 99 && options.blockSize == 32)
+        #expect(options.memoryFraction == 0.5 && !options.usesGraphs && options.prefixCaching)
+        settings.blockSize = 12
         #expect(throws: WorkerError.self) { try settings.options(rows: 1) }
     }
 }
