@@ -31,8 +31,8 @@ Product product(int64_t rows, int bits) {
     return {64, 8, 2, 2, "product_64"};
 }
 
-// Rows from which on it is faster to expand the weight and leave the product to cuBLAS.
-constexpr int64_t most_rows = 128;
+// The most rows for which that is faster than to expand the weight and leave the product to cuBLAS.
+int64_t most_rows(int bits) { return bits == 8 ? 96 : 48; }
 // Blocks that are worth cutting the inputs for: about two on each multiprocessor.
 constexpr int64_t enough_blocks = 256;
 
@@ -53,7 +53,7 @@ at::Tensor dequantize_tiles(const QuantizedWeight &w) {
 
 bool has_quantized_product(const at::Tensor &x, const QuantizedWeight &w) {
     // Rows of x are read 16 bytes at a time, and a block of 64 inputs has one scale.
-    return x.is_cuda() && x.scalar_type() == at::kBFloat16 && x.size(0) <= most_rows && x.size(0) > 0 && x.stride(1) == 1 &&
+    return x.is_cuda() && x.scalar_type() == at::kBFloat16 && x.size(0) <= most_rows(w.bits) && x.size(0) > 0 && x.stride(1) == 1 &&
            x.stride(0) % 8 == 0 && x.storage_offset() % 8 == 0 && w.group % 64 == 0;
 }
 

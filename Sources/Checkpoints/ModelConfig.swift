@@ -39,7 +39,7 @@ public struct ModelConfig: Sendable, Hashable {
     }
 
     /// The same but for one key.
-    func without(_ key: String) -> ModelConfig {
+    public func without(_ key: String) -> ModelConfig {
         var other = self
         other.object[key] = nil
         return other

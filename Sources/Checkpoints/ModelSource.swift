@@ -126,8 +126,8 @@ public final class ModelSource {
     public func shape(of name: String) throws -> [Int] {
         if let module = packed?.modules[name] { return [module.outputs, module.inputs] }
         switch storage {
-        case .safetensors(let model): try model.entry(named: name).shape
-        case .gguf(let model): try model.shape(of: name)
+        case .safetensors(let model): return try model.entry(named: name).shape
+        case .gguf(let model): return try model.shape(of: name)
         }
     }
 
@@ -204,7 +204,8 @@ public final class ModelSource {
         guard let packed else { return }
         throw CheckpointError(
             .unsupported, path, "the weights are quantised (\(packed.format.summary)) and cannot all be trained",
-            remedy: "train an adapter on them (model.lora_rank=16), or start from the checkpoint that they were made from")
+            remedy:
+                "train an adapter on them (model.lora_rank=16), or start from the checkpoint that they were made from")
     }
 
     private static func digest(_ config: ModelConfig, _ storage: Storage) -> String {

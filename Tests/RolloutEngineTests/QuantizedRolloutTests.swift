@@ -81,7 +81,9 @@ import Testing
         let model = try tinyModel()
         let wanted = try RolloutEngine(model: try tinyModel()).generate(requests())
         _ = try RolloutEngine(model: model, options: .init(quantization: .int4())).generate(requests())
-        #expect(try RolloutEngine(model: model).generate(requests()).map { $0.map(\.tokens) } == wanted.map { $0.map(\.tokens) })
+        #expect(
+            try RolloutEngine(model: model).generate(requests()).map { $0.map(\.tokens) }
+                == wanted.map { $0.map(\.tokens) })
     }
 
     @Test(arguments: [false, true]) func adaptersAreSampledWith(merges: Bool) throws {

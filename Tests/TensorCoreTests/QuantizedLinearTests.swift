@@ -97,7 +97,8 @@ import Testing
         let scheme = bits == 8 ? WeightQuantization.int8PerChannel : .int4(group: 64)
         let groups = bits == 8 ? 1 : 2
         let tiled = try QuantizedLinear(
-            codes: codes, scales: Tensor.ones([groups, 32]), zeros: bits == 8 ? nil : Tensor.zeros([groups, 32], dtype: .uint8),
+            codes: codes, scales: Tensor.ones([groups, 32]),
+            zeros: bits == 8 ? nil : Tensor.zeros([groups, 32], dtype: .uint8),
             scheme: scheme, inTiles: true)
         let bytes = try tiled.packed.values(UInt8.self), all = try codes.values(UInt8.self)
         for output in 0..<outputs {

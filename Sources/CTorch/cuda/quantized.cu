@@ -76,6 +76,39 @@ struct Shape {
     long long x_stride;
 };
 
+// Sums what the warps along the inputs have, through shared memory [WK][outputs of the block][rows + 1], and writes it.
+template <int NT, int R, int WN, int WK>
+__device__ __forceinline__ void finish(const float (&total)[R][NT][4], float *sums, int side, int along, int g, int t,
+                                       const float *__restrict__ scales, const bf16 *__restrict__ bias, bf16 *__restrict__ y,
+                                       float *__restrict__ partial, const Shape &s) {
+    constexpr int columns = NT * 8, outputs_here = WN * R * 16;
+    const int first_row = blockIdx.z * columns;
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+#pragma unroll
+        for (int n = 0; n < NT; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const int output = (side * R + r) * 16 + g + 8 * (i / 2), column = n * 8 + 2 * t + i % 2;
+                sums[(along * outputs_here + output) * (columns + 1) + column] = total[r][n][i];
+            }
+    __syncthreads();
+    for (int i = threadIdx.x; i < outputs_here * columns; i += WN * WK * 32) {
+        const int output = i % outputs_here, column = i / outputs_here;
+        const int n = blockIdx.x * outputs_here + output, row = first_row + column;
+        if (n >= s.outputs || row >= s.rows) continue;
+        float sum = 0;
+#pragma unroll
+        for (int k = 0; k < WK; ++k) sum += sums[(k * outputs_here + output) * (columns + 1) + column];
+#if BITS == 8
+        sum *= scales[n];
+#endif
+        const long long place = (long long)row * s.outputs + n;
+        if (gridDim.y > 1) partial[blockIdx.y * (long long)s.rows * s.outputs + place] = sum;
+        else y[place] = (bf16)rounded(bias ? sum + widened(bias[n]) : sum, 0.f);
+    }
+}
+
 // NT eights of rows of x; each warp R tiles of outputs, WN warps side by side, WK along the inputs; D blocks on their way at a time.
 // Grid: outputs, pieces of the inputs, rows. With more than one piece the sums go to `partial` [pieces, M, N].
 template <int NT, int R, int WN, int WK, int D>
@@ -83,8 +116,8 @@ __device__ __forceinline__ void product(const uint4 *__restrict__ codes, const f
                                         const u8 *__restrict__ zeros, const bf16 *__restrict__ x,
                                         const bf16 *__restrict__ bias, bf16 *__restrict__ y,
                                         float *__restrict__ partial, const Shape s) {
-    constexpr int columns = NT * 8, outputs_here = WN * R * 16;
-    extern __shared__ float sums[]; // [WK][outputs_here][columns + 1]
+    constexpr int columns = NT * 8;
+    extern __shared__ float sums[];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const int side = warp % WN, along = warp / WN;
     const int tiles = s.outputs / 16, blocks = s.inputs / 64;
@@ -163,30 +196,7 @@ __device__ __forceinline__ void product(const uint4 *__restrict__ codes, const f
         }
     }
 
-#pragma unroll
-    for (int r = 0; r < R; ++r)
-#pragma unroll
-        for (int n = 0; n < NT; ++n)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const int output = (side * R + r) * 16 + g + 8 * (i / 2), column = n * 8 + 2 * t + i % 2;
-                sums[(along * outputs_here + output) * (columns + 1) + column] = total[r][n][i];
-            }
-    __syncthreads();
-    for (int i = threadIdx.x; i < outputs_here * columns; i += WN * WK * 32) {
-        const int output = i % outputs_here, column = i / outputs_here;
-        const int n = blockIdx.x * outputs_here + output, row = first_row + column;
-        if (n >= s.outputs || row >= s.rows) continue;
-        float sum = 0;
-#pragma unroll
-        for (int k = 0; k < WK; ++k) sum += sums[(k * outputs_here + output) * (columns + 1) + column];
-#if BITS == 8
-        sum *= scales[n];
-#endif
-        const long long place = (long long)row * s.outputs + n;
-        if (gridDim.y > 1) partial[blockIdx.y * (long long)s.rows * s.outputs + place] = sum;
-        else y[place] = (bf16)rounded(bias ? sum + widened(bias[n]) : sum, 0.f);
-    }
+    finish<NT, R, WN, WK>(total, sums, side, along, g, t, scales, bias, y, partial, s);
 }
 
 #define PRODUCT(NAME, NT, R, WN, WK, D)                                                                               \
@@ -196,15 +206,11 @@ __device__ __forceinline__ void product(const uint4 *__restrict__ codes, const f
         product<NT, R, WN, WK, D>(codes, scales, zeros, x, bias, y, partial,                                          \
                                   Shape{rows, outputs, inputs, padded, group, x_stride});                             \
     }
-#ifdef TRIAL
-PRODUCT(trial, NT_, R_, WN_, WK_, D_)
-#else
 // Measured on an H200 over the projections of a 7B model.
 PRODUCT(product_8, 1, BITS == 8 ? 1 : 2, 1, 8, 2)
 PRODUCT(product_16, 2, 2, 1, 8, 2)
 PRODUCT(product_32, 4, 2, 2, 4, 1)
 PRODUCT(product_64, 8, 4, 2, 2, 1)
-#endif
 
 // Sums the pieces.
 extern "C" __global__ void __launch_bounds__(256)
@@ -235,19 +241,20 @@ dequantize(const uint4 *codes, const float *scales, const u8 *zeros, bf16 *weigh
     for (int i = 0; i < 2; ++i) block.zero[i] = negative_zero(zeros[terms + 8 * i]);
 #endif
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        u32 a[4];
-        block.fragment(j, a);
+    for (int half = 0; half < 2; ++half) {
+        u32 a[2][4];
+        block.fragment(2 * half, a[0]);
+        block.fragment(2 * half + 1, a[1]);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            u32 pairs[2];
+            u32 pairs[4];
 #pragma unroll
-            for (int p = 0; p < 2; ++p) {
-                const u32 values = a[2 * p + i];
+            for (int p = 0; p < 4; ++p) {
+                const u32 values = a[p / 2][p % 2 * 2 + i];
                 pairs[p] = rounded(__uint_as_float(values << 16) * scale[i], __uint_as_float(values & 0xffff0000u) * scale[i]);
             }
-            const long long at = (long long)(tile * 16 + g + 8 * i) * inputs + b * 64 + (j / 2) * 32 + t * 8 + (j % 2) * 4;
-            *reinterpret_cast<uint2 *>(weight + at) = make_uint2(pairs[0], pairs[1]);
+            const long long at = (long long)(tile * 16 + g + 8 * i) * inputs + b * 64 + half * 32 + t * 8;
+            *reinterpret_cast<uint4 *>(weight + at) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
         }
     }
 }

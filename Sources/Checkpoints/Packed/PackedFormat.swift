@@ -32,7 +32,9 @@ public struct PackedFormat: Sendable, Hashable {
     /// - Throws: `CheckpointError`: `unsupported` for a method or variant that is not read here, `configuration` for a key that is
     ///   missing or wrong.
     public init?(_ config: ModelConfig) throws {
-        guard config.has("quantization_config"), let settings = try config.nested("quantization_config") else { return nil }
+        guard config.has("quantization_config"), let settings = try config.nested("quantization_config") else {
+            return nil
+        }
         path = settings.path
         let name = try settings.optionalString("quant_method") ?? ""
         guard let method = Method(rawValue: name) else {

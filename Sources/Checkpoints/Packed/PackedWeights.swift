@@ -11,6 +11,9 @@ public struct PackedWeights: Sendable {
         public let outputs: Int, inputs: Int, groups: Int
         /// Whether the checkpoint says of each input which group it is in.
         let hasGroupIndex: Bool
+
+        /// The tensors that it is made of, where the checkpoint has them all.
+        public var partNames: [String] { PackedWeights.parts.map { name + $0 } }
     }
 
     /// A tensor's type and shape.
@@ -23,7 +26,7 @@ public struct PackedWeights: Sendable {
     /// weights: old checkpoints carry them for layers that have none.
     public let tensorNames: [String]
 
-    private static let parts = [".qweight", ".qzeros", ".scales", ".g_idx"]
+    fileprivate static let parts = [".qweight", ".qzeros", ".scales", ".g_idx"]
 
     /// - Parameter isZero: whether every element of a small tensor is zero.
     /// - Throws: `CheckpointError`, which names the tensor: `missingTensor`, or `malformed` for types and shapes that do not fit one
@@ -42,7 +45,7 @@ public struct PackedWeights: Sendable {
             }
             modules[stem + ".weight"] = try Self.module(stem, format, place, known, header)
         }
-        var hidden = Set(modules.values.flatMap { module in Self.parts.map { module.name + $0 } })
+        var hidden = Set(modules.values.flatMap(\.partNames))
         for module in modules.values where known.contains(module.name + ".bias") {
             if try isZero(module.name + ".bias") { hidden.insert(module.name + ".bias") }
         }
@@ -63,7 +66,8 @@ public struct PackedWeights: Sendable {
             let (dtype, shape) = try header(stem + part)
             guard isRight(dtype), shape.count == 2, shape[0] > 0, shape[1] > 0 else {
                 throw CheckpointError(
-                    .malformed, place, "tensor '\(stem + part)' is \(dtype)\(shape); it should be \(wanted) [rows, columns]")
+                    .malformed, place,
+                    "tensor '\(stem + part)' is \(dtype)\(shape); it should be \(wanted) [rows, columns]")
             }
             return (shape[0], shape[1])
         }

@@ -1,4 +1,4 @@
-public import TensorCore
+import TensorCore
 
 #if canImport(Glibc)
     import Glibc
