@@ -1,6 +1,7 @@
 import Checkpoints
 import Foundation
 import Models
+import RolloutEngine
 import TensorCore
 import Testing
 
