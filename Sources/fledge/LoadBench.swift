@@ -18,7 +18,7 @@ struct LoadBench: AsyncParsableCommand {
     @Option(help: "A folder of safetensors.", completion: .directory)
     var model: String?
 
-    @Option(help: "Write random bits in this shape: \(RandomModelFolder.shapes.keys.sorted().joined(separator: ", ")).")
+    @Option(help: "Write random bits in this shape: \(BenchmarkShape.names.joined(separator: ", ")).")
     var shape: String?
 
     @Option(help: "With --shape: the existing folder to write the model into.", completion: .directory)
@@ -35,8 +35,8 @@ struct LoadBench: AsyncParsableCommand {
 
     func validate() throws {
         if (model == nil) == (shape == nil) { throw ValidationError("give one of --model and --shape") }
-        if let shape, RandomModelFolder.shapes[shape] == nil {
-            let known = RandomModelFolder.shapes.keys.sorted().joined(separator: ", ")
+        if let shape, BenchmarkShape.known[shape] == nil {
+            let known = BenchmarkShape.names.joined(separator: ", ")
             throw ValidationError("--shape '\(shape)' is not known; known are \(known)")
         }
         if !["bfloat16", "float32"].contains(dtype) {
@@ -53,7 +53,7 @@ struct LoadBench: AsyncParsableCommand {
             let device = try choice.open()
             let path: String
             var written: String?
-            if let name = shape, let shape = RandomModelFolder.shapes[name] {
+            if let name = shape, let shape = BenchmarkShape.known[name] {
                 path = folder + "/fledge-bench-\(name)-\(ProcessInfo.processInfo.processIdentifier)"
                 try shape.write(to: path)
                 written = path

@@ -23,6 +23,9 @@ enum RolloutProfileText {
                         entry.field("seconds", BenchReport.rounded(breakdown.seconds[category] ?? 0, 1e6))
                         entry.field("share", BenchReport.rounded(breakdown.share(category)))
                         entry.field("step_us", BenchReport.rounded(perStep(breakdown, category, profile), 10))
+                        if let limit = limit(category, profile) {
+                            entry.field("limit_step_us", BenchReport.rounded(limit, 10))
+                        }
                     }
                 }
             }
@@ -46,6 +49,16 @@ enum RolloutProfileText {
         _ breakdown: TimeBreakdown, _ category: TimeBreakdown.Category, _ profile: RolloutProfile
     ) -> Double { (breakdown.seconds[category] ?? 0) * 1e6 / Double(max(1, profile.steps)) }
 
+    /// The least microseconds a step of a category that the limit knows.
+    private static func limit(_ category: TimeBreakdown.Category, _ profile: RolloutProfile) -> Double? {
+        let steps = Double(max(1, profile.steps))
+        switch category {
+        case .gemm: return profile.limit.products * 1e6 / steps
+        case .attention: return profile.limit.attention * 1e6 / steps
+        default: return nil
+        }
+    }
+
     static func lines(_ profile: RolloutProfile, of one: RolloutBenchmark.Measurement) -> [String] {
         func number(_ value: Double, _ digits: Int = 1) -> String { TextTable.number(value, digits) }
         let breakdown: TimeBreakdown
@@ -62,11 +75,12 @@ enum RolloutProfileText {
             "\(one.work), traced: \(number(breakdown.totalSeconds * 1e3, 2)) ms, \(profile.steps) decode steps"
                 + (breakdown.droppedRecords > 0 ? "; \(breakdown.droppedRecords) records were lost" : "")
         ]
-        var table = TextTable(["", "ms", "share", "µs a step"])
+        var table = TextTable(["", "ms", "share", "µs a step", "limit"])
         for category in TimeBreakdown.Category.allCases {
             table.add([
                 category.rawValue, number((breakdown.seconds[category] ?? 0) * 1e3, 2),
                 number(breakdown.share(category) * 100) + " %", number(perStep(breakdown, category, profile)),
+                limit(category, profile).map { number($0) } ?? "",
             ])
         }
         lines += table.lines

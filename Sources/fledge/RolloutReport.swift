@@ -26,6 +26,7 @@ struct RolloutReport {
             object.field("threads", Torch.threadCount)
             object.field("weight_bytes", report.weightBytes)
             object.field("ready_seconds", BenchReport.rounded(report.readySeconds))
+            object.field("first_token_seconds", BenchReport.rounded(report.firstTokenSeconds))
             object.field("bandwidth_gb_per_second", BenchReport.rounded(report.machine.bandwidth / 1e9))
             object.field("peak_tflops", BenchReport.rounded(report.machine.peak / 1e12))
             object.key("engine")
@@ -61,9 +62,9 @@ struct RolloutReport {
         object.object { limit in
             limit.field("tokens_per_second", BenchReport.rounded(one.limitTokensPerSecond, 10))
             limit.field("seconds", BenchReport.rounded(one.limit.seconds, 1e6))
-            limit.field("prefill_seconds", BenchReport.rounded(one.limit.prefillSeconds, 1e6))
-            limit.field("decode_seconds", BenchReport.rounded(one.limit.decodeSeconds, 1e6))
-            limit.field("decode_step_ms", BenchReport.rounded(one.limit.meanStepSeconds * 1e3))
+            limit.field("prefill_seconds", BenchReport.rounded(one.limit.prefill.seconds, 1e6))
+            limit.field("decode_seconds", BenchReport.rounded(one.limit.decode.seconds, 1e6))
+            limit.field("decode_step_ms", BenchReport.rounded(one.limit.meanStep.seconds * 1e3))
         }
         object.field("decode_steps", one.decodeSteps)
         object.field("prefilled_tokens", one.prefilledTokens)
@@ -82,7 +83,8 @@ struct RolloutReport {
                 + (device.isCUDA ? try device.name() : "CPU, \(Torch.threadCount) threads"),
             "measured here: copy \(number(report.machine.bandwidth / 1e9)) GB/s, "
                 + "matrix product \(number(report.machine.peak / 1e12, 2)) TFLOP/s; "
-                + "ready \(number(report.readySeconds, 2)) s after the start", "",
+                + "ready \(number(report.readySeconds, 2)) s after the start, first token \(number(report.firstTokenSeconds, 2)) s",
+            "",
         ]
         var table = TextTable(["case", "tokens/s", "seconds", "limit tok/s", "of limit", "KV GiB", "peak GiB"])
         for one in report.measurements {

@@ -14,7 +14,8 @@ extension CommandSuites {
             let json = try JSONValue(parsing: Array(outcome.output.utf8), path: nil)
             #expect(json["shape"]?.string == "tiny" && json["dtype"]?.string == "float32")
             for name in [
-                "weight_bytes", "ready_seconds", "bandwidth_gb_per_second", "peak_tflops", "threads",
+                "weight_bytes", "ready_seconds", "first_token_seconds", "bandwidth_gb_per_second", "peak_tflops",
+                "threads",
             ] { #expect((json[name]?.double ?? 0) > 0, "\(name)") }
             #expect(json["engine"]?["max_num_seqs"]?.int == 2)
             let cases = try #require(json["cases"]).elements

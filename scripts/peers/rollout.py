@@ -22,7 +22,7 @@ def peer(config, case, dtype, device, threads):
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     prompts, length, new = map(int, case.split("x"))
-    settings = AutoConfig.for_model({"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}[config["architectures"][0]], **config)
+    settings = AutoConfig.for_model(**config)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(settings, dtype=getattr(torch, dtype)).eval()
     model.generation_config.eos_token_id = None

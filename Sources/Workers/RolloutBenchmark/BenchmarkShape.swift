@@ -38,9 +38,12 @@ public struct BenchmarkShape: Sendable, Hashable {
         "qwen2.5-0.5b": .init(
             "Qwen2ForCausalLM", vocabulary: 151_936, hidden: 896, layers: 24, heads: 14, keyValueHeads: 2,
             intermediate: 4864, tiedEmbeddings: true, ropeTheta: 1e6, maxPositions: 32768),
-        "qwen2.5-1.5b": .init(
+        "qwen2-1.5b": .init(
             "Qwen2ForCausalLM", vocabulary: 151_936, hidden: 1536, layers: 28, heads: 12, keyValueHeads: 2,
             intermediate: 8960, tiedEmbeddings: true, ropeTheta: 1e6, maxPositions: 32768),
+        "llama-3.2-3b": .init(
+            "LlamaForCausalLM", vocabulary: 128_256, hidden: 3072, layers: 28, heads: 24, keyValueHeads: 8,
+            intermediate: 8192, tiedEmbeddings: true, ropeTheta: 500_000, maxPositions: 131_072),
         "qwen2-7b": .init(
             "Qwen2ForCausalLM", vocabulary: 152_064, hidden: 3584, layers: 28, heads: 28, keyValueHeads: 4,
             intermediate: 18944, tiedEmbeddings: false, ropeTheta: 1e6, maxPositions: 32768),
@@ -63,7 +66,9 @@ public struct BenchmarkShape: Sendable, Hashable {
     /// As `transformers` would read it.
     public var config: ModelConfig {
         let settings: JSONObject = [
-            "architectures": .array([.string(architecture)]), "vocab_size": .int(vocabulary),
+            "architectures": .array([.string(architecture)]),
+            "model_type": .string(architecture.dropLast("ForCausalLM".count).lowercased()),
+            "vocab_size": .int(vocabulary),
             "hidden_size": .int(hidden), "num_hidden_layers": .int(layers), "num_attention_heads": .int(heads),
             "num_key_value_heads": .int(keyValueHeads), "intermediate_size": .int(intermediate),
             "hidden_act": .string("silu"), "max_position_embeddings": .int(maxPositions),

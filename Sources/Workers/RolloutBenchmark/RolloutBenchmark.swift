@@ -24,6 +24,7 @@ public enum RolloutBenchmark {
         public var blockSize: Int?
         public init() {}
 
+        /// - Throws: ``WorkerError`` for a setting that no engine can have.
         func options(rows: Int) throws -> RolloutEngine.Options {
             var options = RolloutEngine.Options(
                 maxRows: maxNumSeqs ?? rows, prefixCaching: prefixCaching, usesGraphs: cudaGraphs)
@@ -81,6 +82,8 @@ public enum RolloutBenchmark {
         public var machine: MachineSpeed
         /// From the start of the process to an engine that is ready to generate.
         public var readySeconds: Double
+        /// From the same to the end of a first call, one token for one short prompt: kernels are compiled or read, libraries warm.
+        public var firstTokenSeconds: Double
         public var measurements: [Measurement]
     }
 
@@ -97,6 +100,12 @@ public enum RolloutBenchmark {
         }
         try device.synchronize()
         let readySeconds = (ContinuousClock.now - start) / .seconds(1)
+        if let engine {
+            _ = try engine.generate(
+                requests(RolloutCase(prompts: 1, input: 8, output: 1), settings, vocabulary: shape.vocabulary))
+        }
+        try device.synchronize()
+        let firstTokenSeconds = (ContinuousClock.now - start) / .seconds(1)
         let machine = try MachineSpeed.measure(device, dtype: dtype)
         var measurements: [Measurement] = []
         for work in settings.cases {
@@ -113,13 +122,14 @@ public enum RolloutBenchmark {
             var result = try measure(
                 work, ready ?? renew(), shape: shape, machine: machine, settings: settings)
             if let scope = settings.profile {
-                result.profile = try profile(work, shape: shape, scope: scope, settings: settings, device, renew)
+                result.profile = try profile(
+                    work, limit: result.limit, shape: shape, scope: scope, settings: settings, device, renew)
             }
             measurements.append(result)
         }
         return Report(
             weightBytes: model.parameters.reduce(0) { $0 + $1.tensor.byteCount }, machine: machine,
-            readySeconds: readySeconds, measurements: measurements)
+            readySeconds: readySeconds, firstTokenSeconds: firstTokenSeconds, measurements: measurements)
     }
 
     private static func measure(

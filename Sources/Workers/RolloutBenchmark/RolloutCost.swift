@@ -79,48 +79,71 @@ struct DecoderSizes: Sendable, Hashable {
             operations: 4 * Double(prompts) * pairs * Double(queryHeads * headDim))
     }
 
-    func decodeStepSeconds(rows: Int, context: Int, on machine: MachineSpeed) -> Double {
-        let products = layerProducts.reduce(0) {
-            $0 + product(rows: rows, outputs: $1.outputs, inputs: $1.inputs).seconds(on: machine)
-        }
-        let attention = decodeAttention(rows: rows, context: context).seconds(on: machine)
-        return Double(layers) * (products + attention) + head(rows: rows).seconds(on: machine)
+    /// One token more in each of `rows` sequences.
+    func decodeStep(rows: Int, context: Int, on machine: MachineSpeed) -> LeastTime {
+        LeastTime(
+            products: products(rows: rows, headRows: rows, on: machine),
+            attention: Double(layers) * decodeAttention(rows: rows, context: context).seconds(on: machine))
     }
 
     /// All prompts in one pass, logits of each one's last token only.
-    func prefillSeconds(prompts: Int, length: Int, on machine: MachineSpeed) -> Double {
-        let products = layerProducts.reduce(0) {
-            $0 + product(rows: prompts * length, outputs: $1.outputs, inputs: $1.inputs).seconds(on: machine)
+    func prefill(prompts: Int, length: Int, on machine: MachineSpeed) -> LeastTime {
+        LeastTime(
+            products: products(rows: prompts * length, headRows: prompts, on: machine),
+            attention: Double(layers) * prefillAttention(prompts: prompts, length: length).seconds(on: machine))
+    }
+
+    private func products(rows: Int, headRows: Int, on machine: MachineSpeed) -> Double {
+        let layer = layerProducts.reduce(0) {
+            $0 + product(rows: rows, outputs: $1.outputs, inputs: $1.inputs).seconds(on: machine)
         }
-        let attention = prefillAttention(prompts: prompts, length: length).seconds(on: machine)
-        return Double(layers) * (products + attention) + head(rows: prompts).seconds(on: machine)
+        return Double(layers) * layer + head(rows: headRows).seconds(on: machine)
+    }
+}
+
+/// The least seconds of a stretch of generation: all that its matrix products take, and all that its attention does.
+public struct LeastTime: Sendable, Hashable {
+    public var products = 0.0, attention = 0.0
+
+    public var seconds: Double { products + attention }
+
+    static func += (sum: inout LeastTime, other: LeastTime) {
+        sum.products += other.products
+        sum.attention += other.attention
+    }
+
+    func times(_ factor: Double) -> LeastTime {
+        LeastTime(products: products * factor, attention: attention * factor)
     }
 }
 
 /// The least time that a case can take on a machine.
 public struct RolloutLimit: Sendable, Hashable {
-    public var prefillSeconds: Double
+    public private(set) var prefill: LeastTime
     /// Every step after the first token, which the prefill gives.
-    public var decodeSeconds: Double
-    public var decodeSteps: Int
+    public private(set) var decode = LeastTime()
+    public private(set) var decodeSteps: Int
 
-    public var seconds: Double { prefillSeconds + decodeSeconds }
-    public var meanStepSeconds: Double { decodeSteps == 0 ? 0 : decodeSeconds / Double(decodeSteps) }
+    /// Prefill and decode together.
+    public var call: LeastTime {
+        LeastTime(
+            products: prefill.products + decode.products, attention: prefill.attention + decode.attention)
+    }
+    public var seconds: Double { call.seconds }
+    public var meanStep: LeastTime { decode.times(1 / Double(max(1, decodeSteps))) }
 
     /// - Parameters:
     ///   - samples: answers of each prompt, which is prefilled once for them all.
     ///   - maxRows: sequences that decode at a time; more go one wave after the other.
     init(_ work: RolloutCase, samples: Int, maxRows: Int, sizes: DecoderSizes, machine: MachineSpeed) {
-        prefillSeconds = sizes.prefillSeconds(prompts: work.prompts, length: work.input, on: machine)
+        prefill = sizes.prefill(prompts: work.prompts, length: work.input, on: machine)
         let rows = work.prompts * samples
-        var waves = Array(repeating: maxRows, count: rows / maxRows)
-        if rows % maxRows > 0 { waves.append(rows % maxRows) }
-        decodeSteps = waves.count * (work.output - 1)
-        decodeSeconds = 0
-        for (rows, count) in Dictionary(grouping: waves, by: { $0 }).mapValues(\.count) {
+        var waves = [maxRows: rows / maxRows]
+        if rows % maxRows > 0 { waves[rows % maxRows] = 1 }
+        decodeSteps = waves.values.reduce(0, +) * (work.output - 1)
+        for (rows, count) in waves.sorted(by: { $0.key > $1.key }) {
             for step in 1..<max(1, work.output) {
-                decodeSeconds +=
-                    Double(count) * sizes.decodeStepSeconds(rows: rows, context: work.input + step, on: machine)
+                decode += sizes.decodeStep(rows: rows, context: work.input + step, on: machine).times(Double(count))
             }
         }
     }

@@ -1,5 +1,5 @@
 import RolloutEngine
-public import TensorCore
+import TensorCore
 
 /// What of a case is profiled.
 public enum ProfileScope: Sendable, Hashable {
@@ -13,6 +13,8 @@ public enum ProfileScope: Sendable, Hashable {
 public struct RolloutProfile: Sendable {
     /// Decode steps that were looked at.
     public var steps: Int
+    /// The least time of what was looked at.
+    public var limit: LeastTime
     public var detail: Detail
 
     public enum Detail: Sendable {
@@ -26,7 +28,8 @@ extension RolloutBenchmark {
     /// Runs the case once more and looks at it.
     /// - Parameter renew: makes the engine, so that its graphs are captured while the trace records: others are not seen.
     static func profile(
-        _ work: RolloutCase, shape: BenchmarkShape, scope: ProfileScope, settings: Settings, _ device: Device,
+        _ work: RolloutCase, limit: RolloutLimit, shape: BenchmarkShape, scope: ProfileScope, settings: Settings,
+        _ device: Device,
         _ renew: () throws -> RolloutEngine
     ) throws -> RolloutProfile {
         let requests = requests(work, settings, vocabulary: shape.vocabulary)
@@ -40,7 +43,8 @@ extension RolloutBenchmark {
             }
             let all = try seconds { _ = try engine.generate(requests) }
             return RolloutProfile(
-                steps: engine.statistics.decodeSteps, detail: .phases(prefill: prefill, decode: all - prefill))
+                steps: engine.statistics.decodeSteps, limit: limit.call,
+                detail: .phases(prefill: prefill, decode: all - prefill))
         }
         try DeviceTrace.start()
         let recorded: (DeviceTrace, steps: Int)
@@ -56,7 +60,10 @@ extension RolloutBenchmark {
             _ = try? DeviceTrace.stop()
             throw error
         }
-        return RolloutProfile(steps: recorded.steps, detail: .device(TimeBreakdown(recorded.0)))
+        // Steps from the middle cost what the mean step does: attention grows evenly.
+        let least = scope == .call ? limit.call : limit.meanStep.times(Double(recorded.steps))
+        return RolloutProfile(
+            steps: recorded.steps, limit: least, detail: .device(TimeBreakdown(recorded.0)))
     }
 
     private static func record(

@@ -1,4 +1,7 @@
+import Checkpoints
+import Foundation
 import Models
+import RolloutEngine
 import TensorCore
 import Testing
 
@@ -19,7 +22,8 @@ import Testing
 
     /// As the models' cards and checkpoints have them.
     @Test(arguments: [
-        ("smollm2-135m", 134_515_008), ("qwen2.5-0.5b", 494_032_768), ("qwen2.5-1.5b", 1_543_714_304),
+        ("smollm2-135m", 134_515_008), ("qwen2.5-0.5b", 494_032_768), ("qwen2-1.5b", 1_543_714_304),
+        ("llama-3.2-3b", 3_212_749_824),
         ("qwen2-7b", 7_615_616_512), ("llama-3-8b", 8_030_261_248),
     ])
     func hasThePublishedNumberOfParameters(_ name: String, _ parameters: Int) throws {
@@ -27,6 +31,16 @@ import Testing
         let counter = Counter()
         try ModelRegistry.check(shape.config, architecture: shape.architecture, weights: counter)
         #expect(counter.parameters == parameters)
+    }
+
+    /// What is written for measurements of loading is a checkpoint that loads.
+    @Test func writesAFolderThatLoads() throws {
+        let folder = FileManager.default.temporaryDirectory.appending(path: "fledge-shape-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let shape = try #require(BenchmarkShape.known["tiny"])
+        try shape.write(to: folder.path)
+        let model = try ModelRegistry.load(ModelSource.open(folder.path))
+        #expect(model.shape == (try shape.model(dtype: .float32, device: .cpu).shape))
     }
 
     @Test func namesGoBySize() {
@@ -63,11 +77,22 @@ import Testing
         #expect(report.measurements.allSatisfy { $0.seconds.count == 2 && $0.profile != nil })
         #expect(report.measurements[0].decodeSteps == 3)
         #expect(report.machine.bandwidth > 0 && report.machine.peak > 0 && report.readySeconds > 0)
+        #expect(report.firstTokenSeconds > report.readySeconds)
     }
 
-    @Test func aSettingThatTheEngineHasNotIsRefused() {
+    @Test func settingsReachTheEngine() throws {
         var settings = RolloutBenchmark.EngineSettings()
-        settings.blockSize = 16
+        #expect(try settings.options(rows: 7).maxRows == 7)
+        settings.maxNumSeqs = 3
+        settings.maxNumBatchedTokens = 99
+        settings.blockSize = 32
+        settings.gpuMemoryUtilization = 0.5
+        settings.cudaGraphs = false
+        settings.prefixCaching = true
+        let options = try settings.options(rows: 7)
+        #expect(options.maxRows == 3 && options.maxStepTokens == 99 && options.blockSize == 32)
+        #expect(options.memoryFraction == 0.5 && !options.usesGraphs && options.prefixCaching)
+        settings.blockSize = 12
         #expect(throws: WorkerError.self) { try settings.options(rows: 1) }
     }
 }

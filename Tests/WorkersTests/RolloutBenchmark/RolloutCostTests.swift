@@ -29,47 +29,49 @@ import Testing
     }
 
     @Test func oneRowIsBoundByMemory() {
-        // Products 6.4 + 3.2 + 12.8 + 6.4, attention 4.8, twice; the head 10.
-        let seconds = sizes.decodeStepSeconds(rows: 1, context: 5, on: machine)
-        #expect(abs(seconds - 77.2) < 1e-9)
+        // Products 6.4 + 3.2 + 12.8 + 6.4 and attention 4.8, twice; the head 10.
+        let step = sizes.decodeStep(rows: 1, context: 5, on: machine)
+        #expect(abs(step.products - (2 * 28.8 + 10)) < 1e-9 && abs(step.attention - 9.6) < 1e-9)
     }
 
     @Test func manyRowsAreBoundByArithmetic() {
-        // Products 32 + 16 + 64 + 32; attention by memory 48, twice; the head 40.
-        let seconds = sizes.decodeStepSeconds(rows: 10, context: 5, on: machine)
-        #expect(abs(seconds - 424) < 1e-9)
+        // Products 32 + 16 + 64 + 32, attention by memory 48, twice; the head 40.
+        let step = sizes.decodeStep(rows: 10, context: 5, on: machine)
+        #expect(abs(step.products - (2 * 144 + 40)) < 1e-9 && abs(step.attention - 96) < 1e-9)
     }
 
     @Test func prefillSeesEveryTokenButGivesOneRowOfLogitsEach() {
         // 6 rows: 19.2 + 9.6 + 38.4 + 19.2; attention max(9.6, 9.6); the head of 2 rows max(12, 8).
-        let seconds = sizes.prefillSeconds(prompts: 2, length: 3, on: machine)
-        #expect(abs(seconds - (2 * (86.4 + 9.6) + 12)) < 1e-9)
+        let prefill = sizes.prefill(prompts: 2, length: 3, on: machine)
+        #expect(abs(prefill.products - (2 * 86.4 + 12)) < 1e-9 && abs(prefill.attention - 19.2) < 1e-9)
     }
 
     @Test func stepsGrowWithTheContextAndRowsComeInWaves() {
         let work = RolloutCase(prompts: 5, input: 3, output: 3)
         let limit = RolloutLimit(work, samples: 1, maxRows: 2, sizes: sizes, machine: machine)
         func step(_ rows: Int, _ context: Int) -> Double {
-            sizes.decodeStepSeconds(rows: rows, context: context, on: machine)
+            sizes.decodeStep(rows: rows, context: context, on: machine).seconds
         }
         #expect(limit.decodeSteps == 6)
         let expected = 2 * (step(2, 4) + step(2, 5)) + step(1, 4) + step(1, 5)
-        #expect(abs(limit.decodeSeconds - expected) < 1e-9)
-        #expect(limit.prefillSeconds == sizes.prefillSeconds(prompts: 5, length: 3, on: machine))
-        #expect(limit.seconds == limit.prefillSeconds + limit.decodeSeconds)
+        #expect(abs(limit.decode.seconds - expected) < 1e-9)
+        #expect(abs(limit.meanStep.seconds - expected / 6) < 1e-9)
+        #expect(limit.prefill == sizes.prefill(prompts: 5, length: 3, on: machine))
+        #expect(abs(limit.seconds - limit.prefill.seconds - expected) < 1e-9)
     }
 
     @Test func samplesShareAPrefill() {
         let work = RolloutCase(prompts: 2, input: 3, output: 2)
-        let limit = RolloutLimit(work, samples: 4, maxRows: 8, sizes: sizes, machine: machine)
-        #expect(limit.prefillSeconds == sizes.prefillSeconds(prompts: 2, length: 3, on: machine))
-        #expect(limit.decodeSeconds == sizes.decodeStepSeconds(rows: 8, context: 4, on: machine))
+        let limit = RolloutLimit(work, samples: 4, maxRows: 16, sizes: sizes, machine: machine)
+        #expect(limit.prefill == sizes.prefill(prompts: 2, length: 3, on: machine))
+        #expect(limit.decode == sizes.decodeStep(rows: 8, context: 4, on: machine))
+        #expect(limit.decodeSteps == 1)
     }
 
     @Test func oneTokenIsAllPrefill() {
         let limit = RolloutLimit(
             RolloutCase(prompts: 2, input: 3, output: 1), samples: 1, maxRows: 2, sizes: sizes, machine: machine)
-        #expect(limit.decodeSteps == 0 && limit.decodeSeconds == 0 && limit.meanStepSeconds == 0)
+        #expect(limit.decodeSteps == 0 && limit.decode.seconds == 0 && limit.meanStep.seconds == 0)
     }
 }
 
