@@ -10,6 +10,9 @@ typedef unsigned long long u64;
 #define THREADS 512
 #define WARPS (THREADS / 32)
 #define PIECE 256
+// Pieces that a warp has under way at once: in the first pass, and in those that filter. More costs registers than it gains.
+#define MEASURED 2
+#define VISITED (4 / (int)sizeof(T))
 #define MAX_PIECES 2048
 #define BINS 2048
 #define BINS_PER_NAT 64.f
@@ -31,28 +34,43 @@ struct Terms {
 __device__ __forceinline__ float widened(float x) { return x; }
 __device__ __forceinline__ float widened(bf16 x) { return __uint_as_float((unsigned)x << 16); }
 
+// Eight logits in a row, as they lie in memory.
+template <class T> struct Eight {
+    unsigned words[2 * sizeof(T)];
+    __device__ __forceinline__ float operator[](int i) const {
+        if constexpr (sizeof(T) == 2) return __uint_as_float(i & 1 ? words[i / 2] & 0xffff0000u : words[i / 2] << 16);
+        else return __uint_as_float(words[i]);
+    }
+};
+
 template <class T> struct Logits {
     const T *at;
     int vocabulary;
     // Whether eight logits may be read at once.
     int aligned;
 
-    // Eight in a row; minus infinity past the last.
-    __device__ __forceinline__ void load(int first, float (&x)[8]) const {
+    __device__ __forceinline__ int pieces() const { return (vocabulary + PIECE - 1) / PIECE; }
+
+    // This thread's eight of a piece; minus infinity past the last.
+    __device__ __forceinline__ Eight<T> load(int piece) const {
+        const int first = piece * PIECE + threadIdx.x % 32 * 8;
+        Eight<T> out;
         if (aligned && first + 8 <= vocabulary) {
-            if constexpr (sizeof(T) == 2) {
-                const uint4 raw = *(const uint4 *)(at + first);
-                const unsigned words[4] = {raw.x, raw.y, raw.z, raw.w};
+            const uint4 *from = (const uint4 *)(at + first);
 #pragma unroll
-                for (int i = 0; i < 8; ++i) x[i] = __uint_as_float(i & 1 ? words[i / 2] & 0xffff0000u : words[i / 2] << 16);
-            } else {
-                const float4 a = *(const float4 *)(at + first), b = *(const float4 *)(at + first + 4);
-                x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w, x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
+            for (int i = 0; i < (int)sizeof(T) / 2; ++i) {
+                const uint4 four = from[i];
+                out.words[4 * i] = four.x, out.words[4 * i + 1] = four.y, out.words[4 * i + 2] = four.z, out.words[4 * i + 3] = four.w;
             }
         } else {
 #pragma unroll
-            for (int i = 0; i < 8; ++i) x[i] = first + i < vocabulary ? widened(at[first + i]) : -INFINITE;
+            for (int i = 0; i < 8; ++i) {
+                const unsigned bits = __float_as_uint(first + i < vocabulary ? widened(at[first + i]) : -INFINITE);
+                if constexpr (sizeof(T) == 4) out.words[i] = bits;
+                else out.words[i / 2] = i & 1 ? out.words[i / 2] | bits : bits >> 16;
+            }
         }
+        return out;
     }
 };
 
@@ -88,19 +106,26 @@ __device__ __forceinline__ float weight(float x, float top) { return x <= -1e29f
 
 // The largest scaled logit and the sum of weights relative to it: of each piece, then of the row. `sums` become running sums.
 template <class T> __device__ void measure(const Logits<T> &row, float factor, Shared &shared) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, pieces = (row.vocabulary + PIECE - 1) / PIECE;
-    for (int piece = warp; piece < pieces; piece += WARPS) {
-        float x[8];
-        row.load(piece * PIECE + lane * 8, x);
-        float top = NOTHING, sum = 0;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, pieces = row.pieces();
+    for (int first = warp; first < pieces; first += MEASURED * WARPS) {
+        Eight<T> raw[MEASURED];
 #pragma unroll
-        for (int i = 0; i < 8; ++i) top = fmaxf(top, x[i] = __fmul_rn(x[i], factor));
-        top = warp_max(top);
+        for (int j = 0; j < MEASURED; ++j)
+            if (first + j * WARPS < pieces) raw[j] = row.load(first + j * WARPS);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) sum += weight(x[i], top);
+        for (int j = 0; j < MEASURED; ++j) {
+            const int piece = first + j * WARPS;
+            if (piece >= pieces) break;
+            float x[8], top = NOTHING, sum = 0;
 #pragma unroll
-        for (int s = 16; s; s >>= 1) sum += __shfl_xor_sync(~0u, sum, s);
-        if (lane == 0) shared.tops[piece] = top, shared.sums[piece] = sum;
+            for (int i = 0; i < 8; ++i) top = fmaxf(top, x[i] = __fmul_rn(raw[j][i], factor));
+            top = warp_max(top);
+#pragma unroll
+            for (int i = 0; i < 8; ++i) sum += weight(x[i], top);
+#pragma unroll
+            for (int s = 16; s; s >>= 1) sum += __shfl_xor_sync(~0u, sum, s);
+            if (lane == 0) shared.tops[piece] = top, shared.sums[piece] = sum;
+        }
     }
     __syncthreads();
     float top = NOTHING;
@@ -126,7 +151,7 @@ template <class T> __device__ void measure(const Logits<T> &row, float factor, S
 template <class T>
 __device__ void draw_plain(const Logits<T> &row, float factor, bool greedy, float uniform, const Shared &shared, int *token_out,
                            float *log_prob_out) {
-    const int lane = threadIdx.x % 32, pieces = (row.vocabulary + PIECE - 1) / PIECE;
+    const int lane = threadIdx.x % 32, pieces = row.pieces();
     const float top = shared.top, total = shared.total, target = uniform * total;
     // Greedy: the first piece that has the largest.
     int found = pieces - 1;
@@ -135,10 +160,10 @@ __device__ void draw_plain(const Logits<T> &row, float factor, bool greedy, floa
 #pragma unroll
     for (int s = 16; s; s >>= 1) found = min(found, __shfl_xor_sync(~0u, found, s));
     const int first = found * PIECE + lane * 8;
+    const Eight<T> raw = row.load(found);
     float x[8], own = 0;
-    row.load(first, x);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) own += weight(x[i] = __fmul_rn(x[i], factor), top);
+    for (int i = 0; i < 8; ++i) own += weight(x[i] = __fmul_rn(raw[i], factor), top);
     float running = warp_running(own, lane) - own + (found && !greedy ? shared.sums[found - 1] : 0.f);
     int token = 1 << 30, last = -1;
     float chosen = NOTHING, last_x = 0;
@@ -241,29 +266,46 @@ struct Cut {
     float mass;
 };
 
+// Bins first...last, as the sorted list holds them from `begin` to before `end`; `before` is what lies before them in the row.
+struct Segment {
+    int first = 1, last = 0, begin = 0, end = 0;
+    Cut before = {};
+    __device__ bool holds(int bin) const { return bin >= first && bin <= last; }
+};
+
 template <class T> struct Filter {
     const Logits<T> &row;
     FilterShared &shared;
     float factor, floor;
     // The last bin with a token that counts.
     int last;
-    // The sorted list holds all of these bins, after what `base` counts and weighs.
-    int list_first = 1, list_last = 0, list_count = 0;
-    Cut base = {};
+    // What the list holds: one run of bins, or two bins.
+    Segment near = {}, far = {};
 
     // Every token that counts, with the bin it is in.
     template <class Body> __device__ __forceinline__ void visit(Body body) {
-        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, pieces = (row.vocabulary + PIECE - 1) / PIECE;
-        const float top = shared.top;
-        for (int piece = warp; piece < pieces; piece += WARPS) {
-            if (!(gap(shared.tops[piece], top) < (float)(last + 1))) continue;
-            const int first = piece * PIECE + lane * 8;
-            float x[8];
-            row.load(first, x);
+        // Copies that no store to shared memory can change.
+        const Logits<T> row = this->row;
+        const float factor = this->factor, floor = this->floor, top = shared.top, end = (float)(last + 1);
+        const int pieces = row.pieces();
+        for (int start = threadIdx.x / 32; start < pieces; start += VISITED * WARPS) {
+            Eight<T> raw[VISITED];
+            bool wanted[VISITED];
 #pragma unroll
-            for (int i = 0; i < 8; ++i) {
-                const float scaled = __fmul_rn(x[i], factor), below = gap(scaled, top);
-                if (below < (float)(last + 1) && scaled >= floor) body(x[i], below, (int)below, first + i);
+            for (int j = 0; j < VISITED; ++j) {
+                const int piece = start + j * WARPS;
+                wanted[j] = piece < pieces && gap(shared.tops[piece], top) < end;
+                if (wanted[j]) raw[j] = row.load(piece);
+            }
+#pragma unroll
+            for (int j = 0; j < VISITED; ++j) {
+                if (!wanted[j]) continue;
+                const int first = (start + j * WARPS) * PIECE + threadIdx.x % 32 * 8;
+#pragma unroll
+                for (int i = 0; i < 8; ++i) {
+                    const float scaled = __fmul_rn(raw[j][i], factor), below = gap(scaled, top);
+                    if (below < end && scaled >= floor) body(raw[j][i], below, (int)below, first + i);
+                }
             }
         }
     }
@@ -296,8 +338,8 @@ template <class T> struct Filter {
     }
 
     // Divides a bin by digits of its tokens' places until the part that reaches the goal fits the list. Gives the bits left;
-    // `prefix` gets those found, `base` what lies before.
-    __device__ int narrow(int bin, unsigned count, u64 &prefix, Goal goal) {
+    // `prefix` gets those found, `before` what lies before.
+    __device__ int narrow(int bin, unsigned count, u64 &prefix, Cut &before, Goal goal) {
         __syncthreads();
         auto *counts = (unsigned *)shared.list;
         auto *masses = (float *)(counts + BINS);
@@ -315,9 +357,9 @@ template <class T> struct Filter {
             });
             __syncthreads();
             total_up(counts, masses, bin, shared);
-            const int digit = first_of(counts, masses, BINS, base, goal);
+            const int digit = first_of(counts, masses, BINS, before, goal);
             count = counts[digit] - (digit ? counts[digit - 1] : 0);
-            if (digit) base.count += counts[digit - 1], base.mass += masses[digit - 1];
+            if (digit) before.count += counts[digit - 1], before.mass += masses[digit - 1];
             prefix = prefix << (bits - shift) | digit;
             bits = shift;
             __syncthreads();
@@ -325,20 +367,21 @@ template <class T> struct Filter {
         return bits;
     }
 
-    // Lists the tokens of bins from...to whose places begin with `prefix`, sorted, their running weights in `sums`.
-    __device__ void gather(int from, int to, int bits, u64 prefix) {
+    // Lists the tokens of both segments whose places begin with `prefix`, sorted, their running weights in `sums`.
+    __device__ void gather(int bits, u64 prefix) {
         if (threadIdx.x == 0) shared.listed = 0;
         __syncthreads();
-        visit([&](float x, float, int bin, int index) {
-            if (bin < from || bin > to) return;
+        const int near_first = near.first, near_last = near.last, far_first = far.first, far_last = far.last;
+        visit([=, &shared = shared](float x, float, int bin, int index) {
+            if ((bin < near_first || bin > near_last) && (bin < far_first || bin > far_last)) return;
             const u64 at = place<T>(x, index);
             if (at >> bits == prefix) shared.list[atomicAdd(&shared.listed, 1)] = at;
         });
         __syncthreads();
-        list_count = shared.listed;
+        const int listed = shared.listed;
         int size = 32;
-        while (size < list_count) size *= 2;
-        for (int i = list_count + threadIdx.x; i < size; i += THREADS) shared.list[i] = ~0ull;
+        while (size < listed) size *= 2;
+        for (int i = listed + threadIdx.x; i < size; i += THREADS) shared.list[i] = ~0ull;
         __syncthreads();
         // Batcher's bitonic network.
         for (int run = 2; run <= size; run *= 2)
@@ -355,7 +398,7 @@ template <class T> struct Filter {
         for (int i = 0; i < 4; ++i) {
             const int entry = threadIdx.x * 4 + i;
             running[i] =
-                entry < list_count ? __expf(__fmul_rn(logit_at<T>(shared.list[entry]), factor) - shared.top) : 0.f;
+                entry < listed ? __expf(__fmul_rn(logit_at<T>(shared.list[entry]), factor) - shared.top) : 0.f;
         }
         running_sums(running, shared);
 #pragma unroll
@@ -363,29 +406,44 @@ template <class T> struct Filter {
         __syncthreads();
     }
 
-    // The fewest tokens, likeliest first, that reach the goal; all, where they do not.
-    __device__ __noinline__ Cut cut(Goal goal) {
-        const int bin = first_of(shared.counts, shared.masses, last + 1, {}, goal);
-        if (bin < list_first || bin > list_last) {
-            const int from = shared.counts[bin] <= BINS ? 0 : bin;
-            base = from ? Cut{0, shared.counts[from - 1], shared.masses[from - 1]} : Cut{};
-            list_first = from, list_last = bin;
-            int bits = 8 * sizeof(T) + INDEX_BITS;
-            u64 prefix = 0;
-            if (shared.counts[bin] - base.count > BINS) {
-                bits = narrow(bin, shared.counts[bin] - base.count, prefix, goal);
-                // Only a part of the bin: good for this cut alone.
-                list_first = 1, list_last = 0;
-            }
-            gather(from, bin, bits, prefix);
+    __device__ Segment segment(int first, int last, int begin) const {
+        const unsigned before = first ? shared.counts[first - 1] : 0;
+        return {first, last, begin, begin + (int)(shared.counts[last] - before), {0, before, first ? shared.masses[first - 1] : 0.f}};
+    }
+
+    // Lists the bin, and with it all before it or the one that will be asked for next, where that fits.
+    __device__ void list(int bin, int next, Goal goal) {
+        int bits = 8 * sizeof(T) + INDEX_BITS;
+        u64 prefix = 0;
+        near = segment(bin, bin, 0), far = {};
+        const int own = near.end;
+        if (shared.counts[bin] <= BINS) near = segment(0, bin, 0);
+        else if (own > BINS) bits = narrow(bin, own, prefix, near.before, goal);
+        else if (next < bin && own + segment(next, next, 0).end <= BINS) {
+            near = segment(next, next, 0);
+            far = segment(bin, bin, near.end);
         }
-        int low = 0, high = list_count - 1;
+        gather(bits, prefix);
+        if (own > BINS) near.end = shared.listed;
+    }
+
+    // The fewest tokens, likeliest first, that reach the goal; all, where they do not. `next`: what the next cut is likely after.
+    __device__ Cut cut(Goal goal, Goal next) {
+        const int bin = first_of(shared.counts, shared.masses, last + 1, {}, goal);
+        if (!near.holds(bin) && !far.holds(bin)) list(bin, first_of(shared.counts, shared.masses, last + 1, {}, next), goal);
+        const Segment &in = near.holds(bin) ? near : far;
+        const float mass = in.before.mass - (in.begin ? shared.sums[in.begin - 1] : 0.f);
+        int low = in.begin, high = in.end - 1;
         while (low < high) {
             const int middle = (low + high) / 2;
-            if (goal.reached(base.count + middle + 1, base.mass + shared.sums[middle])) high = middle;
+            if (goal.reached(in.before.count + middle - in.begin + 1, mass + shared.sums[middle])) high = middle;
             else low = middle + 1;
         }
-        return {shared.list[low], base.count + low + 1, base.mass + shared.sums[low]};
+        const Cut found = {shared.list[low], in.before.count + low - in.begin + 1, mass + shared.sums[low]};
+        // Only a part of the bin is there: good for this cut alone.
+        if (near.end - near.begin < (int)(shared.counts[near.last] - (near.first ? shared.counts[near.first - 1] : 0)))
+            near = {}, far = {};
+        return found;
     }
 
     // The first bin such that the k-th likeliest token lies in it or before it: as many pieces have a top so high.
@@ -410,8 +468,8 @@ template <class T>
 __device__ void draw_filtered(const Logits<T> &row, float factor, float uniform, unsigned top_k, float top_p, float min_p,
                               FilterShared &shared, int *token_out, float *log_prob_out) {
     const float top = shared.top, total = shared.total;
-    const int pieces = (row.vocabulary + PIECE - 1) / PIECE;
-    Filter<T> filter{row, shared, factor, -INFINITE, BINS - 1};
+    const int pieces = row.pieces();
+    Filter<T> filter{row, shared, factor, -INFINITE, BINS - 1, {}, {}};
     // Tokens past the last bin weigh less together than the steps of a uniform number. What surely is cut off is not even counted:
     // tokens below as many pieces' tops as k, and those so light that all like them could not fill what lies outside the nucleus.
     if (min_p > 0) {
@@ -426,16 +484,16 @@ __device__ void draw_filtered(const Logits<T> &row, float factor, float uniform,
     float kept = top_k || min_p > 0 ? shared.masses[filter.last] : total;
     u64 limit = ~0ull;
     if (top_k && top_k < count) {
-        const Cut cut = filter.cut(goal(top_k));
+        const Cut cut = filter.cut(goal(top_k), goal(~0u));
         limit = cut.at, kept = cut.mass;
     }
     if (top_p < 1) {
-        const Cut cut = filter.cut(goal(top_p * kept));
+        const Cut cut = filter.cut(goal(top_p * kept), goal(uniform * top_p * kept));
         if (cut.at < limit) limit = cut.at, kept = cut.mass;
     }
     // More than the target: at least the next number.
     const float target = uniform * kept, more = __int_as_float(__float_as_int(target) + 1);
-    const u64 drawn = min(filter.cut(goal(more)).at, limit);
+    const u64 drawn = min(filter.cut(goal(more), goal(~0u)).at, limit);
     if (threadIdx.x == 0) {
         *token_out = index_at(drawn);
         *log_prob_out = __fmul_rn(logit_at<T>(drawn), factor) - top - __logf(total);
