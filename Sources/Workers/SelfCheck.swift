@@ -73,6 +73,9 @@ public struct SelfCheck {
             try cachedAttention(", small values", headDim: 48, valueDim: 32, kind: AttentionKind(scale: 0.15)),
             try adamW(),
         ]
+        for (name, error) in try SelfCheckSampling(device: device, dtype: dtype).errors() {
+            results.append(Result(name: name, error: error, tolerance: 1e-3))
+        }
         for (name, make) in SelfCheckFamilies.models() {
             let model = SelfCheckModel(name: name, device: device, dtype: dtype, make: make)
             results += try model.results(tolerance: tolerance)

@@ -5,6 +5,8 @@
 // order). A filtered row never sorts the vocabulary: tokens are counted and weighed in bins of equal width in log-probability,
 // likeliest first; whichever bin holds the end of the top k, the end of the nucleus, or the draw is then looked into, by sorting
 // the few tokens in it. There the number falls along the tokens from the likeliest down, as on the CPU.
+//
+// Compiled for ELEMENT, bf16 or float, and without FILTERS or with, as that part takes seconds to compile.
 typedef unsigned short bf16;
 typedef unsigned long long u64;
 #define THREADS 512
@@ -367,8 +369,8 @@ template <class T> struct Filter {
         return bits;
     }
 
-    // Lists the tokens of both segments whose places begin with `prefix`, sorted, their running weights in `sums`.
-    __device__ void gather(int bits, u64 prefix) {
+    // Lists the tokens of both segments whose places begin with `prefix`, sorted, their running weights in `sums`; gives how many.
+    __device__ int gather(int bits, u64 prefix) {
         if (threadIdx.x == 0) shared.listed = 0;
         __syncthreads();
         const int near_first = near.first, near_last = near.last, far_first = far.first, far_last = far.last;
@@ -404,6 +406,7 @@ template <class T> struct Filter {
 #pragma unroll
         for (int i = 0; i < 4; ++i) shared.sums[threadIdx.x * 4 + i] = (float)running[i];
         __syncthreads();
+        return listed;
     }
 
     __device__ Segment segment(int first, int last, int begin) const {
@@ -423,8 +426,8 @@ template <class T> struct Filter {
             near = segment(next, next, 0);
             far = segment(bin, bin, near.end);
         }
-        gather(bits, prefix);
-        if (own > BINS) near.end = shared.listed;
+        const int listed = gather(bits, prefix);
+        if (own > BINS) near.end = listed;
     }
 
     // The fewest tokens, likeliest first, that reach the goal; all, where they do not. `next`: what the next cut is likely after.
@@ -527,21 +530,17 @@ __device__ void sample(const T *logits, long long stride, int vocabulary, int al
     else if (threadIdx.x == 0) tokens[row] = 0, log_probs[row] = __int_as_float(0x7fffffff); // not finite
 }
 
-#define SAMPLE(name, T)                                                                                                \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
-    name(const T *__restrict__ logits, long long stride, int vocabulary, int aligned, Terms terms, int *tokens,        \
-         float *log_probs) {                                                                                           \
-        __shared__ Shared shared;                                                                                      \
-        sample<T, false>(logits, stride, vocabulary, aligned, terms, tokens, log_probs, shared);                       \
-    }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
-    name##_filtered(const T *__restrict__ logits, long long stride, int vocabulary, int aligned, Terms terms,          \
-                    int *tokens, float *log_probs) {                                                                   \
-        extern __shared__ __align__(16) unsigned char memory[];                                                        \
-        sample<T, true>(logits, stride, vocabulary, aligned, terms, tokens, log_probs, *(FilterShared *)memory);       \
-    }
-SAMPLE(sample_bf16, bf16)
-SAMPLE(sample_f32, float)
+extern "C" __global__ void __launch_bounds__(THREADS)
+sample_rows(const ELEMENT *__restrict__ logits, long long stride, int vocabulary, int aligned, Terms terms, int *tokens,
+            float *log_probs) {
+#if FILTERS
+    extern __shared__ __align__(16) unsigned char memory[];
+    sample<ELEMENT, true>(logits, stride, vocabulary, aligned, terms, tokens, log_probs, *(FilterShared *)memory);
+#else
+    __shared__ Shared shared;
+    sample<ELEMENT, false>(logits, stride, vocabulary, aligned, terms, tokens, log_probs, shared);
+#endif
+}
 
 // ---- adjustments
 
@@ -568,10 +567,7 @@ __device__ void adjust(T *logits, long long stride, int batch, int vocabulary, c
     store(at, (x > 0 ? x / factor : x * factor) + entries.offsets[i]);
 }
 
-#define ADJUST(name, T)                                                                                                \
-    extern "C" __global__ void name(T *logits, long long stride, int batch, int vocabulary, Adjustments entries,       \
-                                    int count) {                                                                       \
-        adjust(logits, stride, batch, vocabulary, entries, count);                                                     \
-    }
-ADJUST(adjust_bf16, bf16)
-ADJUST(adjust_f32, float)
+extern "C" __global__ void adjust_rows(ELEMENT *logits, long long stride, int batch, int vocabulary, Adjustments entries,
+                                       int count) {
+    adjust(logits, stride, batch, vocabulary, entries, count);
+}
