@@ -59,7 +59,8 @@ void adjust_rows(const at::Tensor &logits, const at::Tensor &rows, const at::Ten
     } entries{rows.const_data_ptr(), tokens.const_data_ptr(), factors.const_data_ptr(), offsets.const_data_ptr()};
     void *logits_at = logits.mutable_data_ptr();
     long long stride = logits.stride(0);
-    int batch = static_cast<int>(logits.size(0)), vocabulary = static_cast<int>(logits.size(1)), count = static_cast<int>(rows.size(0));
+    int batch = static_cast<int>(logits.size(0)), vocabulary = static_cast<int>(logits.size(1));
+    int count = static_cast<int>(rows.size(0));
     void *arguments[] = {&logits_at, &stride, &batch, &vocabulary, &entries, &count};
     kernel(logits, false, "adjust_rows").launch(logits.device(), (count + 255) / 256, 1, 1, 256, 0, arguments);
 }

@@ -1,5 +1,5 @@
-/// What is done to single logits before a draw, for all rows of a step: columns for `Tensor.adjust`. `x` becomes `x / factor` where it
-/// is positive and `x · factor` elsewhere, then `offset` is added.
+/// What is done to single logits before a draw, for all rows of a step: columns for `Tensor.adjust`. `x` becomes `x /
+/// factor` where it is positive and `x · factor` elsewhere, then `offset` is added.
 public struct LogitAdjustmentList: Sendable, Hashable {
     public private(set) var rows: [Int32] = []
     public private(set) var tokens: [Int32] = []
@@ -29,8 +29,8 @@ public struct LogitAdjustmentList: Sendable, Hashable {
 
 /// Keeps what one sequence's penalties, biases and least length do to its logits, as its tokens come.
 ///
-/// With vLLM's meaning: the repetition penalty falls on tokens of the prompt and of the answer, presence and frequency penalties on
-/// the answer's alone. vLLM adds biases before the repetition penalty, here they come after it.
+/// With vLLM's meaning: the repetition penalty falls on tokens of the prompt and of the answer, presence and frequency
+/// penalties on the answer's alone. vLLM adds biases before the repetition penalty, here they come after it.
 public struct LogitAdjuster: Sendable {
     private struct Entry {
         let token: Int32

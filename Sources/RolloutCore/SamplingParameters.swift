@@ -1,4 +1,5 @@
-/// How tokens are drawn and when a sequence ends. Names and meanings are vLLM's `SamplingParams`, whose own follow OpenAI's.
+/// How tokens are drawn and when a sequence ends. Names and meanings are vLLM's `SamplingParams`, whose own follow
+/// OpenAI's.
 public struct SamplingParameters: Sendable, Hashable {
     /// Samples of each prompt.
     public var n: Int
@@ -10,8 +11,8 @@ public struct SamplingParameters: Sendable, Hashable {
     public var topP: Double
     /// Only tokens at least `minP` times as likely as the likeliest may be drawn. 0: off.
     public var minP: Double
-    /// For logits of tokens in the prompt or generated so far: positive ones are divided by it, others multiplied. Above 1
-    /// discourages repetition, below 1 encourages it; 1: off.
+    /// For logits of tokens in the prompt or generated so far: positive ones are divided by it, others multiplied.
+    /// Above 1 discourages repetition, below 1 encourages it; 1: off.
     public var repetitionPenalty: Double
     /// Taken from the logit of every token generated so far, once. 0: off.
     public var presencePenalty: Double
@@ -65,8 +66,8 @@ public struct SamplingParameters: Sendable, Hashable {
         self.seed = seed
     }
 
-    /// Whether the adjustments of a row's logits depend on which tokens were generated, so that the last one must be known
-    /// before the next is drawn.
+    /// Whether the adjustments of a row's logits depend on which tokens were generated, so that the last one must be
+    /// known before the next is drawn.
     public var needsTokenHistory: Bool { repetitionPenalty != 1 || presencePenalty != 0 || frequencyPenalty != 0 }
 
     /// Whether a row's logits are adjusted at all at some position.
@@ -77,7 +78,8 @@ public struct SamplingParameters: Sendable, Hashable {
     /// Whether a new token ends its sequence.
     public func ends(at token: Int32) -> Bool { !ignoreEOS && stopTokenIDs.contains(token) }
 
-    /// The uniform number in [0, 1) that decides token `position` of sample `sample` (SplitMix64 of seed, sample, position).
+    /// The uniform number in [0, 1) that decides token `position` of sample `sample` (SplitMix64 of seed, sample,
+    /// position).
     public func uniform(sample: Int, position: Int) -> Double {
         var state = SplitMix64.mix(seed &+ 0x9E37_79B9_7F4A_7C15 &* UInt64(sample + 1))
         state = SplitMix64.mix(state &+ 0xD1B5_4A32_D192_ED03 &* UInt64(position + 1))

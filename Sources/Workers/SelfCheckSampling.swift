@@ -62,8 +62,8 @@ struct SelfCheckSampling {
         return error
     }
 
-    /// Whether the CPU draws that token by a uniform number that differs by rounding: a sum of 150,000 float32 weights is exact to
-    /// some 1e-6.
+    /// Whether the CPU draws that token by a uniform number that differs by rounding: a sum of 150,000 float32 weights
+    /// is exact to some 1e-6.
     private func isRounding(_ host: Tensor, _ row: Int, _ sampling: RowSampling, _ token: Int64) throws -> Bool {
         let logits = try host.narrowed(0, row..<row + 1)
         for shift in [-4e-6, -1e-6, 1e-6, 4e-6] {

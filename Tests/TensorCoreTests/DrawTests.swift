@@ -20,7 +20,8 @@ import Testing
         Filter(temperature: 0.8, topK: 20, topP: 0.91, minP: 0.04), Filter(topK: 1000, topP: 0.5),
     ]
 
-    /// Probabilities by the definition: min-p, then the top k, then the nucleus of what is left; ties in the order of the vocabulary.
+    /// Probabilities by the definition: min-p, then the top k, then the nucleus of what is left; ties in the order of
+    /// the vocabulary.
     private func exact(_ filter: Filter, _ logits: [Float]) throws -> [Double] {
         let p = try Tensor(logits.map { Double($0) / filter.temperature }).softmax(0).values(Double.self)
         let largest = p.max() ?? 0

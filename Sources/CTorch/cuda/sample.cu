@@ -62,7 +62,8 @@ template <class T> struct Logits {
 #pragma unroll
             for (int i = 0; i < (int)sizeof(T) / 2; ++i) {
                 const uint4 four = from[i];
-                out.words[4 * i] = four.x, out.words[4 * i + 1] = four.y, out.words[4 * i + 2] = four.z, out.words[4 * i + 3] = four.w;
+                out.words[4 * i] = four.x, out.words[4 * i + 1] = four.y;
+                out.words[4 * i + 2] = four.z, out.words[4 * i + 3] = four.w;
             }
         } else {
 #pragma unroll
@@ -410,8 +411,8 @@ template <class T> struct Filter {
     }
 
     __device__ Segment segment(int first, int last, int begin) const {
-        const unsigned before = first ? shared.counts[first - 1] : 0;
-        return {first, last, begin, begin + (int)(shared.counts[last] - before), {0, before, first ? shared.masses[first - 1] : 0.f}};
+        const Cut before = first ? Cut{0, shared.counts[first - 1], shared.masses[first - 1]} : Cut{};
+        return {first, last, begin, begin + (int)(shared.counts[last] - before.count), before};
     }
 
     // Lists the bin, and with it all before it or the one that will be asked for next, where that fits.
