@@ -10,6 +10,10 @@ namespace {
 
 constexpr char sample_text[] = {
 #embed "cuda/sample.cu"
+    ,
+#embed "cuda/sample_filters.cu"
+    ,
+#embed "cuda/sample_entries.cu"
 };
 constexpr int threads = 512, filter_shared = 49664;
 constexpr int64_t largest_vocabulary = 256 * 2048;
