@@ -9,7 +9,7 @@ RELEASE_FLAGS := $(SWIFT_FLAGS) -c release --static-swift-stdlib --product fledg
 FLEDGE := .build/release/fledge
 SWIFT_FILES := Package.swift Sources Tests
 
-.PHONY: help setup parquet build release quickstart test build-tests import-check format lint bundle fuzz clean
+.PHONY: help setup parquet build release quickstart test build-tests import-check format lint bundle sanitize fuzz clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -48,6 +48,9 @@ lint: ## Check the Swift code's format and style
 
 bundle: release ## Make dist/: a folder to copy to a machine that has torch 2.11.0 but no Swift
 	scripts/bundle $(FLEDGE)
+
+sanitize: release ## Check the CUDA kernels under compute-sanitizer (needs a GPU and the CUDA toolkit)
+	scripts/sanitize $(FLEDGE)
 
 # TARGETS are those of `fledge-fuzz --help`; SECONDS is the shell's, so the time has a name of its own.
 TARGETS := safetensors gguf tokenizer template config

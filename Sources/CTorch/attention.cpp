@@ -301,6 +301,47 @@ bool has_flash(const at::Tensor &q, const Segments &segments, const AttentionTer
     return terms.window == 0 || std::all_of(segments.begin(), segments.end(), [](const auto &s) { return s.parent < 0; });
 }
 
+bool has_varlen(const at::Tensor &q, const at::Tensor &v, const AttentionTerms &terms) {
+    return has_flash(q, {}, terms) && q.size(2) == v.size(2) && !c10::GradMode::is_enabled();
+}
+
+// One query a row over pages of the cache.
+at::Tensor attend_rows(const at::Tensor &x, const at::Tensor &keys, const at::Tensor &values, const PagedRows &paged,
+                       const AttentionTerms &terms) {
+    const int64_t batch = x.size(0), kv_heads = keys.size(1), dim = x.size(2), value_dim = values.size(2);
+    if (on_cpu(x)) {
+        const auto query = x.contiguous();
+        auto result = at::empty({batch, x.size(1), value_dim}, x.options());
+        const CachedPages pages{data<int32_t>(paged.table), data<int32_t>(paged.starts), data<int32_t>(paged.lengths),
+                                paged.page_shift};
+        ct::parallel_for(0, batch * kv_heads, 1, [&](int64_t begin, int64_t end) {
+            kernels().cached_attention(rows(query, x.size(1) * dim), keys.const_data_ptr(), values.const_data_ptr(), element(x),
+                                       pages, x.size(1), kv_heads, dim, value_dim, terms, rows(result, x.size(1) * value_dim),
+                                       begin, end);
+        });
+        return result;
+    }
+    if (has_paged_attention(x, keys, values)) return paged_attention(x, keys, values, paged, terms);
+    // Through a dense copy of what each row sees.
+    const auto position = at::arange(paged.longest, paged.lengths.options()).unsqueeze(0), length = paged.lengths.unsqueeze(1);
+    const auto page = paged.starts.unsqueeze(1) + position.bitwise_right_shift(paged.page_shift);
+    const auto last = paged.table.numel() - 1;
+    const auto slot = paged.table.index_select(0, page.clamp_max(last).reshape({-1})).bitwise_left_shift(paged.page_shift) +
+                      position.bitwise_and((1 << paged.page_shift) - 1).expand({batch, -1}).reshape({-1});
+    auto seen = position < length;
+    // What lies past a row's end is another's page or none: any slot will do, its score is masked.
+    const auto index = at::where(seen.reshape({-1}), slot, at::zeros_like(slot));
+    auto gather = [&](const at::Tensor &pool) {
+        return pool.index_select(0, index).view({batch, paged.longest, kv_heads, pool.size(2)}).transpose(1, 2);
+    };
+    if (terms.window > 0) seen = seen.logical_and(position >= length - terms.window);
+    const auto mask = seen.unsqueeze(1).unsqueeze(1);
+    return (terms.soft_cap > 0 ? masked_attention(x.unsqueeze(2), gather(keys), gather(values), mask, terms)
+                               : at::scaled_dot_product_attention(x.unsqueeze(2), gather(keys), gather(values), mask, 0.0, false,
+                                                                  terms.scale, true))
+        .squeeze(2);
+}
+
 struct PackedAttention : Function<PackedAttention> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
                               const at::Tensor &segments, double scale, int64_t window, double soft_cap) {
@@ -364,49 +405,35 @@ int ct_packed_attention(ct_tensor query, ct_tensor key, ct_tensor value, const i
     });
 }
 
-int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, ct_tensor slots, ct_tensor lengths,
-                        ct_attention attention, CT_RESULT) {
+int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, ct_pages pages, ct_attention attention, CT_RESULT) {
     return guarded(error, [&] {
-        const auto &x = T(q), &keys = T(key_pool), &values = T(value_pool);
-        const int64_t batch = x.size(0), kv_heads = keys.size(1), dim = x.size(2), value_dim = values.size(2);
-        TORCH_CHECK(T(slots).scalar_type() == at::kInt && T(lengths).scalar_type() == at::kInt && T(slots).size(0) == batch &&
-                        T(lengths).size(0) == batch && x.size(1) % kv_heads == 0 && keys.size(2) == dim &&
-                        values.size(0) == keys.size(0) && values.size(1) == kv_heads,
-                    "cached attention: q ", x.sizes(), ", pools ", keys.sizes(), " and ", values.sizes(), ", slots ",
-                    T(slots).sizes(), ", lengths ", T(lengths).sizes(), " do not fit");
-        const auto terms = read_terms(attention, nullptr);
-        if (on_cpu(x)) {
-            const auto query = x.contiguous();
-            auto result = at::empty({batch, x.size(1), value_dim}, x.options());
-            ct::parallel_for(0, batch * kv_heads, 1, [&](int64_t begin, int64_t end) {
-                kernels().cached_attention(rows(query, x.size(1) * dim), keys.const_data_ptr(), values.const_data_ptr(),
-                                           element(x), data<int32_t>(T(slots)), T(slots).stride(0),
-                                           data<int32_t>(T(lengths)), x.size(1), kv_heads, dim, value_dim, terms,
-                                           rows(result, x.size(1) * value_dim), begin, end);
-            });
-            *out = wrap(result);
-            return;
-        }
-        if (has_paged_attention(x, keys, values)) {
-            // A slot is a page of one token.
-            *out = wrap(paged_attention(x, keys, values, T(slots), 0, T(lengths), terms.scale, terms.window, terms.soft_cap));
-            return;
-        }
-        const int64_t longest = T(slots).size(1);
-        const auto index = T(slots).reshape({-1}).to(at::kLong);
-        auto gather = [&](const at::Tensor &pool) {
-            return pool.index_select(0, index).view({batch, longest, kv_heads, pool.size(2)}).transpose(1, 2);
-        };
-        const auto position = at::arange(longest, T(lengths).options()).unsqueeze(0), length = T(lengths).unsqueeze(1);
-        auto seen = position < length;
-        if (terms.window > 0) seen = seen.logical_and(position >= length - terms.window);
-        const auto mask = seen.unsqueeze(1).unsqueeze(1);
-        *out = wrap((terms.soft_cap > 0
-                         ? masked_attention(x.unsqueeze(2), gather(keys), gather(values), mask, terms)
-                         : at::scaled_dot_product_attention(x.unsqueeze(2), gather(keys), gather(values), mask, 0.0, false,
-                                                            attention.scale, true))
-                        .squeeze(2));
+        const auto &x = T(q), &keys = T(key_pool), &values = T(value_pool), &lengths = T(pages.lengths), &starts = T(pages.starts);
+        auto is_list = [](const at::Tensor &list) { return list.scalar_type() == at::kInt && list.dim() == 1 && list.is_contiguous(); };
+        TORCH_CHECK(is_list(T(pages.table)) && is_list(lengths) && is_list(starts) && starts.size(0) == x.size(0) &&
+                        lengths.size(0) == x.size(0) && x.size(1) % keys.size(1) == 0 && keys.size(2) == x.size(2) &&
+                        values.size(0) == keys.size(0) && values.size(1) == keys.size(1) && pages.shift >= 0 && pages.shift < 16,
+                    "cached attention: q ", x.sizes(), ", pools ", keys.sizes(), " and ", values.sizes(), ", table ",
+                    T(pages.table).sizes(), ", starts ", starts.sizes(), ", lengths ", lengths.sizes(), " do not fit");
+        *out = wrap(attend_rows(x, keys, values, {T(pages.table), starts, lengths, pages.shift, pages.longest},
+                                read_terms(attention, nullptr)));
     });
+}
+
+int ct_varlen_attention(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor query_ends, ct_tensor key_ends, int64_t longest_query,
+                        int64_t longest_key, ct_attention attention, CT_RESULT) {
+    return guarded(error, [&] {
+        const auto terms = read_terms(attention, nullptr);
+        TORCH_CHECK(has_varlen(T(q), T(v), terms), "variable-length attention takes bfloat16 or float16 on CUDA without a soft cap, not ",
+                    T(q).scalar_type(), " ", T(q).sizes());
+        const auto window = flash_window(terms);
+        *out = wrap(std::get<0>(at::_flash_attention_forward(T(q), T(k), T(v), T(query_ends), T(key_ends), longest_query,
+                                                             longest_key, 0.0, /*is_causal=*/true, false, terms.scale,
+                                                             window.first, window.second)));
+    });
+}
+
+bool ct_has_varlen_attention(ct_tensor q, ct_tensor v, ct_attention attention) {
+    return has_varlen(T(q), T(v), {static_cast<float>(attention.scale), attention.window, static_cast<float>(attention.soft_cap)});
 }
 
 } // extern "C"

@@ -1,4 +1,5 @@
 // Gradients and checkpointing.
+#include "fused.hpp"
 #include "shim.hpp"
 
 #include <ATen/core/grad_mode.h>
@@ -102,6 +103,7 @@ int ct_checkpoint(const ct_tensor *inputs, int count, ct_checkpoint_body call, v
         std::vector<at::Tensor> outputs;
         {
             at::NoGradGuard no_grad;
+            const Unfused separate(recording);
             outputs = body->run(tensors, capacity);
         }
         if (recording) {

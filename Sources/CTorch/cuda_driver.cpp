@@ -78,6 +78,15 @@ std::vector<std::string> library_folders() {
     return all;
 }
 
+// NVRTC looks for its builtins by name alone, and finds those that are open already: opens the ones beside it.
+void open_builtins(void *compiler) {
+    Dl_info info;
+    if (!dladdr(compiler, &info) || !info.dli_fname) return;
+    std::error_code ignored;
+    for (const auto &entry : fs::directory_iterator(fs::path(info.dli_fname).parent_path(), ignored))
+        if (entry.path().filename().string().rfind("libnvrtc-builtins.so", 0) == 0) dlopen(entry.path().c_str(), RTLD_NOW | RTLD_LOCAL);
+}
+
 struct Compiler {
     int (*create)(void **, const char *, const char *, int, const char *const *, const char *const *);
     int (*compile)(void *, int, const char *const *);
@@ -108,6 +117,7 @@ struct Compiler {
                        symbol<decltype(binary)>(library, "nvrtcGetCUBIN"),
                        symbol<decltype(destroy)>(library, "nvrtcDestroyProgram")};
             symbol<int (*)(int *, int *)>(library, "nvrtcVersion")(&c.major, &c.minor);
+            open_builtins(dlsym(library, "nvrtcVersion"));
             return c;
         }();
         return compiler;

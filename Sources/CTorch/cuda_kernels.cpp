@@ -2,6 +2,8 @@
 
 #include "cuda_driver.hpp"
 #include "cuda_sampling.hpp"
+#include "fused.hpp"
+#include "quantized.hpp"
 #include "shim.hpp"
 
 #include <c10/core/GradMode.h>
@@ -37,30 +39,30 @@ bool has_paged_attention(const at::Tensor &query, const at::Tensor &key_pool, co
 }
 
 at::Tensor paged_attention(const at::Tensor &query, const at::Tensor &key_pool, const at::Tensor &value_pool,
-                           const at::Tensor &table, int page_shift, const at::Tensor &lengths, float scale, int64_t window,
-                           float soft_cap) {
-    const auto q = query.contiguous(), pages = table.contiguous();
+                           const PagedRows &rows, const AttentionTerms &terms) {
+    const auto q = query.stride(2) == 1 && query.stride(1) == query.size(2) ? query : query.contiguous();
     const int64_t batch = q.size(0), query_heads = q.size(1), head = q.size(2), kv_heads = key_pool.size(1);
     const int64_t parts = kv_heads * ((query_heads / kv_heads + 15) / 16);
-    const int64_t longest = pages.size(1) << page_shift;
     // Enough blocks for two on each of some 130 multiprocessors, each with 256 tokens at least.
     int64_t splits = std::max<int64_t>(1, 256 / std::max<int64_t>(1, batch * parts));
-    splits = std::min({splits, std::max<int64_t>(1, longest / 256), int64_t(16)});
-    auto out = at::empty_like(q);
-    at::Tensor partial, terms;
+    splits = std::min({splits, std::max<int64_t>(1, rows.longest / 256), int64_t(16)});
+    auto out = at::empty({batch, query_heads, head}, q.options());
+    at::Tensor partial, weights;
     if (splits > 1) {
         partial = at::empty({batch, query_heads, splits, head}, q.options().dtype(at::kFloat));
-        terms = at::empty({batch, query_heads, splits, 2}, q.options().dtype(at::kFloat));
+        weights = at::empty({batch, query_heads, splits, 2}, q.options().dtype(at::kFloat));
     }
     const void *query_at = q.const_data_ptr(), *key_at = key_pool.const_data_ptr(), *value_at = value_pool.const_data_ptr(),
-               *table_at = pages.const_data_ptr(), *length_at = lengths.const_data_ptr();
+               *table_at = rows.table.const_data_ptr(), *start_at = rows.starts.const_data_ptr(),
+               *length_at = rows.lengths.const_data_ptr();
     void *out_at = out.mutable_data_ptr(), *partial_at = splits > 1 ? partial.mutable_data_ptr() : nullptr,
-         *terms_at = splits > 1 ? terms.mutable_data_ptr() : nullptr;
-    int heads = static_cast<int>(query_heads), kv = static_cast<int>(kv_heads), stride = static_cast<int>(pages.size(1)),
-        parts_of_context = static_cast<int>(splits), seen = static_cast<int>(std::min<int64_t>(window, 1 << 30));
-    long long query_stride = query_heads * head;
-    void *arguments[] = {&query_at, &key_at, &value_at, &table_at,   &length_at,        &out_at,       &partial_at, &terms_at,
-                         &heads,    &kv,     &stride,   &page_shift, &parts_of_context, &query_stride, &scale,      &soft_cap,
+         *terms_at = splits > 1 ? weights.mutable_data_ptr() : nullptr;
+    int heads = static_cast<int>(query_heads), kv = static_cast<int>(kv_heads), page_shift = rows.page_shift,
+        parts_of_context = static_cast<int>(splits), seen = static_cast<int>(std::min<int64_t>(terms.window, 1 << 30));
+    long long query_stride = q.stride(0);
+    float scale = terms.scale, soft_cap = terms.soft_cap;
+    void *arguments[] = {&query_at,   &key_at, &value_at, &table_at,   &start_at,         &length_at,    &out_at, &partial_at,
+                         &terms_at,   &heads,  &kv,       &page_shift, &parts_of_context, &query_stride, &scale,  &soft_cap,
                          &seen};
     const int64_t row_bytes = head == 96 ? 256 : head * 2;
     const int64_t shared = std::max(warps * stages * 2 * tile * row_bytes, warps * tile * (head * 4 + 8));
@@ -85,5 +87,9 @@ extern "C" int ct_compile_cuda_kernels(const char *architecture, int *count, ct_
             ++*count;
         }
         *count += ct::compile_sampling(architecture);
+        ct::compile_layers(architecture);
+        ct::compile_steps(architecture);
+        *count += 2;
+        *count += ct::compile_quantized_kernels(architecture);
     });
 }

@@ -1,4 +1,6 @@
 #pragma once
+#include "kernels.hpp"
+
 #include <ATen/ATen.h>
 
 namespace ct {
@@ -6,10 +8,19 @@ namespace ct {
 // Whether our CUDA kernels do attention over a cache of these types and sizes.
 bool has_paged_attention(const at::Tensor &query, const at::Tensor &key_pool, const at::Tensor &value_pool);
 
-// query bf16 [B, Hq, D], pools bf16 [S, Hk, D], table int32 [B, L] of pages of 2^page_shift tokens, lengths int32 [B]; gives
-// [B, Hq, D]. `window` and `soft_cap` 0: none.
+// Where each row's keys and values lie: row b's token t in page table[starts[b] + t / 2^page_shift] of the pools. All int32 and
+// contiguous; no row is longer than `longest`.
+struct PagedRows {
+    at::Tensor table, starts, lengths;
+    int page_shift;
+    int64_t longest;
+};
+
+// query bf16 [B, Hq, D], pools bf16 [S, Hk, D]; gives [B, Hq, D].
 at::Tensor paged_attention(const at::Tensor &query, const at::Tensor &key_pool, const at::Tensor &value_pool,
-                           const at::Tensor &table, int page_shift, const at::Tensor &lengths, float scale, int64_t window,
-                           float soft_cap);
+                           const PagedRows &rows, const AttentionTerms &terms);
+
+// Compiles this part's kernels for an architecture.
+void compile_steps(const std::string &architecture);
 
 } // namespace ct

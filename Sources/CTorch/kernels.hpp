@@ -32,6 +32,22 @@ struct HeadView {
     int64_t ld, head_dim;
 };
 
+// Row b's token t lies in page table[starts[b] + (t >> shift)], as its token t % 2^shift.
+struct CachedPages {
+    const int32_t *table, *starts, *lengths;
+    int shift;
+};
+
+// A weight [N, K] in codes, laid out by panels of 32 outputs (kernels_quantized.inc); value = (code - zero) * scale, each group of
+// inputs with its own. Scales and zeros are [groups, padded]; without zeros they are 128.
+struct QuantizedPanels {
+    const uint8_t *codes;
+    const float *scales;
+    const uint8_t *zeros;
+    int64_t inputs, group, padded;
+    int bits;
+};
+
 struct KernelTable {
     const char *name;
     // y = x / rms(x) * w over rows [begin, end), the weight stored as x is or as float32; inverse[row] = 1 / rms
@@ -59,8 +75,8 @@ struct KernelTable {
                                const AttentionTerms &terms, const float *out, const float *lse, const float *dout,
                                float *dq, float *dk, float *dv);
     // (row, key-value head) pairs [begin, end); keys are head_dim wide, values and out value_dim
-    void (*cached_attention)(Rows q, const void *keys, const void *values, Element element, const int32_t *slots,
-                             int64_t slots_stride, const int32_t *lengths, int64_t query_heads, int64_t kv_heads,
+    void (*cached_attention)(Rows q, const void *keys, const void *values, Element element, const CachedPages &pages,
+                             int64_t query_heads, int64_t kv_heads,
                              int64_t head_dim, int64_t value_dim, const AttentionTerms &terms, Rows out, int64_t begin,
                              int64_t end);
     // target[i] += source[i]
@@ -70,6 +86,9 @@ struct KernelTable {
     void (*store_rows)(const float *source, Rows target, int64_t columns, int64_t begin, int64_t end);
     // exp(scale * x - shift) into `weights`, returning the sum
     double (*exponentials)(const float *logits, int64_t columns, float scale, float shift, float *weights);
+    // y += x · wᵀ in panels [begin, end): x [rows, K] contiguous, y [rows, y_stride], every panel whole
+    void (*quantized_linear)(const float *x, int64_t rows, const QuantizedPanels &w, float *y, int64_t y_stride, int64_t begin,
+                             int64_t end);
 };
 
 const KernelTable &kernels();

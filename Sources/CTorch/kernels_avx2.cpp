@@ -16,5 +16,5 @@ const KernelTable kernels_avx2 = {
     "avx2",           avx2::rms_norm,       avx2::rms_norm_backward, avx2::rotary,
     avx2::silu_mul,   avx2::silu_mul_backward, avx2::row_statistics, avx2::row_backward,
     avx2::attention,  avx2::attention_backward, avx2::cached_attention, avx2::accumulate,
-    avx2::load_rows,  avx2::store_rows,     avx2::exponentials};
+    avx2::load_rows,  avx2::store_rows,     avx2::exponentials, avx2::quantized_linear};
 }

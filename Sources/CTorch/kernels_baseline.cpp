@@ -15,5 +15,5 @@ const KernelTable kernels_baseline = {
     "baseline",           baseline::rms_norm,       baseline::rms_norm_backward, baseline::rotary,
     baseline::silu_mul,   baseline::silu_mul_backward, baseline::row_statistics, baseline::row_backward,
     baseline::attention,  baseline::attention_backward, baseline::cached_attention, baseline::accumulate,
-    baseline::load_rows,  baseline::store_rows,     baseline::exponentials};
+    baseline::load_rows,  baseline::store_rows,     baseline::exponentials, baseline::quantized_linear};
 }

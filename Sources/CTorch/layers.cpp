@@ -1,4 +1,6 @@
-// Fused layers with gradients: our kernels on the CPU, compositions of libtorch's on CUDA.
+// Fused layers with gradients: our kernels on the CPU; on CUDA our kernels where no gradients are recorded (fused.cpp), else
+// compositions of libtorch's.
+#include "fused.hpp"
 #include "rows.hpp"
 
 #include <torch/csrc/autograd/custom_function.h>
@@ -50,11 +52,34 @@ struct RMSNorm : Function<RMSNorm> {
     }
 };
 
+at::Tensor rms_norm(const at::Tensor &x, const Norm &norm) {
+    TORCH_CHECK(norm.weight.dim() == 1 && norm.weight.size(0) == x.size(-1), "RMSNorm: weight ", norm.weight.sizes(),
+                " does not fit x ", x.sizes());
+    if (has_residual_norm(x, norm)) return residual_norm(x, {}, {}, 1, norm, false).normed;
+    // A weight that is stored less one is multiplied with in float32.
+    const auto weight = norm.unit_offset ? norm.weight.to(at::kFloat) + 1 : norm.weight;
+    const bool same = x.scalar_type() == weight.scalar_type();
+    TORCH_CHECK(same || weight.scalar_type() == at::kFloat, "RMSNorm: a weight of ", weight.scalar_type(),
+                " must be float32 or like x, which is ", x.scalar_type());
+    if (!on_cpu(x) || !is_fused_type(x))
+        return same ? at::rms_norm(x, weight.sizes(), weight, norm.eps)
+                    : at::rms_norm(x.to(at::kFloat), weight.sizes(), weight, norm.eps).to(x.scalar_type());
+    return needs_graph({x, weight}) ? RMSNorm::apply(x, weight, norm.eps) : rms_forward(x, weight, norm.eps, nullptr);
+}
+
+Norm read_norm(ct_norm norm) { return {norm.weight ? T(norm.weight) : at::Tensor(), norm.eps, norm.unit_offset}; }
+
 // ---- rotary position embedding
 
 at::Tensor rotate(const at::Tensor &x, const at::Tensor &cos, const at::Tensor &sin, float sign) {
     const int64_t heads = x.size(-2), dim = x.size(-1), tokens = x.numel() / (heads * dim);
     if (!on_cpu(x)) {
+        if (sign > 0 && has_fused_layers(x) && dim % 16 == 0 && dim <= 512) {
+            auto y = x.clone(at::MemoryFormat::Contiguous);
+            const auto by_row = [&](const at::Tensor &angles) { return angles.view({tokens, dim / 2}); };
+            rotary_store_(y.view({tokens, heads * dim}), dim, {heads, 0, by_row(cos), by_row(sin), {}, {}, {}, {}, {}});
+            return y;
+        }
         const auto c = cos.unsqueeze(-2), s = sin.unsqueeze(-2) * sign;
         const auto wide = x.to(at::kFloat);
         const auto first = wide.narrow(-1, 0, dim / 2), second = wide.narrow(-1, dim / 2, dim / 2);
@@ -115,18 +140,24 @@ struct SiluMul : Function<SiluMul> {
 
 extern "C" {
 
-int ct_rms_norm(ct_tensor x, ct_tensor weight, double eps, CT_RESULT) {
+CT_OP(ct_rms_norm, (ct_tensor x, ct_norm norm, CT_RESULT), rms_norm(T(x), read_norm(norm)))
+
+int ct_residual_norm(ct_tensor x, ct_tensor delta, ct_norm raw_delta_norm, double multiplier, ct_norm raw_norm, bool want_sum,
+                     ct_tensor *sum, ct_tensor *normed, ct_message *error) {
     return guarded(error, [&] {
-        TORCH_CHECK(T(weight).dim() == 1 && T(weight).size(0) == T(x).size(-1), "RMSNorm: weight ", T(weight).sizes(),
-                    " does not fit x ", T(x).sizes());
-        const bool same = T(x).scalar_type() == T(weight).scalar_type();
-        TORCH_CHECK(same || T(weight).scalar_type() == at::kFloat, "RMSNorm: a weight of ", T(weight).scalar_type(),
-                    " must be float32 or like x, which is ", T(x).scalar_type());
-        if (!on_cpu(T(x)) || !is_fused_type(T(x)))
-            *out = wrap(same ? at::rms_norm(T(x), T(weight).sizes(), T(weight), eps)
-                             : at::rms_norm(T(x).to(at::kFloat), T(weight).sizes(), T(weight), eps).to(T(x).scalar_type()));
-        else if (needs_graph({T(x), T(weight)})) *out = wrap(RMSNorm::apply(T(x), T(weight), eps));
-        else *out = wrap(rms_forward(T(x), T(weight), eps, nullptr));
+        const auto norm = read_norm(raw_norm), delta_norm = read_norm(raw_delta_norm);
+        TORCH_CHECK(T(delta).sizes() == T(x).sizes(), "residual norm: ", T(delta).sizes(), " cannot be added to ", T(x).sizes());
+        ResidualNorm result;
+        if (has_residual_norm(T(x), norm) && has_residual_norm(T(delta), delta_norm)) {
+            result = residual_norm(T(x), T(delta), delta_norm, multiplier, norm, want_sum);
+        } else {
+            auto added = delta_norm.weight.defined() ? rms_norm(T(delta), delta_norm) : T(delta);
+            if (multiplier != 1) added = at::mul(added, multiplier);
+            result.sum = at::add(T(x), added);
+            if (norm.weight.defined()) result.normed = rms_norm(result.sum, norm);
+        }
+        if (want_sum) *sum = wrap(result.sum);
+        if (norm.weight.defined()) *normed = wrap(result.normed);
     });
 }
 
@@ -142,14 +173,51 @@ int ct_rotary(ct_tensor x, ct_tensor cos, ct_tensor sin, CT_RESULT) {
     });
 }
 
-int ct_silu_mul(ct_tensor gate_up, CT_RESULT) {
+int ct_gated_activation(ct_tensor gate_up, enum ct_gate gate, CT_RESULT) {
     return guarded(error, [&] {
         const auto &x = T(gate_up);
-        TORCH_CHECK(x.size(-1) % 2 == 0, "silu_mul: the last dimension of ", x.sizes(), " must be even");
-        if (!on_cpu(x) || !is_fused_type(x)) {
+        TORCH_CHECK(x.dim() > 0 && x.size(-1) % 2 == 0, "gated activation: the last dimension of ", x.sizes(), " must be even");
+        if (has_gated_activation(x)) {
+            *out = wrap(gated_activation(x, static_cast<Gate>(gate)));
+        } else if (gate == ct_gate_silu && on_cpu(x) && is_fused_type(x)) {
+            *out = wrap(needs_graph({x}) ? SiluMul::apply(x) : silu_mul_forward(x));
+        } else {
             const auto halves = x.chunk(2, -1);
-            *out = wrap(at::silu(halves[0]) * halves[1]);
-        } else *out = wrap(needs_graph({x}) ? SiluMul::apply(x) : silu_mul_forward(x));
+            *out = wrap((gate == ct_gate_silu ? at::silu(halves[0])
+                                              : at::gelu(halves[0], gate == ct_gate_gelu_tanh ? "tanh" : "none")) *
+                        halves[1]);
+        }
+    });
+}
+
+bool ct_has_rotary_store(ct_tensor heads, int head, int rotated, ct_tensor key_pool, ct_tensor value_pool) {
+    return has_rotary_store(T(heads), head, rotated, key_pool ? T(key_pool) : at::Tensor(),
+                            value_pool ? T(value_pool) : at::Tensor());
+}
+
+int ct_rotary_store_(ct_tensor heads, int query_heads, int kv_heads, int head, ct_tensor cos, ct_tensor sin, ct_norm query_norm,
+                     ct_norm key_norm, ct_tensor key_pool, ct_tensor value_pool, ct_tensor slots, ct_message *error) {
+    return guarded(error, [&] {
+        auto given = [](ct_tensor x) { return x ? T(x) : at::Tensor(); };
+        rotary_store_(T(heads), head,
+                      {query_heads, kv_heads, given(cos), given(sin), read_norm(query_norm), read_norm(key_norm),
+                       given(key_pool), given(value_pool), given(slots)});
+    });
+}
+
+int ct_rotary_angles(ct_tensor positions, ct_tensor frequencies, double factor, ct_tensor *cos, ct_tensor *sin,
+                     ct_message *error) {
+    return guarded(error, [&] {
+        std::pair<at::Tensor, at::Tensor> both;
+        if (has_rotary_angles(T(positions), T(frequencies))) {
+            both = rotary_angles(T(positions), T(frequencies), factor);
+        } else {
+            const auto angles = at::mul(T(positions).to(at::kFloat).unsqueeze(1), T(frequencies));
+            both = {at::cos(angles), at::sin(angles)};
+            if (factor != 1) both = {at::mul(both.first, factor), at::mul(both.second, factor)};
+        }
+        *cos = wrap(both.first);
+        *sin = wrap(both.second);
     });
 }
 

@@ -67,6 +67,9 @@ CT_OP(ct_stack, (const ct_tensor *tensors, int count, int dim, CT_RESULT), at::s
 CT_OP(ct_to, (ct_tensor a, ct_options o, bool non_blocking, bool copy, CT_RESULT),
       T(a).to(device(o.device_type, o.device_index), static_cast<at::ScalarType>(o.dtype), non_blocking, copy))
 CT_OP(ct_pin, (ct_tensor a, CT_RESULT), T(a).pin_memory())
+CT_OP(ct_view_as, (ct_tensor a, int dtype, CT_RESULT), T(a).view(static_cast<at::ScalarType>(dtype)))
+CT_OP(ct_unowned, (ct_tensor a, CT_RESULT),
+      at::from_blob(T(a).data_ptr(), T(a).sizes(), T(a).strides(), [](void *) {}, T(a).options(), T(a).device()))
 
 CT_OP(ct_index_select, (ct_tensor a, int dim, ct_tensor index, CT_RESULT), at::index_select(T(a), dim, T(index)))
 CT_OP(ct_gather, (ct_tensor a, int dim, ct_tensor index, CT_RESULT), at::gather(T(a), dim, T(index)))

@@ -38,6 +38,13 @@ public struct ModelConfig: Sendable, Hashable {
         return value
     }
 
+    /// The same but for one key.
+    public func without(_ key: String) -> ModelConfig {
+        var other = self
+        other.object[key] = nil
+        return other
+    }
+
     public func has(_ key: String) -> Bool { value(key) != nil }
 
     /// - Throws: `CheckpointError.configuration` when absent, or not an integer.

@@ -10,12 +10,16 @@ public final class ModelSource {
     }
 
     public let path: String
+    /// As read, but for `quantization_config`: the weights are given as full numbers.
     public let config: ModelConfig
+    /// The packed weights of a GPTQ or AWQ checkpoint, expanded as they are read; nil for any other.
+    public let packed: PackedWeights?
+    private let original: ModelConfig
     /// Such as "LlamaForCausalLM"; from `config.json`, or derived from GGUF's architecture.
     public let architecture: String
     public let storage: Storage
     /// Changes when the weights or the config do: a hash of the config, the tensor table and a sample of every tensor.
-    public private(set) lazy var digest = Self.digest(config, storage)
+    public private(set) lazy var digest = Self.digest(original, storage)
 
     /// Opens `path`, a folder with `config.json` and safetensors, or a .gguf file (or a folder that holds just one).
     ///
@@ -36,11 +40,22 @@ public final class ModelSource {
                 throw CheckpointError(
                     .configuration, config.path, "neither 'architectures' nor 'model_type' names the architecture")
             }
-            (self.config, self.architecture, storage) = (config, architecture, .safetensors(model))
+            packed = try PackedFormat(config).map { format in
+                try PackedWeights(format, place: location, names: model.tensorNames) { name in
+                    let entry = try model.entry(named: name)
+                    return (entry.dtype, entry.shape)
+                } isZero: { name in
+                    try !model.tensor(named: name).values(Float.self).contains { $0 != 0 }
+                }
+            }
+            original = config
+            self.config = config.without("quantization_config")
+            (self.architecture, storage) = (architecture, .safetensors(model))
         } else {
             try Self.refuseOtherFiles(location)
             let model = try GGUFModel(path: location)
             (config, storage) = (model.config, .gguf(model))
+            (original, packed) = (model.config, nil)
             architecture = model.config.architecture ?? ""
         }
     }
@@ -96,22 +111,23 @@ public final class ModelSource {
     /// Hugging Face's names.
     public var tensorNames: [String] {
         switch storage {
-        case .safetensors(let model): model.tensorNames
+        case .safetensors(let model): packed?.tensorNames ?? model.tensorNames
         case .gguf(let model): model.tensorNames
         }
     }
 
     public func contains(_ name: String) -> Bool {
         switch storage {
-        case .safetensors(let model): model.contains(name)
+        case .safetensors(let model): model.contains(name) || packed?.modules[name] != nil
         case .gguf(let model): model.contains(name)
         }
     }
 
     public func shape(of name: String) throws -> [Int] {
+        if let module = packed?.modules[name] { return [module.outputs, module.inputs] }
         switch storage {
-        case .safetensors(let model): try model.entry(named: name).shape
-        case .gguf(let model): try model.shape(of: name)
+        case .safetensors(let model): return try model.entry(named: name).shape
+        case .gguf(let model): return try model.shape(of: name)
         }
     }
 
@@ -120,9 +136,14 @@ public final class ModelSource {
     ///
     /// - Throws: `CheckpointError.missingTensor`; `TorchError`.
     public func tensor(named name: String, dtype: DType) throws -> Tensor {
+        if packed?.modules[name] != nil {
+            let tensor = try Tensor.empty(shape(of: name), dtype: dtype)
+            try load([TensorDestination(name: name, tensor: tensor)])
+            return tensor
+        }
         switch storage {
-        case .safetensors(let model): try model.tensor(named: name).to(dtype: dtype)
-        case .gguf(let model): try model.tensor(named: name, dtype: dtype)
+        case .safetensors(let model): return try model.tensor(named: name).to(dtype: dtype)
+        case .gguf(let model): return try model.tensor(named: name, dtype: dtype)
         }
     }
 
@@ -145,19 +166,24 @@ public final class ModelSource {
             }
         }
         switch storage {
-        case .safetensors(let model): return try model.load(destinations, mode: mode)
+        case .safetensors(let model):
+            guard let packed else { return try model.load(destinations, mode: mode) }
+            for destination in destinations {
+                guard let module = packed.modules[destination.name] else { continue }
+                try PackedExpansion(module, packed.format, model).fill(destination.tensor)
+            }
+            return try model.load(destinations.filter { packed.modules[$0.name] == nil }, mode: mode)
         case .gguf(let model):
             for destination in destinations { try model.load(destination) }
             return LoadStatistics(bytes: try destinations.reduce(0) { $0 + (try model.byteCount(of: $1.name)) })
         }
     }
 
-    /// The type that the checkpoint stores; nil for GGUF's blocks, which hold floating-point numbers of no type that torch has.
+    /// The type that the checkpoint stores; nil for GGUF's blocks and for packed weights, which are floating-point numbers of no
+    /// type that torch has.
     public func storedType(of name: String) throws -> DType? {
-        switch storage {
-        case .safetensors(let model): try model.entry(named: name).dtype
-        case .gguf: nil
-        }
+        guard case .safetensors(let model) = storage, packed?.modules[name] == nil else { return nil }
+        return try model.entry(named: name).dtype
     }
 
     /// The floating-point type that most of the weights are stored in; nil for GGUF, whose blocks torch has no type for.
@@ -169,6 +195,17 @@ public final class ModelSource {
             bytes[entry.dtype, default: 0] += entry.range.count
         }
         return bytes.max { ($0.value, $0.key.rawValue) < ($1.value, $1.key.rawValue) }?.key
+    }
+
+    /// Refuses to train the weights themselves where they are packed: a step of an optimizer leaves their grid, so that what is
+    /// trained is no longer the checkpoint, from a start that is worse than the weights it was made from.
+    /// - Throws: `CheckpointError.unsupported`.
+    public func requireTrainableWeights() throws {
+        guard let packed else { return }
+        throw CheckpointError(
+            .unsupported, path, "the weights are quantised (\(packed.format.summary)) and cannot all be trained",
+            remedy:
+                "train an adapter on them (model.lora_rank=16), or start from the checkpoint that they were made from")
     }
 
     private static func digest(_ config: ModelConfig, _ storage: Storage) -> String {

@@ -35,7 +35,12 @@ enum Activation: Sendable, Hashable {
 
     /// `activation(gate) * up` for `[.., 2I]` that holds gate, then up.
     func gate(_ gateUp: Tensor) throws(TorchError) -> Tensor {
-        if self == .silu { return try gateUp.siluMultiply() }
+        switch self {
+        case .silu: return try gateUp.gated(.silu)
+        case .gelu: return try gateUp.gated(.gelu)
+        case .geluTanh: return try gateUp.gated(.geluTanh)
+        default: break
+        }
         let last = gateUp.rank - 1, half = gateUp.size(last) / 2
         return try self(gateUp.narrowed(last, 0..<half)).multiplied(by: gateUp.narrowed(last, half..<2 * half))
     }

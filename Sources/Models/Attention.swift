@@ -94,36 +94,64 @@ public struct PackedAttention: AttentionBackend {
 public final class KeyValueCache {
     public let keys, values: [Tensor]
     public let slotCount: Int
+    /// All layers', `[layers, slots, Hk, D]` and `[layers, slots, Hk, Dv]`.
+    private let allKeys, allValues: Tensor
 
     public init(
         layers: Int, slots: Int, keyValueHeads: Int, headDim: Int, valueHeadDim: Int? = nil, dtype: DType,
-        device: Device
+        device: Device, pinned: Bool = false
     ) throws(TorchError) {
-        func pools(_ size: Int) throws(TorchError) -> [Tensor] {
-            var all: [Tensor] = []
-            for _ in 0..<layers {
-                all.append(try Tensor.empty([slots, keyValueHeads, size], dtype: dtype, device: device))
-            }
-            return all
+        func pool(_ size: Int) throws(TorchError) -> Tensor {
+            try Tensor.empty([layers, slots, keyValueHeads, size], dtype: dtype, device: device, pinned: pinned)
         }
-        keys = try pools(headDim)
-        values = try pools(valueHeadDim ?? headDim)
+        func split(_ all: Tensor) throws(TorchError) -> [Tensor] {
+            var pools: [Tensor] = []
+            for layer in 0..<layers { pools.append(try all.selected(0, layer)) }
+            return pools
+        }
+        allKeys = try pool(headDim)
+        allValues = try pool(valueHeadDim ?? headDim)
+        keys = try split(allKeys)
+        values = try split(allValues)
         slotCount = slots
     }
 
     /// A cache of `model`'s shape.
-    public convenience init(for model: any SequenceModel, slots: Int) throws(TorchError) {
+    public convenience init(
+        for model: any SequenceModel, slots: Int, device: Device? = nil, pinned: Bool = false
+    ) throws(TorchError) {
         let shape = model.shape
         try self.init(
             layers: shape.layers, slots: slots, keyValueHeads: shape.keyValueHeads, headDim: shape.headDim,
-            valueHeadDim: shape.valueHeadDim, dtype: model.dtype, device: model.device)
+            valueHeadDim: shape.valueHeadDim, dtype: model.dtype, device: device ?? model.device, pinned: pinned)
     }
 
-    public var byteCount: Int { keys.reduce(0) { $0 + $1.byteCount } + values.reduce(0) { $0 + $1.byteCount } }
+    public var byteCount: Int { allKeys.byteCount + allValues.byteCount }
+
+    /// Bytes of one token's keys and values in all layers.
+    public static func bytesPerToken(_ model: any SequenceModel) -> Int {
+        let shape = model.shape
+        return shape.layers * shape.keyValueHeads * (shape.headDim + shape.valueHeadDim) * model.dtype.size
+    }
 
     func write(layer: Int, slots: Tensor, key: Tensor, value: Tensor) throws(TorchError) {
         try keys[layer].indexCopy(0, slots, key)
         try values[layer].indexCopy(0, slots, value)
+    }
+
+    /// Copies whole blocks of `size` slots, in every layer, from a cache of the same shape on any device. No block is both read
+    /// and written.
+    public func copyBlocks(_ moves: [(from: Int32, to: Int32)], size: Int, from source: KeyValueCache)
+        throws(TorchError)
+    {
+        guard !moves.isEmpty else { return }
+        for (target, origin) in [(allKeys, source.allKeys), (allValues, source.allValues)] {
+            let layers = target.size(0)
+            let from = try Tensor(moves.map { Int64($0.from) }, device: origin.device)
+            let to = try Tensor(moves.map { Int64($0.to) }, device: target.device)
+            let read = try origin.reshaped([layers, origin.size(1) / size, -1]).indexSelect(1, from)
+            try target.reshaped([layers, target.size(1) / size, -1]).indexCopy(1, to, read.to(target.device))
+        }
     }
 }
 

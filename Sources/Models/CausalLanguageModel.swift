@@ -12,6 +12,10 @@ public struct ModelShape: Sendable, Hashable {
     /// across it, for its cached keys were rotated by the others. Nil where they never change.
     public var rotarySwitch: Int?
 
+    /// The length up to which one set of rotary frequencies serves every sequence: longer ones share no prefix with others. Nil
+    /// where it serves all.
+    public var rotaryLimit: Int?
+
     public init(
         vocabulary: Int, hidden: Int, layers: Int, queryHeads: Int, keyValueHeads: Int, headDim: Int,
         valueHeadDim: Int? = nil, maxPositions: Int, rotarySwitch: Int? = nil
@@ -32,6 +36,9 @@ public struct ModelShape: Sendable, Hashable {
         guard let rotarySwitch else { return false }
         return lengths.contains { $0 <= rotarySwitch } && lengths.contains { $0 > rotarySwitch }
     }
+
+    /// Whether one set of rotary frequencies serves sequences of up to `length` tokens, so that they may share prefixes.
+    public func sharesRotary(upTo length: Int) -> Bool { rotaryLimit.map { length <= $0 } ?? true }
 }
 
 /// A decoder without its head: token ids in, hidden states out. The same call serves packed training, prefill and cached decoding.

@@ -10,8 +10,8 @@ struct DecoderPass {
 }
 
 protocol DecoderLayer {
-    /// `[T, C]` to `[T, C]`, the residual stream included.
-    func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor
+    /// Reads the residual stream and adds to it.
+    func callAsFunction(_ stream: inout ResidualStream, _ pass: DecoderPass) throws
 }
 
 /// What the shared skeleton needs to know of a family besides its layers.
@@ -37,6 +37,8 @@ final class DecoderBody {
     private let outline: DecoderOutline
     private let layers: [any DecoderLayer]
     private let norm: RMSNorm
+    /// The frequencies of each kind of rotation, on the device.
+    private let frequencies: [Tensor]
 
     /// - Parameter layer: makes the layer of an index, whose tensors' names begin with the given prefix.
     init(
@@ -45,12 +47,14 @@ final class DecoderBody {
     ) throws {
         var shape = outline.shape
         shape.rotarySwitch = outline.rotaries.compactMap(\.switchLength).min()
+        shape.rotaryLimit = outline.rotaries.compactMap(\.lastShortLength).min()
         self.shape = shape
         self.outline = outline
         embedding = try builder.parameter("model.embed_tokens.weight", [shape.vocabulary, shape.hidden])
         layers = try (0..<shape.layers).map { try layer($0, "model.layers.\($0)") }
         norm = try RMSNorm(
             builder, "model.norm", size: shape.hidden, eps: outline.normEps, convention: outline.normConvention)
+        frequencies = try outline.rotaries.map { try $0.table(builder.device) }
     }
 
     func hiddenStates(
@@ -59,18 +63,19 @@ final class DecoderBody {
         var x_TC = try embedding.embedding(ids)
         if outline.embeddingMultiplier != 1 { x_TC = try x_TC.multiplied(by: outline.embeddingMultiplier) }
         let pass = DecoderPass(
-            angles: try outline.rotaries.map { try $0.angles(positions, attention) }, attention: attention,
-            routing: routingRecord)
+            angles: try zip(outline.rotaries, frequencies).map { try $0.angles(positions, attention, short: $1) },
+            attention: attention, routing: routingRecord)
         observe?(0, x_TC)
+        var stream = ResidualStream(x_TC)
         for (index, layer) in layers.enumerated() {
-            if usesCheckpointing {
-                x_TC = try runAgain(layer, x_TC, pass)
+            if usesCheckpointing, isGradEnabled {
+                stream = ResidualStream(try runAgain(layer, stream.sum(), pass))
             } else {
-                x_TC = try layer(x_TC, pass)
+                try layer(&stream, pass)
             }
-            if index + 1 < layers.count { observe?(index + 1, x_TC) }
+            if let observe, index + 1 < layers.count { observe(index + 1, try stream.sum()) }
         }
-        x_TC = try norm(x_TC)
+        x_TC = try stream.finished(by: norm)
         observe?(layers.count, x_TC)
         return x_TC
     }
@@ -79,13 +84,18 @@ final class DecoderBody {
 /// A layer whose activations are not kept. What its routers decide is noted once, as results of the layer, so that gradients of
 /// their logits reach it when it is run again.
 private func runAgain(_ layer: any DecoderLayer, _ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
-    guard let record = pass.routing else { return try checkpoint([x]) { [try layer($0[0], pass)] }[0] }
+    func run(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
+        var stream = ResidualStream(x)
+        try layer(&stream, pass)
+        return try stream.sum()
+    }
+    guard let record = pass.routing else { return try checkpoint([x]) { [try run($0[0], pass)] }[0] }
     var noted: [RoutingRecord.Layer] = []
     let results = try checkpoint([x], resultCount: 2) {
         var inner = pass
         let own = RoutingRecord()
         inner.routing = own
-        let y = try layer($0[0], inner)
+        let y = try run($0[0], inner)
         noted = own.layers
         return [y] + own.layers.map(\.logits)
     }

@@ -19,13 +19,9 @@ struct PreNormLayer: DecoderLayer {
         self.residualMultiplier = residualMultiplier
     }
 
-    func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
-        let attended = try x.adding(scaled(attention(inputNorm(x), pass)))
-        return try attended.adding(scaled(mlp(postNorm(attended), pass)))
-    }
-
-    private func scaled(_ x: Tensor) throws(TorchError) -> Tensor {
-        residualMultiplier == 1 ? x : try x.multiplied(by: residualMultiplier)
+    func callAsFunction(_ stream: inout ResidualStream, _ pass: DecoderPass) throws {
+        try stream.add(attention(stream.normed(by: inputNorm), pass), multiplier: residualMultiplier)
+        try stream.add(mlp(stream.normed(by: postNorm), pass), multiplier: residualMultiplier)
     }
 }
 
@@ -51,9 +47,9 @@ struct SandwichNormLayer: DecoderLayer {
         postNorm = try norm("post_feedforward_layernorm")
     }
 
-    func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
-        let attended = try x.adding(postAttentionNorm(attention(inputNorm(x), pass)))
-        return try attended.adding(postNorm(mlp(preNorm(attended), pass)))
+    func callAsFunction(_ stream: inout ResidualStream, _ pass: DecoderPass) throws {
+        try stream.add(attention(stream.normed(by: inputNorm), pass), norm: postAttentionNorm)
+        try stream.add(mlp(stream.normed(by: preNorm), pass), norm: postNorm)
     }
 }
 
@@ -74,8 +70,8 @@ struct PostNormLayer: DecoderLayer {
         postNorm = try RMSNorm(builder, prefix + ".post_feedforward_layernorm", size: size, eps: normEps)
     }
 
-    func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
-        let attended = try x.adding(postAttentionNorm(attention(x, pass)))
-        return try attended.adding(postNorm(mlp(attended, pass)))
+    func callAsFunction(_ stream: inout ResidualStream, _ pass: DecoderPass) throws {
+        try stream.add(attention(stream.sum(), pass), norm: postAttentionNorm)
+        try stream.add(mlp(stream.sum(), pass), norm: postNorm)
     }
 }

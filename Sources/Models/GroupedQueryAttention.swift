@@ -70,22 +70,44 @@ struct GroupedQueryAttention: SelfAttention {
     }
 
     func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
-        let tokens = x.size(0), hq = shape.queryHeads, hk = shape.keyValueHeads
-        let all_THD = try queryKeyValue(x).reshaped([tokens, hq + 2 * hk, shape.headDim])
+        let tokens = x.size(0), width = shape.queryHeads * shape.headDim
+        let all_TN = try queryKeyValue(x)
         let angles = rotary.map { pass.angles[$0] }
-        let query = try prepared(all_THD.narrowed(1, 0..<hq), queryNorm, angles)
-        let key = try prepared(all_THD.narrowed(1, hq..<hq + hk), keyNorm, angles)
-        let value = try all_THD.narrowed(1, hq + hk..<hq + 2 * hk)
-        let mixed = try pass.attention.attend(layer: layer, query: query, key: key, value: value, kind: kind)
-        return try output(mixed.reshaped([tokens, hq * shape.headDim]))
+        let mixed =
+            if normsWholeWidth { try mixedByWidth(all_TN, angles, pass) } else { try mixedByHead(all_TN, angles, pass) }
+        return try output(mixed.reshaped([tokens, width]))
     }
 
-    private func prepared(_ x_THD: Tensor, _ norm: RMSNorm?, _ angles: RotaryAngles?) throws(TorchError) -> Tensor {
-        var x_THD = x_THD
-        if let norm {
-            let size = [x_THD.size(0), x_THD.size(1), x_THD.size(2)]
-            x_THD = normsWholeWidth ? try norm(x_THD.reshaped([size[0], -1])).reshaped(size) : try norm(x_THD)
+    /// Norms, if any, are over single heads: one kernel on CUDA, which may store keys and values as well.
+    private func mixedByHead(_ all_TN: Tensor, _ angles: RotaryAngles?, _ pass: DecoderPass) throws -> Tensor {
+        var how = HeadPreparation(
+            queryHeads: shape.queryHeads, keyValueHeads: shape.keyValueHeads, headDim: shape.headDim,
+            angles: angles.map { ($0.cos, $0.sin) })
+        if let queryNorm, let keyNorm { how.norms = (queryNorm.terms, keyNorm.terms) }
+        if let target = pass.attention.target(layer: layer),
+            all_TN.hasHeadKernel(how, keys: target.keys, values: target.values)
+        {
+            let (query, key, value) = try all_TN.preparedHeads(
+                how, storing: (target.keys, target.values, target.slots))
+            return try pass.attention.attendStored(layer: layer, query: query, key: key, value: value, kind: kind)
         }
-        return try angles?.rotate(x_THD) ?? x_THD
+        let (query, key, value) = try all_TN.preparedHeads(how)
+        return try pass.attention.attend(layer: layer, query: query, key: key, value: value, kind: kind)
+    }
+
+    private func mixedByWidth(_ all_TN: Tensor, _ angles: RotaryAngles?, _ pass: DecoderPass) throws -> Tensor {
+        let tokens = all_TN.size(0), hq = shape.queryHeads, hk = shape.keyValueHeads
+        let all_THD = try all_TN.reshaped([tokens, hq + 2 * hk, shape.headDim])
+        func prepared(_ heads: Range<Int>, _ norm: RMSNorm?) throws(TorchError) -> Tensor {
+            let own_THD = try all_THD.narrowed(1, heads)
+            let normed_THD =
+                try norm.map { norm throws(TorchError) in
+                    try norm(own_THD.reshaped([tokens, -1])).reshaped([tokens, heads.count, shape.headDim])
+                } ?? own_THD
+            return try angles?.rotate(normed_THD) ?? normed_THD
+        }
+        return try pass.attention.attend(
+            layer: layer, query: prepared(0..<hq, queryNorm), key: prepared(hq..<hq + hk, keyNorm),
+            value: all_THD.narrowed(1, hq + hk..<hq + 2 * hk), kind: kind)
     }
 }

@@ -35,12 +35,9 @@ struct RMSNorm {
         self.convention = convention
     }
 
-    func callAsFunction(_ x: Tensor) throws(TorchError) -> Tensor {
-        switch convention {
-        case .plain: try x.rmsNorm(weight, eps: eps)
-        case .unitOffset: try x.rmsNorm(weight.to(dtype: .float32).adding(1), eps: eps)
-        }
-    }
+    var terms: RMSNormTerms { RMSNormTerms(weight: weight, eps: eps, hasUnitOffset: convention == .unitOffset) }
+
+    func callAsFunction(_ x: Tensor) throws(TorchError) -> Tensor { try x.rmsNorm(terms) }
 }
 
 /// What stands between a layer's attention and its output: dense, or a mixture of experts.

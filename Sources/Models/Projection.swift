@@ -1,15 +1,25 @@
 public import TensorCore
 
-/// A weight that is multiplied with, and, between weight updates on the CPU, its copy in the kernels' own layout. Decoding goes
-/// through the weights once a token, so there the layout pays; training never sees the copy. An adapter may hang on it.
+/// A weight that is multiplied with, and, between weight updates, its copy for sampling: in the CPU kernels' own layout, or
+/// quantised. Decoding goes through the weights once a token, so there a copy pays; training never sees it. An adapter may hang on
+/// it.
 public final class Projection {
+    /// What stands in for the weight while no gradients are recorded.
+    private enum Copy {
+        case packed(PackedLinear)
+        /// Only where ``samplesQuantized`` is on: its products are not the weight's.
+        case quantized(QuantizedLinear)
+    }
+
     public let weight: Tensor
     public let bias: Tensor?
     /// The parameter that `weight` is; nil when it is none.
     public let parameter: Parameter?
-    private var packed: PackedLinear?
-    /// Whether `packed` holds the adapter's product as well.
-    private var packedHoldsAdapter = false
+    private var copy: Copy?
+    /// Whether `copy` holds the adapter's product as well.
+    private var copyHoldsAdapter = false
+    /// Whether a quantised copy is used: ``SequenceModel/samplingQuantized(_:)``.
+    var samplesQuantized = false
     var adapter: ProjectionAdapter?
     /// The weight as it was before ``merge()``.
     private var base: Tensor?
@@ -24,13 +34,22 @@ public final class Projection {
     public func callAsFunction(_ x: Tensor) throws(TorchError) -> Tensor {
         let active = adapter.flatMap { $0.lora.isEnabled && base == nil ? $0 : nil }
         let product: Tensor
-        if let packed, !isGradEnabled, !packedHoldsAdapter || active != nil {
-            product = try packed(x, bias: bias)
-            if packedHoldsAdapter { return product }
+        if let copied = try copiedProduct(x, beside: active) {
+            product = copied
+            if copyHoldsAdapter { return product }
         } else {
             product = try x.linear(weight, bias: bias)
         }
         return try active?.added(to: product, input: x) ?? product
+    }
+
+    /// The copy's product; nil where there is none, or it must not be used now.
+    private func copiedProduct(_ x: Tensor, beside active: ProjectionAdapter?) throws(TorchError) -> Tensor? {
+        guard let copy, !isGradEnabled, !copyHoldsAdapter || active != nil else { return nil }
+        switch copy {
+        case .packed(let packed): return try packed(x, bias: bias)
+        case .quantized(let quantized): return samplesQuantized ? try quantized(x, bias: bias) : nil
+        }
     }
 
     /// Copies the weight as it is now for inference at about `rows` rows.
@@ -38,17 +57,36 @@ public final class Projection {
     ///   bfloat16 not quite what training computes. The weight itself is not touched.
     func pack(rows: Int, merging: Bool = false) throws(TorchError) {
         guard weight.device == .cpu, [.float32, .bfloat16].contains(weight.dtype) else { return }
-        packedHoldsAdapter = merging && adapter != nil && base == nil
-        packed = try PackedLinear(packedHoldsAdapter ? merged() : weight, rows: rows)
+        unpack()
+        let source = try copySource(merging)
+        copy = .packed(try PackedLinear(source, rows: rows))
+    }
+
+    /// Rounds the weight as it is now, for sampling.
+    /// - Parameter merging: with the adapter's product added before; else that is computed beside it, in full precision.
+    func quantize(_ scheme: WeightQuantization, merging: Bool = false) throws(TorchError) {
+        unpack()
+        let source = try copySource(merging)
+        copy = .quantized(try QuantizedLinear(source, scheme))
+    }
+
+    /// What is copied; sets ``copyHoldsAdapter``.
+    private func copySource(_ merging: Bool) throws(TorchError) -> Tensor {
+        guard merging, adapter != nil, base == nil else { return weight }
+        let sum = try merged()
+        copyHoldsAdapter = true
+        return sum
     }
 
     /// Forgets the copy: the weight has changed, or its memory is wanted.
     func unpack() {
-        packed = nil
-        packedHoldsAdapter = false
+        copy = nil
+        copyHoldsAdapter = false
     }
 
-    var isPacked: Bool { packed != nil }
+    var isPacked: Bool { copy != nil }
+    /// The quantised copy.
+    var quantized: QuantizedLinear? { if case .quantized(let quantized)? = copy { quantized } else { nil } }
 
     // MARK: - Merging
 

@@ -9,12 +9,7 @@ struct RotaryAngles {
     let cos, sin: Tensor  // float32 [T, R/2]
 
     /// Turns the first R dimensions of each head of `x [T, H, D]`; the others stay.
-    func rotate(_ x: Tensor) throws(TorchError) -> Tensor {
-        let rotated = 2 * cos.size(1), size = x.size(2)
-        if rotated == size { return try x.rotary(cos: cos, sin: sin) }
-        return try Tensor.concatenate(
-            [x.narrowed(2, 0..<rotated).rotary(cos: cos, sin: sin), x.narrowed(2, rotated..<size)], dim: 2)
-    }
+    func rotate(_ x: Tensor) throws(TorchError) -> Tensor { try x.partlyRotary(cos: cos, sin: sin) }
 }
 
 /// Rotary position embedding's frequencies (Su et al. 2021) with the scalings that `transformers` knows, in its float32.
@@ -140,7 +135,7 @@ public struct RotaryFrequencies: Sendable, Hashable {
     // MARK: - Sequences that change the frequencies
 
     /// The length in tokens up to which one set of frequencies serves; nil: all lengths.
-    private var lastShortLength: Int? {
+    var lastShortLength: Int? {
         switch scaling {
         case .dynamic(_, let length): length
         case .longRope(let long): long.originalLength
@@ -163,26 +158,29 @@ public struct RotaryFrequencies: Sendable, Hashable {
         }
     }
 
+    /// The frequencies of short sequences, `[1, R/2]`, where a pass wants them.
+    func table(_ device: Device) throws(TorchError) -> Tensor {
+        try Tensor(inverse, shape: [1, inverse.count], device: device)
+    }
+
     /// cos and sin for `positions` (int64 `[T]`) of the sequences that `attention` speaks of, each rotated as `transformers`
     /// does in one forward pass over that sequence alone.
     ///
+    /// - Parameter short: ``table(_:)``, made beforehand so that a pass copies nothing from the host.
     /// - Throws: ``ModelError``, `unsupported`, where no frequencies are right: tokens shared by sequences that need different
     ///   ones, and a cached sequence that grows across the length where they change.
-    func angles(_ positions: Tensor, _ attention: any AttentionBackend) throws -> RotaryAngles {
-        let device = positions.device
-        var frequencies = try Tensor(inverse, shape: [1, inverse.count], device: device)
+    func angles(_ positions: Tensor, _ attention: any AttentionBackend, short: Tensor) throws -> RotaryAngles {
+        var frequencies = short
         if let last = lastShortLength, let table = try lengthTable(attention.extents(), last, tokens: positions.size(0))
         {
+            let device = positions.device
             frequencies = try Tensor(
                 table.rows, shape: [table.rows.count / inverse.count, inverse.count], device: device
             )
             .indexSelect(0, Tensor(table.index, device: device))
         }
-        let angles = try positions.to(dtype: .float32).unsqueezed(1).multiplied(by: frequencies)
-        let (cos, sin) = (try angles.cos(), try angles.sin())
-        if attentionFactor == 1 { return RotaryAngles(cos: cos, sin: sin) }
-        return RotaryAngles(
-            cos: try cos.multiplied(by: attentionFactor), sin: try sin.multiplied(by: attentionFactor))
+        let both = try positions.rotaryAngles(frequencies, factor: attentionFactor)
+        return RotaryAngles(cos: both.cos, sin: both.sin)
     }
 
     /// A set of frequencies for each length there is, and which of them each token takes; nil when all are short.

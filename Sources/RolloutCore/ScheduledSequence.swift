@@ -4,9 +4,12 @@ struct ScheduledSequence: Sendable {
 
     var phase = Phase.free
     var generation: Int32 = 0
-    var request = 0, sample = 0
-    var priority = 0, arrival = 0
-    var promptCount = 0
+    /// While it runs: its place among those that run; -1 else.
+    var row: Int32 = -1
+    /// Steps under way that compute this sequence.
+    var inFlight = 0
+    /// The newest step that computes it or draws for it.
+    var lastStep = -1
     /// Prompt and new tokens whose ids are known.
     var tokens: [Int32] = []
     /// New tokens drawn by steps whose outcome is not known yet.
@@ -16,12 +19,17 @@ struct ScheduledSequence: Sendable {
     /// Tokens whose keys and values are in the cache, or will be when the steps under way end.
     var computed = 0
     var blocks: [Int32] = []
+    /// Leading blocks that are the same as in the last work that named its row.
+    var announced = 0
     /// While swapped: the host block of each block that is not resident; -1 where the device still holds it.
     var hostBlocks: [Int32] = []
-    /// Steps under way that compute this sequence.
-    var inFlight = 0
-    /// The newest step that computes it or draws for it.
-    var lastStep = -1
+    var promptCount = 0
+    /// Prompt and new tokens that it may have.
+    var maxLength = 0
+    /// Place of its request.
+    var request = 0
+    var sample = 0
+    var priority = 0, arrival = 0
     /// Blocks that are registered by content, and the key of the last.
     var registered = 0
     var key = PrefixKey.root
@@ -29,11 +37,24 @@ struct ScheduledSequence: Sendable {
     var isMixed = false
     /// Samples of the request that fork off when the prompt is computed.
     var forksWaiting = 0
+    /// What it may draft from; nil where it decodes token by token.
+    var lookup: DraftLookup?
 
     /// Tokens known or drawn.
     var length: Int { tokens.count + pending }
     /// Where it stands in line: lower comes first.
     var rank: Rank { Rank(priority: priority, arrival: arrival, sample: sample) }
+    /// No step under way computes it or draws for it.
+    var isIdle: Bool { inFlight == 0 && pending == 0 }
+
+    /// Forgets what it had in the cache; the blocks are the caller's to give back.
+    mutating func forgetCache() {
+        blocks = []
+        computed = 0
+        registered = 0
+        key = .root
+        isMixed = false
+    }
 
     struct Rank: Comparable, Sendable {
         var priority, arrival, sample: Int
@@ -43,50 +64,25 @@ struct ScheduledSequence: Sendable {
     }
 }
 
-/// What the scheduler may use.
-public struct SchedulerLimits: Sendable, Hashable {
-    public enum Preemption: Sendable, Hashable {
-        /// What a sequence that had to yield has computed is computed again.
-        case recompute
-        /// It waits in up to this many blocks of host memory; computed again where those are full.
-        case swap(hostBlocks: Int)
-    }
-    /// Blocks of the device's pool and tokens of each.
-    public var blocks, blockSize: Int
-    /// Prompt and decoded tokens that one step computes together.
-    public var tokensPerStep: Int
-    /// Sequences that run at a time.
-    public var runningSequences: Int
-    /// The most prompt tokens of one sequence in a step; smaller chunks make decoding steps even.
-    public var prefillChunk: Int
-    public var prefixCaching: Bool
-    public var preemption: Preemption
+/// A request of which samples are still to come.
+struct ScheduledRequest: Sendable {
+    /// The caller's.
+    var id: Int
+    var n: Int
+    /// Ids that end a sequence, in order, once it has `minLength` tokens.
+    var stops: [Int32]
+    var minLength: Int
+    var samplesLeft: Int
+    var members: [Int32]
 
-    public init(
-        blocks: Int, blockSize: Int = 16, tokensPerStep: Int = 8192, runningSequences: Int = 1024,
-        prefillChunk: Int = .max, prefixCaching: Bool = false, preemption: Preemption = .recompute
-    ) {
-        self.blocks = blocks
-        self.blockSize = blockSize
-        self.tokensPerStep = tokensPerStep
-        self.runningSequences = runningSequences
-        self.prefillChunk = prefillChunk
-        self.prefixCaching = prefixCaching
-        self.preemption = preemption
+    func isStop(_ token: Int32, atLength length: Int) -> Bool {
+        guard length >= minLength else { return false }
+        // Few, and in order.
+        var low = 0, high = stops.count
+        while low < high {
+            let middle = (low + high) / 2
+            if stops[middle] < token { low = middle + 1 } else { high = middle }
+        }
+        return low < stops.count && stops[low] == token
     }
-}
-
-/// A request or a set of limits that can never be served.
-public struct SchedulerError: Error, Sendable, CustomStringConvertible {
-    public struct Code: Hashable, Sendable {
-        public let name: String
-        public init(_ name: String) { self.name = name }
-        public static let badRequest = Code("badRequest")
-        public static let badLimits = Code("badLimits")
-        /// It needs more blocks than the whole pool has.
-        public static let tooLong = Code("tooLong")
-    }
-    public let code: Code
-    public let message: String
-    public var description: String { "scheduler: \(message)" }
 }

@@ -16,7 +16,7 @@ extension Scheduler {
             if sequence.phase == .running, blocks(for: sequence.computed) > sequence.blocks.count {
                 return "sequence \(index) has \(sequence.computed) tokens in \(sequence.blocks.count) blocks"
             }
-            if sequence.phase != .finished, requests[sequence.request]?.members.contains(Int32(index)) != true {
+            if sequence.phase != .finished, !requests[sequence.request].members.contains(Int32(index)) {
                 return "sequence \(index) is not a member of its request"
             }
         }
@@ -33,7 +33,13 @@ extension Scheduler {
         if case .swap(let count) = limits.preemption, hostHolders.count + freeHostBlocks.count != count {
             return "\(hostHolders.count) host blocks are held and \(freeHostBlocks.count) free, of \(count)"
         }
-        if running.count > limits.runningSequences { return "\(running.count) sequences run" }
+        if running.count > runningCeiling { return "\(running.count) sequences run" }
+        let rows = Set(running.map { sequences[Int($0)].row })
+        if rows.count != running.count || rows.contains(where: { $0 < 0 || $0 >= rowCount }) {
+            return "\(running.count) sequences run in the rows \(rows.sorted())"
+        }
+        let left = requests.reduce(0) { $0 + $1.samplesLeft }
+        if left != running.count + swapped.count + waitingCount { return "\(left) samples are left" }
         for line in [running, swapped] {
             for (one, two) in zip(line, line.dropFirst()) where sequences[Int(one)].rank >= sequences[Int(two)].rank {
                 return "the line is out of order"

@@ -11,7 +11,7 @@ public struct StepPlan: Sendable {
         }
     }
 
-    /// Where the only input of a decoding sequence comes from.
+    /// Where the first input comes from.
     public enum Input: Sendable, Hashable {
         /// Known tokens, `tokens(of:)` the scheduler has them.
         case known
@@ -22,23 +22,44 @@ public struct StepPlan: Sendable {
     /// Consecutive tokens of one sequence.
     public struct Work: Sendable {
         public var sequence: SequenceID
+        /// The sequence's own while it runs, below the most that ever ran at a time: its row in tables kept on the device.
+        public var row: Int32
         /// Position of the first token; everything before it is in the cache.
         public var start: Int
+        /// Input tokens, the drafts included.
         public var count: Int
         public var input: Input
-        /// Blocks of the sequence up to the last token of this work.
-        public var blocks: [Int32]
-        /// Who draws a token from the last position's logits: this sequence, then the samples that fork off here. None where
-        /// more of the sequence is still to come.
-        public var draws: [Draw]
+        /// The last inputs where they are guessed: `tokens(of:)` does not hold them. Only where the input is known and every
+        /// position, from that of the token before the first draft on, draws.
+        public var drafts: [Int32]
+        /// Blocks of the sequence up to the last token of this work. Shared with the scheduler: keeping it costs a copy later.
+        public var blocks: ArraySlice<Int32>
+        /// Places of `blocks` before this one are as in the last work of the same row; 0 where another sequence had the row.
+        public var firstChangedBlock: Int
+        /// Who draws tokens from its logits, as places in ``StepPlan/draws``: this sequence, then the samples that fork off
+        /// here. None where more of the sequence is still to come.
+        public var draws: Range<Int>
+
+        /// How many of the draws count, given the token of each draw of the plan: those up to the first that differs from the
+        /// draft in its place, which it replaces. A stop may still end the sequence before.
+        public func acceptedDraws(_ token: (Int) -> Int32) -> Int {
+            guard !drafts.isEmpty else { return draws.count }
+            var agreed = 0
+            while agreed < drafts.count, token(draws.lowerBound + agreed) == drafts[agreed] { agreed += 1 }
+            return agreed + 1
+        }
     }
 
     /// One token to draw.
     public struct Draw: Sendable, Hashable {
         public var sequence: SequenceID
+        /// The row of the drawing sequence (``Work/row``).
+        public var row: Int32
         public var request, sample: Int
         /// Its index among the sequence's new tokens.
         public var position: Int
+        /// Which of the work's inputs gives the logits.
+        public var offset: Int
     }
 
     public let step: Int
@@ -46,12 +67,17 @@ public struct StepPlan: Sendable {
     public internal(set) var swapsIn: [Move] = []
     public internal(set) var copies: [Move] = []
     public internal(set) var work: [Work] = []
+    /// Tokens that this step draws, in the order of the work.
+    public internal(set) var draws: [Draw] = []
     /// Tokens that this step computes.
     public internal(set) var tokens = 0
-    /// Tokens that this step draws.
-    public internal(set) var drawCount = 0
+    /// From here on in line, nobody behind can give up blocks any more.
+    var hopelessFrom: ScheduledSequence.Rank?
 
+    public var drawCount: Int { draws.count }
     var isEmpty: Bool { work.isEmpty && swapsIn.isEmpty && swapsOut.isEmpty && copies.isEmpty }
+
+    init(step: Int) { self.step = step }
 }
 
 /// A sequence as the scheduler knows it; never used again for another while a step that names it runs.

@@ -33,7 +33,7 @@ public struct AttentionKind: Sendable, Hashable {
         self.softCap = softCap
     }
 
-    fileprivate var raw: ct_attention {
+    var raw: ct_attention {
         ct_attention(scale: scale, soft_cap: softCap ?? 0, window: Int64(window ?? 0))
     }
 }
@@ -63,21 +63,10 @@ public struct LogitsTransform: Sendable, Hashable {
 }
 
 extension Tensor {
-    /// `x / rms(x) * weight` over the last dimension (Zhang & Sennrich 2019), in float32 inside. The weight is of x's type or
-    /// float32; the result of x's.
-    public func rmsNorm(_ weight: Tensor, eps: Double) throws(TorchError) -> Tensor {
-        try tensor("rmsNorm", [self, weight]) { ct_rms_norm(raw, weight.raw, eps, $0, $1) }
-    }
-
     /// Rotary embedding of `self [T, H, D]` by `cos`, `sin [T, D/2]` (float32, contiguous), halves paired as Hugging Face's
     /// Llama does.
     public func rotary(cos: Tensor, sin: Tensor) throws(TorchError) -> Tensor {
         try tensor("rotary", [self, cos, sin]) { ct_rotary(raw, cos.raw, sin.raw, $0, $1) }
-    }
-
-    /// `silu(gate) * up` for `self [.., 2I]` that holds gate, then up.
-    public func siluMultiply() throws(TorchError) -> Tensor {
-        try tensor("siluMultiply", [self]) { ct_silu_mul(raw, $0, $1) }
     }
 
     /// Dense attention: query `[B, Hq, Tq, D]`, key and value `[B, Hk, Tk, D]`; `mask` bool or additive.
@@ -116,16 +105,6 @@ extension Tensor {
     ) throws(TorchError) -> Tensor {
         try packedAttention(
             query: query, key: key, value: value, segments: segments, kind: AttentionKind(scale: scale))
-    }
-
-    /// One new token a row over cached keys: query `[B, Hq, D]`, pools `[S, Hk, D]` and `[S, Hk, Dv]`, `slots` int32 `[B, L]`
-    /// (where each row's tokens lie in the pools), `lengths` int32 `[B]`; gives `[B, Hq, Dv]`.
-    public static func cachedAttention(
-        query: Tensor, keyPool: Tensor, valuePool: Tensor, slots: Tensor, lengths: Tensor, kind: AttentionKind
-    ) throws(TorchError) -> Tensor {
-        try tensor("cachedAttention", [query, keyPool, valuePool, slots, lengths]) {
-            ct_cached_attention(query.raw, keyPool.raw, valuePool.raw, slots.raw, lengths.raw, kind.raw, $0, $1)
-        }
     }
 
     /// The same with nothing but a scale.

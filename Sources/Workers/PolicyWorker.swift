@@ -68,7 +68,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         let rollout = RolloutEngine(
             model: model,
             options: .init(
-                maxRows: plan.maxRows, maxPrefillTokens: plan.maxPrefillTokens, mergesAdapter: plan.mergesAdapter))
+                maxRows: plan.maxRows, maxStepTokens: plan.maxPrefillTokens, mergesAdapter: plan.mergesAdapter))
         rollout.makeDetokenizer = text.makeDetokenizer
         parts = Parts(source: source, model: model, rollout: rollout, text: text)
         return text

@@ -18,7 +18,7 @@ public struct SelfCheck {
         self.dtype = dtype
     }
 
-    private var tolerance: Double { dtype == .float32 ? 1e-3 : 2.5e-2 }
+    var tolerance: Double { dtype == .float32 ? 1e-3 : 2.5e-2 }
 
     /// Every check, each independent of the others.
     public func run() throws -> [Result] {
@@ -63,19 +63,9 @@ public struct SelfCheck {
             try compare("checkpointing", [[12, 32], [32, 32]]) { inputs in
                 try checkpoint(inputs) { try [$0[0].linear($0[1]).silu().linear($0[1])] }
             },
-            try cachedAttention("", headDim: 64, valueDim: 64, kind: AttentionKind(scale: 0.125)),
-            try cachedAttention(
-                ", many heads", headDim: 128, valueDim: 128, heads: 40, kind: AttentionKind(scale: 0.1)),
-            try cachedAttention(
-                ", window and soft cap", headDim: 96, valueDim: 96,
-                kind: AttentionKind(scale: 0.3, window: 100, softCap: 2)),
-            try cachedAttention(", window", headDim: 256, valueDim: 256, kind: AttentionKind(scale: 0.06, window: 5)),
-            try cachedAttention(", small values", headDim: 48, valueDim: 32, kind: AttentionKind(scale: 0.15)),
             try adamW(),
         ]
-        for (name, error) in try SelfCheckSampling(device: device, dtype: dtype).errors() {
-            results.append(Result(name: name, error: error, tolerance: 1e-3))
-        }
+        results += try kernels()
         for (name, make) in SelfCheckFamilies.models() {
             let model = SelfCheckModel(name: name, device: device, dtype: dtype, make: make)
             results += try model.results(tolerance: tolerance)
@@ -130,7 +120,7 @@ public struct SelfCheck {
         return try worst(name, run(.cpu, .float32), run(device, dtype))
     }
 
-    private func worst(_ name: String, _ reference: [Tensor], _ candidate: [Tensor]) throws -> Result {
+    func worst(_ name: String, _ reference: [Tensor], _ candidate: [Tensor]) throws -> Result {
         var error = reference.count == candidate.count ? 0 : Double.infinity
         for (a, b) in zip(reference, candidate) { error = max(error, try Self.distance(b, a)) }
         return Result(name: name, error: error, tolerance: tolerance)
@@ -143,29 +133,6 @@ public struct SelfCheck {
         let size = try y.squared().sum().item().squareRoot()
         let relative = gap / max(size, 1e-12)
         return relative.isFinite ? relative : .infinity
-    }
-
-    private func cachedAttention(
-        _ name: String, headDim: Int, valueDim: Int, heads: Int = 6, kind: AttentionKind
-    ) throws -> Result {
-        let generator = try RandomGenerator(seed: 12)
-        let query = try Tensor.randomNormal([3, heads, headDim], generator: generator)
-        let keys = try Tensor.randomNormal([900, 2, headDim], generator: generator)
-        let values = try Tensor.randomNormal([900, 2, valueDim], generator: generator)
-        let longest = 777
-        let slots = (0..<3 * longest).map { Int32($0 * 7 % 900) }
-        func run(_ device: Device, _ dtype: DType) throws -> [Tensor] {
-            try withNoGrad {
-                [
-                    try Tensor.cachedAttention(
-                        query: query.to(device, dtype: dtype), keyPool: keys.to(device, dtype: dtype),
-                        valuePool: values.to(device, dtype: dtype),
-                        slots: Tensor(slots, shape: [3, longest], device: device),
-                        lengths: Tensor([Int32(longest), 4, 109], device: device), kind: kind)
-                ]
-            }
-        }
-        return try worst("attention over the cache" + name, run(.cpu, .float32), run(device, dtype))
     }
 
     private func adamW() throws -> Result {

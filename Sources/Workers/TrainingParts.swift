@@ -33,6 +33,7 @@ struct TrainingParts {
 
     init(_ plan: TrainingPlan, model: any CausalLanguageModel, source: ModelSource) throws {
         self.plan = plan
+        if model.adapter == nil { try source.requireTrainableWeights() }
         let actor = plan.actor, optim = actor.optim
         guard let makeLoss = PolicyLosses.all[actor.policyLoss] else {
             throw WorkerError(.badSetting, "actor.policy_loss: no loss is called '\(actor.policyLoss)'")

@@ -14,7 +14,10 @@ struct Bench: AsyncParsableCommand {
               fledge bench tokenizer --tokenizer models/smollm2 --text corpus.txt --threads 8
             A comparison with transformers in one run: scripts/peers/compare; with tokenizers: scripts/peers/tokenizers.
             """,
-        subcommands: [GenerateBench.self, TrainBench.self, LoadBench.self, TokenizerBench.self])
+        subcommands: [
+            GenerateBench.self, RolloutBench.self, TrainBench.self, LoadBench.self, TokenizerBench.self,
+            QuantizationBench.self,
+        ])
 }
 
 /// One measurement's JSON.

@@ -11,10 +11,14 @@ struct SelfTest: AsyncParsableCommand {
             EXAMPLES
               fledge selftest
               fledge selftest --device cuda --json
+              fledge selftest --device cuda --kernels
             """)
 
     @Option(help: "auto, cpu, cuda or cuda:N.")
     var device = "auto"
+
+    @Flag(help: "Check only what has CUDA kernels of its own.")
+    var kernels = false
 
     @Flag(help: "Print JSON.")
     var json = false
@@ -29,7 +33,8 @@ struct SelfTest: AsyncParsableCommand {
             var writer = JSONWriter(style: .pretty)
             var all: [(String, [SelfCheck.Result])] = []
             for dtype in [DType.float32, .bfloat16] {
-                all.append(("\(device) \(dtype)", try SelfCheck(device: device, dtype: dtype).run()))
+                let check = SelfCheck(device: device, dtype: dtype)
+                all.append(("\(device) \(dtype)", try kernels ? check.kernels() : check.run()))
             }
             for (name, results) in all {
                 failed += results.count { !$0.passed }

@@ -56,7 +56,7 @@ func tinyModel(seed: UInt64 = 3, dtype: DType = .float32) throws -> LlamaModel {
         let engine = RolloutEngine(model: try tinyModel())
         let all = requests(n: 2)
         let together = try engine.generate(all).map { $0.map(\.tokens) }
-        let narrow = RolloutEngine(model: engine.model, options: .init(maxRows: 2, maxPrefillTokens: 8))
+        let narrow = RolloutEngine(model: engine.model, options: .init(maxRows: 2, maxStepTokens: 8))
         for (index, request) in all.enumerated() {
             #expect(try engine.generate([request])[0].map(\.tokens) == together[index])
         }
@@ -65,7 +65,7 @@ func tinyModel(seed: UInt64 = 3, dtype: DType = .float32) throws -> LlamaModel {
     }
 
     @Test func theSharedPrefixIsComputedOnce() throws {
-        let engine = RolloutEngine(model: try tinyModel())
+        let engine = RolloutEngine(model: try tinyModel(), options: .init(blockSize: 4))
         _ = try engine.generate(requests(n: 5))
         #expect(engine.statistics.prefilledTokens == shared.count + 1 + 3 + 1 + 2)
         #expect(engine.statistics.prefills == 1)

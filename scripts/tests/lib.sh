@@ -38,6 +38,8 @@ model=repo/models/tiny/tiny.gguf
 is_set_up() {
     same "$(cat $library)" "cpu library"
     same "$(cat "$(readlink -f repo/.deps/torch)/../nvidia/cu13/lib/libcudart.so.13")" "cuda runtime"
+    same "$(cat repo/.deps/site-*/nvidia/cu13/lib/libnvrtc.so.13)" "kernel compiler"
+    same "$(cat repo/.deps/site-*/nvidia/cu13/lib/libnvrtc-builtins.so.13.0)" "its builtins"
     same "$(cat $model)" "model"
     local left
     left=$(find repo/.deps repo/.cache repo/models -name 'tmp-*' -o -name '*.tmp')

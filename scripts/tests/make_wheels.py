@@ -17,6 +17,11 @@ WHEELS = [
         "nvidia/cu13/lib/libcudart.so.13": "cuda runtime",
         "nvidia/cu13/lib/libcudart_static.a": "archive",
     }),
+    ("cpu", "nvidia-cuda-nvrtc", "13.0.88", "py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64", {
+        "nvidia/cu13/lib/libnvrtc.so.13": "kernel compiler",
+        "nvidia/cu13/lib/libnvrtc-builtins.so.13.0": "its builtins",
+        "nvidia/cu13/lib/libnvrtc.alt.so.13": "another",
+    }),
     ("cuda", "nvidia-cublas", "13.1.0.3", "py3-none-manylinux_2_27_x86_64", {
         "nvidia/cu13/lib/libcublas.so.13": "cublas",
     }),

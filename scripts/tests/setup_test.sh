@@ -5,6 +5,7 @@ test_first_run_then_nothing_to_do() {
     succeeds "${setup[@]}"
     is_set_up
     [[ ! -e repo/.deps/torch/lib/libtorch_cuda.so ]] || fail "the CPU set-up holds CUDA libraries"
+    [[ -z $(find repo/.deps -name '*.alt.so*') ]] || fail "a second NVRTC was unpacked"
     local before
     before=$(state)
     # No network, no cache: what is there is enough.

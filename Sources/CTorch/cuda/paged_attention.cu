@@ -37,8 +37,8 @@ __device__ __forceinline__ float exp2_fast(float x) { float r; asm("ex2.approx.f
 // with (max, sum) beside it.
 extern "C" __global__ void __launch_bounds__(WARPS * 32)
 paged_decode(const bf16 *__restrict__ query, const bf16 *__restrict__ key_pool, const bf16 *__restrict__ value_pool,
-             const int *__restrict__ table, const int *__restrict__ lengths, bf16 *__restrict__ out, float *__restrict__ partial,
-             float2 *__restrict__ partial_terms, int query_heads, int kv_heads, int table_stride, int page_shift, int splits,
+             const int *__restrict__ table, const int *__restrict__ starts, const int *__restrict__ lengths, bf16 *__restrict__ out, float *__restrict__ partial,
+             float2 *__restrict__ partial_terms, int query_heads, int kv_heads, int page_shift, int splits,
              long long query_stride, float scale, float soft_cap, int window) {
     extern __shared__ __align__(128) unsigned char shared[];
     const int group = query_heads / kv_heads, parts = (group + 15) / 16;
@@ -55,7 +55,7 @@ paged_decode(const bf16 *__restrict__ query, const bf16 *__restrict__ key_pool, 
 
     const unsigned base = smem_address(shared) + warp * (STAGES * 2 * TILE * ROW_BYTES);
     const long long row_stride = (long long)kv_heads * HEAD;
-    const int *my_table = table + (long long)sequence * table_stride;
+    const int *my_table = table + starts[sequence];
     const int page_mask = (1 << page_shift) - 1;
 
     // Queries as the first operand's fragments; rows past the group are zero.

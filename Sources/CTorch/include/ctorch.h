@@ -43,6 +43,20 @@ void ct_set_deterministic(bool on);
 bool ct_cpu_has_native_bf16(void);
 const char *ct_cpu_kernel_level(void);
 
+// ---- events and graphs (CUDA)
+typedef struct ct_event_impl *ct_event;
+typedef struct ct_graph_impl *ct_graph;
+// Marks the end of what was launched so far.
+int ct_event_record(int device_index, ct_event *out, ct_message *error);
+int ct_event_synchronize(ct_event event, ct_message *error);
+void ct_event_free(ct_event event);
+// Captures what `body` launches, which must neither wait for the device nor copy from pageable memory. Graphs that
+// name one another as pool share memory: what one leaves is lost when another is replayed.
+typedef int (*ct_graph_body)(void *context, ct_message *error);
+int ct_graph_capture(int device_index, ct_graph pool_of_or_null, ct_graph_body body, void *context, ct_graph *out, ct_message *error);
+int ct_graph_replay(ct_graph graph, ct_message *error);
+void ct_graph_free(ct_graph graph);
+
 // ---- random generators
 int ct_generator_create(int device_type, int device_index, uint64_t seed, ct_generator *out, ct_message *error);
 void ct_generator_free(ct_generator generator);
@@ -133,6 +147,10 @@ int ct_cat(const ct_tensor *tensors, int count, int dim, CT_RESULT);
 int ct_stack(const ct_tensor *tensors, int count, int dim, CT_RESULT);
 int ct_to(ct_tensor a, ct_options options, bool non_blocking, bool copy, CT_RESULT);
 int ct_pin(ct_tensor a, CT_RESULT);
+// The same bytes read as another type of the same size.
+int ct_view_as(ct_tensor a, int dtype, CT_RESULT);
+// The same memory without owning it: for results of captured graphs, whose pool keeps the memory.
+int ct_unowned(ct_tensor a, CT_RESULT);
 
 // ---- indexing
 int ct_index_select(ct_tensor a, int dim, ct_tensor index, CT_RESULT);
@@ -172,13 +190,50 @@ int ct_linear(ct_tensor x, ct_tensor weight, ct_tensor bias_or_null, CT_RESULT);
 int ct_pack_linear(ct_tensor weight, int64_t rows, CT_RESULT);
 int ct_packed_linear(ct_tensor x, ct_tensor packed, ct_tensor bias_or_null, CT_RESULT);
 
+// ---- quantised weights: value = (code - zero) * scale, one zero and scale an output and group of inputs; without zeros they are
+// 128. Scales float32 and zeros uint8 are [groups, N rounded up to 32].
+// Rounds a weight [N,K]: codes uint8 [N,K] of 8 bits (one group) or 4; *zeros is NULL for 8 bits.
+int ct_quantize(ct_tensor weight, int bits, int64_t group, ct_tensor *codes, ct_tensor *scales, ct_tensor *zeros,
+                ct_message *error);
+// Codes in a layout for the kernels: panels for the CPU, or tiles for CUDA (N a multiple of 16, K of 64).
+int ct_pack_codes(ct_tensor codes, int bits, bool tiles, CT_RESULT);
+typedef struct {
+    ct_tensor packed, scales, zeros_or_null;
+    int64_t outputs, inputs, group;
+    int bits;
+} ct_quantized;
+int ct_dequantize(ct_quantized weight, int dtype, CT_RESULT);
+// x [T,K] times the weight transposed, without gradients.
+int ct_quantized_linear(ct_tensor x, ct_quantized weight, ct_tensor bias_or_null, CT_RESULT);
+
 // ---- layers
-// The weight may be float32 where x is narrower; the result is as wide as x.
-int ct_rms_norm(ct_tensor x, ct_tensor weight, double eps, CT_RESULT);
+// On CUDA in bfloat16, without gradients, these are kernels of our own (cuda/layers.cu); elsewhere compositions, or the CPU's.
+typedef struct {
+    ct_tensor weight; // [C], of x's type or float32; NULL where no norm is taken
+    double eps;
+    bool unit_offset; // the weight is stored less one, and multiplied with in float32
+} ct_norm;
+// x / rms(x) * weight over the last dimension, as wide as x
+int ct_rms_norm(ct_tensor x, ct_norm norm, CT_RESULT);
+// sum = x + multiplier * delta_norm(delta), normed = norm(sum); each rounded to x's type. *sum and *normed are set where they are
+// wanted and there is a norm.
+int ct_residual_norm(ct_tensor x, ct_tensor delta, ct_norm delta_norm, double multiplier, ct_norm norm, bool want_sum,
+                     ct_tensor *sum, ct_tensor *normed, ct_message *error);
 // x [.., H, D] with cos, sin [.., D/2] float32: rotates (first half, second half) pairs, as Hugging Face Llama does.
 int ct_rotary(ct_tensor x, ct_tensor cos, ct_tensor sin, CT_RESULT);
-// gate_up [.., 2I] -> silu(gate) * up [.., I]
-int ct_silu_mul(ct_tensor gate_up, CT_RESULT);
+// In place on heads [T, (Hq + 2 Hk) D], queries, keys, values: queries and keys normed by head, where there are weights, and the
+// first R of their D dimensions turned by cos and sin float32 [T, R/2], where these are there; then keys and values copied to
+// the pools [S, Hk, D], where there are pools, at slots int32 [T], a negative one taking nothing. Only where the query says so.
+bool ct_has_rotary_store(ct_tensor heads, int head, int rotated, ct_tensor key_pool_or_null, ct_tensor value_pool_or_null);
+int ct_rotary_store_(ct_tensor heads, int query_heads, int kv_heads, int head, ct_tensor cos_or_null, ct_tensor sin_or_null,
+                     ct_norm query_norm, ct_norm key_norm, ct_tensor key_pool_or_null, ct_tensor value_pool_or_null,
+                     ct_tensor slots_or_null, ct_message *error);
+// cos and sin, float32 [T, N], of positions int64 [T] times frequencies float32 [1 or T, N]; both times `factor`
+int ct_rotary_angles(ct_tensor positions, ct_tensor frequencies, double factor, ct_tensor *cos, ct_tensor *sin,
+                     ct_message *error);
+// gate_up [.., 2I] -> activation(gate) * up [.., I]
+enum ct_gate { ct_gate_silu, ct_gate_gelu, ct_gate_gelu_tanh };
+int ct_gated_activation(ct_tensor gate_up, enum ct_gate gate, CT_RESULT);
 int ct_sdpa(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask_or_null, bool causal, double scale, bool gqa, CT_RESULT);
 
 // How queries see keys: scores are scaled; a query sees itself and the window - 1 tokens before it (0: all); with a soft cap
@@ -193,10 +248,22 @@ typedef struct {
 // A window counts along ancestors. q [T,Hq,D], k [T,Hk,D], v [T,Hk,Dv] -> [T,Hq,Dv].
 int ct_packed_attention(ct_tensor q, ct_tensor k, ct_tensor v, const int32_t *segments, int count, ct_attention attention,
                         CT_RESULT);
-// One query a row against cached keys: q [B,Hq,D]; pools [S,Hk,D] and [S,Hk,Dv]; slots int32 [B,L]; lengths int32 [B]
-// -> [B,Hq,Dv].
-int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, ct_tensor slots, ct_tensor lengths,
-                        ct_attention attention, CT_RESULT);
+// The pages of a cache that rows of queries see: row b's token t lies in slot (table[starts[b] + (t >> shift)] << shift) +
+// (t & (2^shift - 1)). int32 [*], [B], [B]; no length exceeds `longest`.
+typedef struct {
+    ct_tensor table, starts, lengths;
+    int shift;
+    int64_t longest;
+} ct_pages;
+// One query a row against cached keys: q [B,Hq,D]; pools [S,Hk,D] and [S,Hk,Dv] -> [B,Hq,Dv].
+int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, ct_pages pages, ct_attention attention, CT_RESULT);
+// Sequences of queries against sequences of keys, both packed, the last query of each aligned with the last key: q [T,Hq,D],
+// k, v [S,Hk,D]; int32 offsets [n+1] on the device. Where ct_has_varlen_attention says so.
+int ct_varlen_attention(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor query_ends, ct_tensor key_ends, int64_t longest_query,
+                        int64_t longest_key, ct_attention attention, CT_RESULT);
+bool ct_has_varlen_attention(ct_tensor q, ct_tensor v, ct_attention attention);
+// known[i], or where source[i] is not negative previous[source[i]]; all int32, on one device.
+int ct_select_ids(ct_tensor known, ct_tensor source, ct_tensor previous, CT_RESULT);
 // log p(target) and entropy at each row of hidden [T,C] under softmax(logits / temperature), in chunks of `chunk` rows so that
 // no more than chunk x V logits exist at once; both results float32 [T]. logits = scale * hidden . weight^T with weight [V,C],
 // then, with a soft cap (0: none), cap * tanh(logits / cap).

@@ -37,14 +37,15 @@ extension ModelInspection {
     ) {
         storage = .huggingFace
         noteFiles(names)
-        let table = readSafetensors(folder, names: names)
-        count(table)
+        var table = readSafetensors(folder, names: names)
         var config: ModelConfig?
         if names.contains("config.json") {
             attempt("config") { _ in config = try ModelConfig(path: folder + "/config.json") }
         } else if !names.contains("adapter_config.json") {
             add(.error, "config", "there is no config.json in this folder; name a Hugging Face folder or a .gguf file")
         }
+        if let config { unpack(&table, config) }
+        count(table)
         if let config { describe(config, table, workload) }
         inspectText(folder: folder, names: names, config: config)
     }
@@ -99,13 +100,6 @@ extension ModelInspection {
         modelType = config.modelType
         attempt("config") { try $0.describeShape(config) }
         attempt("config") { $0.rope = try Self.rope(config) }
-        if let quantization = config.value("quantization_config") {
-            let method = quantization.objectValue?["quant_method"]?.stringValue ?? "some method"
-            add(
-                .error, "weights",
-                "the weights are quantised (quantization_config: \(method)); use the checkpoint that they were made from"
-            )
-        }
         let name = config.architecture ?? config.modelType
         let scores = name.map(ModelRegistry.scoringArchitectures.contains) ?? false
         if scores { add(.info, "config", "a reward or value model: it scores text and generates none") }
@@ -117,7 +111,8 @@ extension ModelInspection {
             var named = table
             named.config = config
             do {
-                try ModelRegistry.check(config, architecture: name, weights: named)
+                try ModelRegistry.check(
+                    config.without("quantization_config"), architecture: name, weights: named)
             } catch let error as ModelError where error.code == .weights {
                 if weights.tensors > 0 { addProblems(error) }
             } catch {
@@ -127,7 +122,8 @@ extension ModelInspection {
             add(.error, "config", "neither 'architectures' nor 'model_type' names the architecture")
         }
         if let said = (try? config.optionalString("dtype")) ?? (try? config.optionalString("torch_dtype")),
-            let stored = weights.types.first?.name, storage == .huggingFace, said != stored
+            let stored = weights.types.first?.name, storage == .huggingFace, said != stored,
+            !config.has("quantization_config")
         {
             add(.info, "weights", "config.json says \(said), the weights are \(stored); what is stored counts")
         }

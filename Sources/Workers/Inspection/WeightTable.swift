@@ -17,6 +17,8 @@ struct WeightTable: WeightSource {
     let place: String
     var entries: [String: Entry] = [:]
     var config: ModelConfig?
+    /// What may be there without being asked for.
+    var spare: Set<String> = []
 
     init(_ place: String) { self.place = place }
 
@@ -31,7 +33,9 @@ struct WeightTable: WeightSource {
         throw WorkerError(.badCheckpoint, "\(place): only the headers were read, not '\(name)'")
     }
 
-    var tensorNames: [String] { entries.keys.filter { config?.isOfExtraLayer($0) != true }.sorted() }
+    var tensorNames: [String] {
+        entries.keys.filter { config?.isOfExtraLayer($0) != true && !spare.contains($0) }.sorted()
+    }
     func contains(_ name: String) -> Bool { entries[name] != nil }
 }
 
@@ -95,6 +99,33 @@ extension ModelInspection {
                 shape: entry.shape, dtype: nil, typeName: entry.type.name, bytes: entry.range.count)
         }
         return table
+    }
+
+    /// Puts packed weights (GPTQ, AWQ) into the table as the weights that they are.
+    mutating func unpack(_ table: inout WeightTable, _ config: ModelConfig) {
+        attempt("weights") { inspection in
+            guard let format = try PackedFormat(config) else { return }
+            inspection.add(
+                .info, "weights",
+                "the weights are quantised (\(format.summary)) and expanded as they are read: they can be sampled from, "
+                    + "evaluated and adapted (LoRA), not trained in full")
+            let entries = table.entries
+            // Values are not read here: whether a packed weight's bias is all zero, and so may be one too many, is not known.
+            let packed = try PackedWeights(format, place: table.place, names: entries.keys.sorted()) { name in
+                (entries[name]?.dtype ?? .uint8, entries[name]?.shape ?? [])
+            } isZero: { _ in
+                true
+            }
+            let parts = Set(packed.modules.values.flatMap(\.partNames))
+            table.entries = entries.filter { !parts.contains($0.key) }
+            table.spare = Set(packed.modules.values.map { $0.name + ".bias" })
+            for (name, module) in packed.modules {
+                table.entries[name] = WeightTable.Entry(
+                    shape: [module.outputs, module.inputs], dtype: nil,
+                    typeName: "\(format.method.rawValue) int\(format.bits)",
+                    bytes: module.partNames.reduce(0) { $0 + (entries[$1]?.bytes ?? 0) })
+            }
+        }
     }
 
     mutating func count(_ table: WeightTable) {

@@ -1,0 +1,204 @@
+import TensorCore
+
+/// What has CUDA kernels of its own, in the sizes and with the options that they tell apart: no gradients, no models.
+extension SelfCheck {
+    /// The checks of kernels alone; `compute-sanitizer` can run these.
+    public func kernels() throws -> [Result] {
+        try withNoGrad {
+            try [
+                try cachedAttention("", headDim: 64, valueDim: 64, kind: AttentionKind(scale: 0.125)),
+                try cachedAttention(
+                    ", many heads", headDim: 128, valueDim: 128, heads: 40, kind: AttentionKind(scale: 0.1)),
+                try cachedAttention(
+                    ", window and soft cap", headDim: 96, valueDim: 96,
+                    kind: AttentionKind(scale: 0.3, window: 100, softCap: 2)),
+                try cachedAttention(
+                    ", window", headDim: 256, valueDim: 256, kind: AttentionKind(scale: 0.06, window: 5)),
+                try cachedAttention(", small values", headDim: 48, valueDim: 32, kind: AttentionKind(scale: 0.15)),
+            ] + layers()
+                + SelfCheckSampling(device: device, dtype: dtype).errors().map {
+                    Result(name: $0.name, error: $0.error, tolerance: 1e-3)
+                }
+        }
+    }
+
+    private func cachedAttention(
+        _ name: String, headDim: Int, valueDim: Int, heads: Int = 6, kind: AttentionKind
+    ) throws -> Result {
+        let generator = try RandomGenerator(seed: 12)
+        let query = try Tensor.randomNormal([3, heads, headDim], generator: generator)
+        let keys = try Tensor.randomNormal([900, 2, headDim], generator: generator)
+        let values = try Tensor.randomNormal([900, 2, valueDim], generator: generator)
+        let longest = 777
+        let slots = (0..<3 * longest).map { Int32($0 * 7 % 900) }
+        func run(_ device: Device, _ dtype: DType) throws -> [Tensor] {
+            try withNoGrad {
+                [
+                    try Tensor.cachedAttention(
+                        query: query.to(device, dtype: dtype), keyPool: keys.to(device, dtype: dtype),
+                        valuePool: values.to(device, dtype: dtype),
+                        slots: Tensor(slots, shape: [3, longest], device: device),
+                        lengths: Tensor([Int32(longest), 4, 109], device: device), kind: kind)
+                ]
+            }
+        }
+        return try worst("attention over the cache" + name, run(.cpu, .float32), run(device, dtype))
+    }
+}
+
+// MARK: - Between a layer's products
+
+extension SelfCheck {
+    private static let tokenCounts = [1, 3, 257]
+
+    private func layers() throws -> [Result] {
+        let generator = try RandomGenerator(seed: 14)
+        func random(_ shape: [Int]) throws -> Tensor { try Tensor.randomNormal(shape, generator: generator) }
+        let positions = try Tensor((0..<257).map { Int64($0 * 397) })
+        let frequencies = try random([1, 40]).squared()
+        return try [
+            both("residual sum and norm", Self.tokenCounts.flatMap { try residualCases(tokens: $0, random) }),
+            both("rms norms of rows", [rowCase(random)]),
+            both("gated activations", Self.tokenCounts.flatMap { try gateCases(tokens: $0, random) }),
+            both("norm, rotation and store of heads", Self.tokenCounts.flatMap { try headCases(tokens: $0, random) }),
+            both("rotary", [rotaryCase(random)]),
+            [
+                worst(
+                    "rotary angles", angles(positions, frequencies, .cpu), angles(positions, frequencies, device))
+            ],
+        ].flatMap { $0 }
+    }
+
+    private func angles(_ positions: Tensor, _ frequencies: Tensor, _ device: Device) throws -> [Tensor] {
+        let both = try positions.to(device).rotaryAngles(frequencies.to(device), factor: 1.2)
+        return [both.cos, both.sin]
+    }
+
+    /// Something to compute on a device in a type.
+    private struct Case {
+        let inputs: [Tensor]
+        let body: ([Tensor]) throws -> [Tensor]
+    }
+
+    /// Against the CPU's float32; and against the same device's separate operations, which are what runs while gradients are
+    /// recorded and round at the same places, so that little more than the order of sums tells the two apart.
+    private func both(_ name: String, _ cases: [Case]) throws -> [Result] {
+        func run(_ device: Device, _ dtype: DType) throws -> [Tensor] {
+            try cases.flatMap { one in
+                try one.body(
+                    one.inputs.map {
+                        $0.dtype == .float32 ? try $0.to(device, dtype: dtype, copy: true) : try $0.to(device)
+                    })
+            }
+        }
+        let candidate = try run(device, dtype)
+        var separate = try worst(
+            name + ", against separate operations", try withGrad { try run(device, dtype) }, candidate)
+        separate.tolerance = dtype == .float32 ? 1e-6 : 1e-3
+        return [try worst(name, run(.cpu, .float32), candidate), separate]
+    }
+
+    /// Plain weights as PreNorm layers have them, weights less one around both (Gemma), float32 weights, a multiplier (Granite).
+    private func residualCases(tokens: Int, _ random: ([Int]) throws -> Tensor) throws -> [Case] {
+        // One, two and four pieces a thread; a width that no kernel takes.
+        try (tokens > 3 ? [64, 896, 3584] : [64, 896, 3584, 16384, 100]).map { columns in
+            let inputs = try [
+                random([tokens, columns]), random([tokens, columns]), random([columns]), random([columns]),
+            ]
+            return Case(inputs: inputs) { inputs in
+                let plain = RMSNormTerms(weight: inputs[2], eps: 1e-5)
+                let offset = RMSNormTerms(weight: inputs[2], eps: 1e-5, hasUnitOffset: true)
+                let wide = RMSNormTerms(weight: try inputs[2].to(dtype: .float32), eps: 1e-5)
+                let after = RMSNormTerms(weight: inputs[3], eps: 1e-3, hasUnitOffset: true)
+                let x = inputs[0], delta = inputs[1]
+                var all = [try x.rmsNorm(plain), try x.adding(delta, norm: after)]
+                for (norm, deltaNorm, multiplier) in [
+                    (plain, nil, 1), (offset, after, 1), (wide, nil, 0.22), (plain, after, 0.22),
+                ] as [(RMSNormTerms, RMSNormTerms?, Double)] {
+                    let both = try x.addingThenNorming(
+                        delta, norm: deltaNorm, multiplier: multiplier, by: norm, keepsSum: true)
+                    all += [both.sum, both.normed].compactMap { $0 }
+                }
+                return all
+            }
+        }
+    }
+
+    /// Rows that are part of wider ones, as latent vectors are.
+    private func rowCase(_ random: ([Int]) throws -> Tensor) throws -> Case {
+        Case(inputs: [try random([37, 640]), try random([512])]) {
+            [try $0[0].narrowed(1, 64..<576).rmsNorm($0[1], eps: 1e-6)]
+        }
+    }
+
+    private func gateCases(tokens: Int, _ random: ([Int]) throws -> Tensor) throws -> [Case] {
+        try [8, 192, 4864, 36].map { half in
+            Case(inputs: [try random([tokens, 2 * half]).multiplied(by: 3)]) { inputs in
+                try [GateActivation.silu, .gelu, .geluTanh].map { try inputs[0].gated($0) }
+            }
+        }
+    }
+
+    private struct HeadSizes {
+        let query, keyValue, dim, rotated: Int
+    }
+
+    private func headCases(tokens: Int, _ random: ([Int]) throws -> Tensor) throws -> [Case] {
+        let sizes = [
+            HeadSizes(query: 14, keyValue: 2, dim: 64, rotated: 64),
+            HeadSizes(query: 5, keyValue: 5, dim: 96, rotated: 96),
+            HeadSizes(query: 28, keyValue: 4, dim: 128, rotated: 128),
+            HeadSizes(query: 4, keyValue: 1, dim: 256, rotated: 256),
+            // Partly rotated, not rotated, odd numbers of pieces, and sizes that no kernel takes.
+            HeadSizes(query: 3, keyValue: 1, dim: 128, rotated: 96),
+            HeadSizes(query: 6, keyValue: 3, dim: 64, rotated: 0),
+            HeadSizes(query: 2, keyValue: 2, dim: 80, rotated: 80),
+            HeadSizes(query: 4, keyValue: 2, dim: 40, rotated: 24),
+        ]
+        return try sizes.flatMap { size in
+            try [nil, false, true].map { try headCase(tokens: tokens, size, isOffset: $0, random) }
+        }
+    }
+
+    /// - Parameter isOffset: whether the norms' weights are stored less one; nil: no norms.
+    private func headCase(
+        tokens: Int, _ size: HeadSizes, isOffset: Bool?, _ random: ([Int]) throws -> Tensor
+    ) throws -> Case {
+        let slotCount = 300
+        // Each token its own slot, out of order; every third is not kept.
+        let slots = try Tensor((0..<tokens).map { $0 % 3 == 1 ? Int32(-1) : Int32($0 * 7 % slotCount) })
+        let pool = [slotCount, size.keyValue, size.dim]
+        let inputs = try [
+            random([tokens, (size.query + 2 * size.keyValue) * size.dim]), random([size.dim]), random([size.dim]),
+            random(pool), random(pool),
+        ]
+        return Case(inputs: inputs + [slots]) { inputs in
+            var how = HeadPreparation(queryHeads: size.query, keyValueHeads: size.keyValue, headDim: size.dim)
+            if size.rotated > 0 {
+                let half = size.rotated / 2
+                let angles = try Tensor.arange(0..<tokens * half, dtype: .float32, device: inputs[0].device)
+                    .multiplied(by: 0.37).reshaped([tokens, half])
+                how.angles = (try angles.cos(), try angles.sin())
+            }
+            if let isOffset {
+                func norm(_ weight: Tensor) -> RMSNormTerms {
+                    RMSNormTerms(weight: weight, eps: 1e-6, hasUnitOffset: isOffset)
+                }
+                how.norms = (norm(inputs[1]), norm(inputs[2]))
+            }
+            let (keys, values) = (inputs[3], inputs[4])
+            // Without pools first, from a copy: the kernel works in place.
+            let apart = try inputs[0].cloned().preparedHeads(how)
+            let stored = try inputs[0].preparedHeads(how, storing: (keys, values, inputs[5]))
+            return [apart.query, apart.key, apart.value, stored.query, stored.key, stored.value, keys, values]
+        }
+    }
+
+    private func rotaryCase(_ random: ([Int]) throws -> Tensor) throws -> Case {
+        Case(inputs: [try random([21, 4, 96])]) { inputs in
+            let angles = try Tensor.arange(0..<21 * 32, dtype: .float32, device: inputs[0].device)
+                .multiplied(by: 0.01).reshaped([21, 32])
+            return [try inputs[0].partlyRotary(cos: angles.cos(), sin: angles.sin())]
+        }
+    }
+}
