@@ -10,15 +10,22 @@ namespace {
 
 constexpr char sample_text[] = {
 #embed "cuda/sample.cu"
+    ,
+#embed "cuda/sample_filters.cu"
+    ,
+#embed "cuda/sample_entries.cu"
 };
 constexpr int threads = 512, filter_shared = 49664;
 constexpr int64_t largest_vocabulary = 256 * 2048;
 
-std::vector<std::string> sample_options() { return {"-DFILTER_SHARED=" + std::to_string(filter_shared)}; }
+std::vector<std::string> sample_options(bool wide, bool filters) {
+    return {wide ? "-DELEMENT=float" : "-DELEMENT=bf16", filters ? "-DFILTERS=1" : "-DFILTERS=0",
+            "-DFILTER_SHARED=" + std::to_string(filter_shared)};
+}
 
-CudaKernel &kernel(const at::Tensor &logits, const char *name, const char *variant = "") {
-    const auto full = name + std::string(logits.scalar_type() == at::kFloat ? "_f32" : "_bf16") + variant;
-    return CudaKernel::get(logits.device(), "sample.cu", sample_text, sizeof sample_text, sample_options(), full.c_str());
+CudaKernel &kernel(const at::Tensor &logits, bool filters, const char *name) {
+    return CudaKernel::get(logits.device(), "sample.cu", sample_text, sizeof sample_text,
+                           sample_options(logits.scalar_type() == at::kFloat, filters), name);
 }
 
 } // namespace
@@ -44,7 +51,7 @@ void sample_rows(const at::Tensor &logits, const SamplingTensors &terms, const a
     // Eight logits are read at once where every row begins at a multiple of 16 bytes.
     int aligned = reinterpret_cast<uintptr_t>(logits_at) % 16 == 0 && stride * x.element_size() % 16 == 0;
     void *arguments[] = {&logits_at, &stride, &vocabulary, &aligned, &pointers, &tokens_at, &log_probs_at};
-    kernel(x, "sample", filters ? "_filtered" : "")
+    kernel(x, filters, "sample_rows")
         .launch(x.device(), x.size(0), 1, 1, threads, filters ? filter_shared : 0, arguments);
 }
 
@@ -56,14 +63,20 @@ void adjust_rows(const at::Tensor &logits, const at::Tensor &rows, const at::Ten
     } entries{rows.const_data_ptr(), tokens.const_data_ptr(), factors.const_data_ptr(), offsets.const_data_ptr()};
     void *logits_at = logits.mutable_data_ptr();
     long long stride = logits.stride(0);
-    int batch = static_cast<int>(logits.size(0)), vocabulary = static_cast<int>(logits.size(1)), count = static_cast<int>(rows.size(0));
+    int batch = static_cast<int>(logits.size(0)), vocabulary = static_cast<int>(logits.size(1));
+    int count = static_cast<int>(rows.size(0));
     void *arguments[] = {&logits_at, &stride, &batch, &vocabulary, &entries, &count};
-    kernel(logits, "adjust").launch(logits.device(), (count + 255) / 256, 1, 1, 256, 0, arguments);
+    kernel(logits, false, "adjust_rows").launch(logits.device(), (count + 255) / 256, 1, 1, 256, 0, arguments);
 }
 
 int compile_sampling(const std::string &architecture) {
-    compile_cuda("sample.cu", sample_text, sizeof sample_text, sample_options(), architecture);
-    return 1;
+    int count = 0;
+    for (bool wide : {false, true})
+        for (bool filters : {false, true}) {
+            compile_cuda("sample.cu", sample_text, sizeof sample_text, sample_options(wide, filters), architecture);
+            ++count;
+        }
+    return count;
 }
 
 } // namespace ct

@@ -19,7 +19,7 @@ void sample_rows(const at::Tensor &logits, const SamplingTensors &terms, const a
 void adjust_rows(const at::Tensor &logits, const at::Tensor &rows, const at::Tensor &tokens, const at::Tensor &factors,
                  const at::Tensor &offsets);
 
-// Compiles the kernels for an architecture such as "sm_90"; gives how many texts there are.
+// Compiles the kernels for an architecture such as "sm_90"; gives how many times the text was compiled.
 int compile_sampling(const std::string &architecture);
 
 } // namespace ct

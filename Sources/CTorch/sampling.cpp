@@ -57,7 +57,7 @@ int64_t draw(const float *logits, int64_t n, const RowTerms &s, std::vector<floa
         }
         double remaining = s.uniform * total;
         for (auto i : order) {
-            choice = i;
+            if (weights[i] > 0) choice = i;
             if ((remaining -= weights[i]) < 0) break;
         }
     } else {

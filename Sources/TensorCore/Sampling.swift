@@ -25,7 +25,8 @@ public struct RowSampling: Sendable, Hashable {
     public func isFiltered(vocabulary: Int) -> Bool { (topK > 0 && topK < vocabulary) || topP < 1 || minP > 0 }
 }
 
-/// What ``Tensor/draw(_:)`` needs of each row, as contiguous tensors `[B]` on the logits' device; slices of one larger buffer do.
+/// What ``Tensor/draw(_:)`` needs of each row, as contiguous tensors `[B]` on the logits' device; slices of one larger
+/// buffer do.
 ///
 /// Floats are float64 (or float32) on the CPU, and float32 on CUDA.
 public struct SamplingTerms {
@@ -49,7 +50,8 @@ public struct SamplingTerms {
     public var temperatures: Tensor
     /// In [0, 1); see ``narrowed(uniform:)`` for float32.
     public var uniforms: Tensor
-    /// nil: no row of the batch is filtered, which is fastest. What a row draws does not depend on whether another is filtered.
+    /// nil: no row of the batch is filtered, which is fastest. What a row draws does not depend on whether another is
+    /// filtered.
     public var filters: Filters?
 
     public init(temperatures: Tensor, uniforms: Tensor, filters: Filters? = nil) {
@@ -79,9 +81,9 @@ public struct SamplingTerms {
     public static func narrowed(uniform: Double) -> Float { Float((uniform * 0x1p24).rounded(.down)) * 0x1p-24 }
 }
 
-/// What is done to single logits before a draw, as contiguous tensors `[N]` on the logits' device: `x` becomes `x / factor` where
-/// it is positive and `x · factor` elsewhere (Keskar et al. 2019, repetition penalty), then `offset` is added (presence and frequency penalties, bias;
-/// minus infinity forbids the token). No (row, token) may come twice.
+/// What is done to single logits before a draw, as contiguous tensors `[N]` on the logits' device: `x` becomes `x /
+/// factor` where it is positive and `x · factor` elsewhere (Keskar et al. 2019, repetition penalty), then `offset` is
+/// added (presence and frequency penalties, bias; minus infinity forbids the token). No (row, token) may come twice.
 public struct LogitAdjustments {
     /// int32; below 0: the entry is padding.
     public var rows: Tensor
@@ -113,12 +115,12 @@ public struct TopLogProbs {
 }
 
 extension Tensor {
-    /// Draws one token a row of `self [B, V]` by inverse transform: tokens int32 `[B]` and their log-probabilities float32 `[B]`,
-    /// on the logits' device. The log-probabilities are those of the distribution at the row's temperature before any filter; for
-    /// a greedy row, at temperature 1.
+    /// Draws one token a row of `self [B, V]` by inverse transform: tokens int32 `[B]` and their log-probabilities
+    /// float32 `[B]`, on the logits' device. The log-probabilities are those of the distribution at the row's
+    /// temperature before any filter; for a greedy row, at temperature 1.
     ///
-    /// On CUDA nothing waits for the device, nothing is copied to it, and one row's draw depends on that row alone. A row whose
-    /// logits are not finite gets token 0 and a log-probability of NaN there; on the CPU it throws.
+    /// On CUDA nothing waits for the device, nothing is copied to it, and one row's draw depends on that row alone. A
+    /// row whose logits are not finite gets token 0 and a log-probability of NaN there; on the CPU it throws.
     public func draw(_ terms: SamplingTerms) throws(TorchError) -> (tokens: Tensor, logProbs: Tensor) {
         precondition(rank == 2, "logits are [B, V]")
         let tokens = try Tensor.empty([size(0)], dtype: .int32, device: device)
@@ -151,16 +153,17 @@ extension Tensor {
         return (tokens, logProbs)
     }
 
-    /// Changes single logits of `self [B, V]`, float32 or bfloat16, in place. What is added to a bfloat16 logit is rounded with it: a
-    /// penalty of 0.05 vanishes beside a logit of 20, so convert to float32 first where penalties matter.
+    /// Changes single logits of `self [B, V]`, float32 or bfloat16, in place. What is added to a bfloat16 logit is
+    /// rounded with it: a penalty of 0.05 vanishes beside a logit of 20, so convert to float32 first where penalties
+    /// matter.
     public func adjust(_ entries: LogitAdjustments) throws(TorchError) {
         try check("adjust", [self, entries.rows]) {
             ct_adjust_(raw, entries.rows.raw, entries.tokens.raw, entries.factors.raw, entries.offsets.raw, $0)
         }
     }
 
-    /// The `count` likeliest tokens of each row of logits `self [B, V]`, and the log-probability and rank of the `chosen` ones (int32 or
-    /// int64 `[B]`), on the logits' device. `temperatures [B]` as for a draw; nil: 1.
+    /// The `count` likeliest tokens of each row of logits `self [B, V]`, and the log-probability and rank of the
+    /// `chosen` ones (int32 or int64 `[B]`), on the logits' device. `temperatures [B]` as for a draw; nil: 1.
     public func topLogProbs(count: Int, chosen: Tensor, temperatures: Tensor? = nil) throws(TorchError) -> TopLogProbs {
         var tokens: ct_tensor?, logProbs: ct_tensor?, chosenLogProbs: ct_tensor?, ranks: ct_tensor?
         try check("topLogProbs(\(count))", [self, chosen]) {

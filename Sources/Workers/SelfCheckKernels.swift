@@ -16,6 +16,9 @@ extension SelfCheck {
                     ", window", headDim: 256, valueDim: 256, kind: AttentionKind(scale: 0.06, window: 5)),
                 try cachedAttention(", small values", headDim: 48, valueDim: 32, kind: AttentionKind(scale: 0.15)),
             ] + layers()
+                + SelfCheckSampling(device: device, dtype: dtype).errors().map {
+                    Result(name: $0.name, error: $0.error, tolerance: 1e-3)
+                }
         }
     }
 
