@@ -159,8 +159,9 @@ int ct_quantize(ct_tensor weight, int bits, int64_t group, ct_tensor *codes, ct_
         auto all_codes = at::empty({outputs, inputs}, w.options().dtype(at::kByte));
         auto all_scales = at::zeros({groups, padded}, w.options().dtype(at::kFloat));
         auto all_zeros = at::zeros({groups, padded}, w.options().dtype(at::kByte));
-        // Rows at a time, so that the copies in float32 stay small beside the weight.
-        const int64_t step = std::max<int64_t>(1, (int64_t(1) << 24) / std::max<int64_t>(1, inputs));
+        // Rows at a time, so that the copies in float32 stay small beside the weight, and on the CPU in its cache.
+        const int64_t numbers = int64_t(1) << (on_cpu(w) ? 18 : 24);
+        const int64_t step = std::max<int64_t>(1, numbers / std::max<int64_t>(1, inputs));
         for (int64_t row = 0; row < outputs; row += step) {
             const int64_t count = std::min(step, outputs - row);
             const auto part = w.narrow(0, row, count).detach().to(at::kFloat);

@@ -10,9 +10,11 @@ import Testing
     static let schemes: [WeightQuantization] = [.int8PerChannel, .int4(group: 32)]
 
     func requests(temperature: Double = 0) -> [RolloutRequest] {
-        (0..<5).map { index in
-            RolloutRequest(
-                prompt: (0..<3 + index * 4).map { Int32(($0 * 5 + index) % 61) },
+        (0..<5).map { (index: Int) -> RolloutRequest in
+            let length = 3 + index * 4
+            let prompt: [Int32] = (0..<length).map { Int32(($0 * 5 + index) % 61) }
+            return RolloutRequest(
+                prompt: prompt,
                 sampling: SamplingParameters(n: 2, temperature: temperature, maxTokens: 20, seed: UInt64(index)))
         }
     }
