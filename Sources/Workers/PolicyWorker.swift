@@ -20,8 +20,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         public var dtype: DType
         public var device: Device
         public var checkpointsActivations = false
-        public var maxRows = 256
-        public var maxPrefillTokens = 8192
+        public var engine = RolloutEngineSettings()
         public var ignoresEndOfTurn = false
         public var stop: [String] = []
         public var adapter: AdapterPlan?
@@ -65,10 +64,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         try plan.adapter?.add(to: model)
         model.usesCheckpointing = plan.checkpointsActivations
         let text = try TextProcessor(source, templatePath: plan.templatePath)
-        let rollout = RolloutEngine(
-            model: model,
-            options: .init(
-                maxRows: plan.maxRows, maxPrefillTokens: plan.maxPrefillTokens, mergesAdapter: plan.mergesAdapter))
+        let rollout = RolloutEngine(model: model, options: plan.engine.options(mergesAdapter: plan.mergesAdapter))
         rollout.makeDetokenizer = text.makeDetokenizer
         parts = Parts(source: source, model: model, rollout: rollout, text: text)
         return text
