@@ -148,6 +148,9 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
             finishReason: sample.finishReason)
     }
 
+    /// Numbers of the model that requests must keep to.
+    func shape() throws -> ModelShape { try loaded().model.shape }
+
     /// The most tokens of a prompt with its answer.
     public func contextLength() throws -> Int { try loaded().model.shape.maxPositions }
 
@@ -295,6 +298,20 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         parts?.rollout.firstToken.map { (origin.duration(to: $0)) / .seconds(1) }
     }
 
+}
+
+extension PolicyWorker: BatchSampler {
+    func sample(
+        _ requests: [RolloutRequest], onToken: @escaping @Sendable () -> Bool,
+        onSample: @escaping @Sendable (Int, Int, GeneratedSample) -> Void
+    ) throws {
+        let parts = try loaded()
+        // The engine gives all at the end of the call; one that gives each as it ends takes `onSample` itself.
+        let samples = try parts.rollout.generate(requests) { _ in onToken() }
+        for (request, samples) in samples.enumerated() {
+            for (index, sample) in samples.enumerated() { onSample(request, index, sample) }
+        }
+    }
 }
 
 private struct FrozenReference: ReferenceGroup {
