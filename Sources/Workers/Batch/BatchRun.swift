@@ -75,23 +75,29 @@ struct BatchRun {
         return summary
     }
 
+    /// The next lines of which some are not done. A window holds the same lines however often the job was stopped, and one that
+    /// was begun is sampled whole again: the last bits of a log-probability may depend on what else is computed with it.
     private mutating func nextWindow() throws -> ([Pending], [RolloutRequest]) {
-        var window: [Pending] = [], requests: [RolloutRequest] = [], samples = 0
-        while next < input.count, samples < windowSamples {
-            let index = next
-            next += 1
-            if bad.contains(index) || output.isDone[index] { continue }
-            let line = try input.line(at: index)
-            let request = try encoder.request(line, at: index)
-            let n = request.sampling.n
-            window.append(
-                Pending(
-                    index: index, line: line, promptTokens: request.prompt.count,
-                    samples: Array(repeating: nil, count: n), missing: n))
-            requests.append(request)
-            samples += n
+        while next < input.count {
+            var lines: [(index: Int, line: BatchLine)] = [], samples = 0
+            while next < input.count, samples < windowSamples {
+                defer { next += 1 }
+                if bad.contains(next) { continue }
+                let line = try input.line(at: next)
+                lines.append((next, line))
+                samples += line.sampling.n
+            }
+            if lines.allSatisfy({ output.isDone[$0.index] }) { continue }
+            let requests = try lines.map { try encoder.request($0.line, at: $0.index) }
+            let window = zip(lines, requests).map { line, request in
+                let n = request.sampling.n
+                return Pending(
+                    index: line.index, line: line.line, promptTokens: request.prompt.count,
+                    samples: Array(repeating: nil, count: n), missing: n)
+            }
+            return (window, requests)
         }
-        return (window, requests)
+        return ([], [])
     }
 
     private mutating func sample(_ requests: [RolloutRequest], _ window: [Pending]) async throws {
@@ -105,7 +111,7 @@ struct BatchRun {
                 let place = ended.request
                 window[place].samples[ended.sample] = ended.result
                 window[place].missing -= 1
-                guard window[place].missing == 0 else { continue }
+                guard window[place].missing == 0, !output.isDone[window[place].index] else { continue }
                 try write(window[place])
                 window[place].samples = []
             }
