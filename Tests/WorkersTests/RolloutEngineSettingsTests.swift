@@ -35,8 +35,6 @@ import Testing
         expected.quantization = .int8
         expected.speculation = .init(tokens: 3, lookup: 2...4)
         #expect(set == expected)
-        let options = set.options(mergesAdapter: true)
-        #expect(options.maxRows == 64 && options.maxPrefillTokens == 4096 && options.mergesAdapter)
     }
 
     @Test(arguments: [
