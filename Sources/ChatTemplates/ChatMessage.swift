@@ -12,6 +12,14 @@ public struct ChatMessage: Hashable, Sendable {
         self.extra = extra
     }
 
+    /// A message as JSON has it; nil where it is no object with a `role` in text. Without `content` it has null.
+    public init?(_ value: TemplateValue) {
+        guard case .object(let object) = value, let role = object["role"]?.string else { return nil }
+        self.init(
+            role: role, content: object["content"] ?? .null,
+            extra: TemplateObject(object.pairs.filter { $0.key != "role" && $0.key != "content" }))
+    }
+
     public static func system(_ text: String) -> ChatMessage { ChatMessage(role: "system", content: .string(text)) }
     public static func user(_ text: String) -> ChatMessage { ChatMessage(role: "user", content: .string(text)) }
     public static func assistant(_ text: String) -> ChatMessage {

@@ -3,8 +3,8 @@ import OrderedCollections
 /// Settings that are right alone and wrong together. Every check looks at values only, not at who set them, so that a
 /// resolved configuration passes when its recipe did.
 struct CrossChecks {
-    private let config: RunConfig
-    private let ledger: Ledger
+    let config: RunConfig
+    let ledger: Ledger
 
     init(_ config: RunConfig, _ ledger: Ledger) {
         self.config = config
@@ -21,6 +21,9 @@ struct CrossChecks {
         checkLoRA()
         checkSchedule()
         checkSampling()
+        checkPenalties()
+        checkEngine()
+        checkSpeculation()
         checkReward()
         checkTrainer()
     }
@@ -238,17 +241,17 @@ struct CrossChecks {
 
     // MARK: Reports
 
-    private func refuse(_ condition: Bool, _ first: String, _ second: String, _ message: String, remedy: String) {
+    func refuse(_ condition: Bool, _ first: String, _ second: String, _ message: String, remedy: String) {
         guard condition, let (place, text) = describe(first, second, message) else { return }
         ledger.problems.append(Diagnostic(.conflict, at: place, first, text, remedy: remedy))
     }
 
-    private func warn(_ condition: Bool, _ first: String, _ second: String, _ message: String, remedy: String) {
+    func warn(_ condition: Bool, _ first: String, _ second: String, _ message: String, remedy: String) {
         guard condition, let (place, text) = describe(first, second, message) else { return }
         ledger.warnings.append(Diagnostic(.warning, at: place, first, text, remedy: remedy))
     }
 
-    private func problem(_ name: String, _ message: String, remedy: String) {
+    func problem(_ name: String, _ message: String, remedy: String) {
         guard !ledger.refused.contains(name) else { return }
         ledger.refuse(.outOfRange, at: section(name), name, message, remedy: remedy)
     }

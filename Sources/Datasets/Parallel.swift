@@ -10,11 +10,11 @@ import Synchronization
 #endif
 
 /// Work spread over all cores.
-enum Parallel {
+public enum Parallel {
     /// `transform` of each of the numbers `0..<count`, in their order. Blocks the calling thread.
     /// - Parameter grain: how many numbers a thread takes at a time.
     /// - Throws: what `transform` threw for the lowest number.
-    static func map<Value: Sendable>(
+    public static func map<Value: Sendable>(
         _ count: Int, grain: Int = 64, _ transform: @Sendable (Int) throws -> Value
     ) throws -> [Value] {
         let chunkCount = (count + grain - 1) / grain

@@ -9,6 +9,8 @@ public struct TelemetryError: Error, Hashable, Sendable, CustomStringConvertible
         public static let io = Code("io")
         /// A file of the run does not hold what it should.
         public static let malformed = Code("malformed")
+        /// Another process writes the file.
+        public static let busy = Code("busy")
         /// A step was written that is not after the file's last step.
         public static let outOfOrder = Code("out_of_order")
         /// A metric's or a phase's name breaks the naming rule.

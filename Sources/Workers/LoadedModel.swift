@@ -69,9 +69,15 @@ public struct TextProcessor: Sendable {
     }
 
     /// A conversation as the model expects it, ending with what opens the assistant's turn.
+    /// - Parameter variables: what the template reads beside the special tokens; they win over those.
     /// - Throws: ``WorkerError`` with code `noTemplate` when the checkpoint has no chat template.
-    public func encode(_ messages: [ChatMessage]) throws -> [Int32] {
-        let text = try neededTemplate().render(messages, addGenerationPrompt: true, variables: specials).text
+    public func encode(
+        _ messages: [ChatMessage], tools: TemplateValue = .null, variables: [String: TemplateValue] = [:]
+    ) throws -> [Int32] {
+        let text = try neededTemplate().render(
+            messages, tools: tools, addGenerationPrompt: true,
+            variables: specials.merging(variables) { _, given in given }
+        ).text
         return try tokenizer.encode(text)
     }
 

@@ -20,8 +20,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         public var dtype: DType
         public var device: Device
         public var checkpointsActivations = false
-        public var maxRows = 256
-        public var maxPrefillTokens = 8192
+        public var engine = RolloutEngineSettings()
         public var ignoresEndOfTurn = false
         public var stop: [String] = []
         public var adapter: AdapterPlan?
@@ -65,10 +64,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         try plan.adapter?.add(to: model)
         model.usesCheckpointing = plan.checkpointsActivations
         let text = try TextProcessor(source, templatePath: plan.templatePath)
-        let rollout = RolloutEngine(
-            model: model,
-            options: .init(
-                maxRows: plan.maxRows, maxStepTokens: plan.maxPrefillTokens, mergesAdapter: plan.mergesAdapter))
+        let rollout = RolloutEngine(model: model, options: plan.engine.options(mergesAdapter: plan.mergesAdapter))
         rollout.makeDetokenizer = text.makeDetokenizer
         parts = Parts(source: source, model: model, rollout: rollout, text: text)
         return text
@@ -151,6 +147,9 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
             promptTokens: prompt.count, tokens: sample.tokens, logProbs: sample.logProbs,
             finishReason: sample.finishReason)
     }
+
+    /// Numbers of the model that requests must keep to.
+    func shape() throws -> ModelShape { try loaded().model.shape }
 
     /// The most tokens of a prompt with its answer.
     public func contextLength() throws -> Int { try loaded().model.shape.maxPositions }
@@ -299,6 +298,20 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         parts?.rollout.firstToken.map { (origin.duration(to: $0)) / .seconds(1) }
     }
 
+}
+
+extension PolicyWorker: BatchSampler {
+    func sample(
+        _ requests: [RolloutRequest], onToken: @escaping @Sendable () -> Bool,
+        onSample: @escaping @Sendable (Int, Int, GeneratedSample) -> Void
+    ) throws {
+        let parts = try loaded()
+        // The engine gives all at the end of the call; one that gives each as it ends takes `onSample` itself.
+        let samples = try parts.rollout.generate(requests) { _ in onToken() }
+        for (request, samples) in samples.enumerated() {
+            for (index, sample) in samples.enumerated() { onSample(request, index, sample) }
+        }
+    }
 }
 
 private struct FrozenReference: ReferenceGroup {

@@ -21,6 +21,7 @@ struct RunPlan {
         if config.model.paramDType != .float32 {
             throw WorkerError(.badSetting, "model.param_dtype: master weights are float32 only; leave it out")
         }
+        try RolloutEngineSettings.refuseUnheeded(config)
         self.config = config
         device = try DeviceChoice(config.device).open()
         dtype = config.model.dtype == .bfloat16 ? .bfloat16 : .float32
@@ -30,7 +31,7 @@ struct RunPlan {
         var plan = PolicyWorker.Plan(modelPath: config.model.path, dtype: dtype, device: device)
         plan.templatePath = config.model.chatTemplate
         plan.checkpointsActivations = config.model.enableGradientCheckpointing
-        plan.maxRows = config.rollout.maxNumSeqs
+        plan.engine = RolloutEngineSettings(config.rollout)
         plan.ignoresEndOfTurn = config.rollout.ignoreEOS
         plan.stop = config.rollout.stop
         plan.adapter = AdapterPlan(config.model, seed: UInt64(config.seed))

@@ -61,6 +61,7 @@ enum Failures {
             is TokenizerError,
             is TemplateError, is ConversationError, is RolloutError, is InputError:
             return ExitCode(2)
+        case let error as BatchError: return ExitCode(error.code == .writing ? 1 : 2)
         case let error as DatasetError: return ExitCode(error.code == .diskFull ? 1 : 2)
         // A device that is not there was asked for by name.
         case let error as TorchError: return ExitCode(error.code == .device ? 2 : 1)

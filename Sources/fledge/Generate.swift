@@ -78,16 +78,30 @@ struct SamplingOptions: ParsableArguments {
         RolloutRequestSettings(
             n: 1, temperature: temperature, topK: topK, topP: topP, minP: minP, maxTokens: maxTokens, seed: seed)
     }
+
+    var batch: BatchSampling {
+        var batch = BatchSampling()
+        batch.temperature = temperature
+        batch.topK = topK
+        batch.topP = topP
+        batch.minP = minP
+        batch.maxTokens = maxTokens
+        batch.seed = seed
+        return batch
+    }
 }
 
 struct Generate: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Let a model answer, token by token.",
+        abstract: "Let a model answer, token by token; or sample a file of prompts into another.",
         discussion: """
             EXAMPLES
               fledge generate --model models/smollm2-135m-instruct --chat "Tell me a joke."
               fledge generate --model model.gguf --prompt "Once upon a time" --temperature 0.8 --seed 3
               fledge generate --model DIR --chat            (a conversation, line by line, from standard input)
+              fledge generate --model DIR --input prompts.jsonl --output answers.jsonl --n 4 --temperature 1
+            A line of --input has `prompt`, `messages` or `prompt_token_ids`, and may have an `id` and its own sampling
+            settings. The same command goes on with what an earlier one left.
             """)
 
     @OptionGroup var options: ModelOptions
@@ -106,13 +120,24 @@ struct Generate: AsyncParsableCommand {
 
     @OptionGroup var sampling: SamplingOptions
 
+    @OptionGroup(title: "Files") var batch: BatchOptions
+
     func validate() throws {
-        guard chat != (prompt != nil) else { throw ValidationError("give one of --prompt TEXT and --chat") }
+        if batch.isBatch {
+            if prompt != nil || message != nil {
+                throw ValidationError("--input FILE goes without --prompt and without a message")
+            }
+            return
+        }
+        guard chat != (prompt != nil) else {
+            throw ValidationError("give one of --prompt TEXT, --chat and --input FILE")
+        }
         if prompt != nil, message != nil { throw ValidationError("a message goes with --chat, not with --prompt") }
     }
 
     func run() async throws {
         try await Failures.reported {
+            if let input = batch.input, let output = batch.output { return try await runBatch(input, output) }
             let worker = PolicyWorker(try options.plan())
             let text = try await worker.load()
             if let prompt {

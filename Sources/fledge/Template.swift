@@ -105,12 +105,10 @@ struct ChatFile {
         }
         tools = root["tools"] ?? .null
         messages = try values.enumerated().map { index, value in
-            guard case .object(var object) = value, let role = object["role"]?.string else {
+            guard let message = ChatMessage(value) else {
                 throw InputError("\(path): messages[\(index)]: expected an object with a role")
             }
-            let content = object["content"] ?? .null
-            object = TemplateObject(object.pairs.filter { $0.key != "role" && $0.key != "content" })
-            return ChatMessage(role: role, content: content, extra: object)
+            return message
         }
     }
 }

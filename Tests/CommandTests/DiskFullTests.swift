@@ -1,5 +1,4 @@
 import Foundation
-import Subprocess
 import Telemetry
 import Testing
 
@@ -14,20 +13,16 @@ extension CommandSuites {
             let whole = try await Uninterrupted.result()
             let workspace = try Workspace()
             try FileManager.default.createDirectory(atPath: workspace.run.path, withIntermediateDirectories: true)
-            let mount = try await tool("mount", ["-t", "tmpfs", "-o", "size=96m", "tmpfs", workspace.run.path])
-            guard mount else {
-                let note =
-                    "SKIPPED fullDiskEndsTheRunAndKeepsTheEarlierCheckpoint: mounting a small disk is not permitted\n"
-                FileHandle.standardError.write(Data(note.utf8))
-                return
+            guard try await SmallDisk.mount(workspace.run.path, size: "96m") else {
+                return SmallDisk.noteSkipped("fullDiskEndsTheRunAndKeepsTheEarlierCheckpoint")
             }
             do {
                 try await fill(workspace, whole)
             } catch {
-                _ = try await tool("umount", [workspace.run.path])
+                _ = try await SmallDisk.unmount(workspace.run.path)
                 throw error
             }
-            #expect(try await tool("umount", [workspace.run.path]))
+            #expect(try await SmallDisk.unmount(workspace.run.path))
         }
 
         private func fill(_ workspace: Workspace, _ whole: Uninterrupted.Result) async throws {
@@ -65,14 +60,6 @@ extension CommandSuites {
             for name in try FileManager.default.contentsOfDirectory(atPath: workspace.run.path) {
                 try FileManager.default.removeItem(atPath: workspace.run.path + "/" + name)
             }
-        }
-
-        private func tool(_ name: String, _ arguments: [String]) async throws -> Bool {
-            do {
-                let result = try await Subprocess.run(
-                    .name(name), arguments: Arguments(arguments), output: .discarded, error: .discarded)
-                return result.terminationStatus.isSuccess
-            } catch is SubprocessError { return false }
         }
     }
 }

@@ -6,10 +6,17 @@ public struct RolloutSettings: Hashable, Sendable {
     public let topK: Int
     public let topP: Double
     public let minP: Double
-    public let maxNumSeqs: Int
+    /// 1 for none.
+    public let repetitionPenalty: Double
+    /// 0 for none, as for frequency.
+    public let presencePenalty: Double
+    public let frequencyPenalty: Double
+    public let minTokens: Int
     public let stop: [String]
     public let ignoreEOS: Bool
     public let calculateLogProbs: Bool
+    public let engine: RolloutEngineKeys
+    public let speculative: SpeculativeSettings
     public let valKwargs: ValidationSamplingSettings
 
     init(_ section: inout SectionReader) {
@@ -22,14 +29,28 @@ public struct RolloutSettings: Hashable, Sendable {
             doc: "Sample among the likeliest that make up this probability; 1 for all.")
         minP = section.number(
             "min_p", default: 0, in: .unit, doc: "Sample among tokens at least this likely, relative to the likeliest.")
-        maxNumSeqs = section.int(
-            "max_num_seqs", default: 1024, in: 1...1_048_576, doc: "Responses in flight at once: the bound on memory.")
+        repetitionPenalty = section.number(
+            "repetition_penalty", default: 1, in: .positive,
+            doc:
+                "Divides positive logits of tokens that prompt or response hold, and multiplies negative ones; 1 for none."
+        )
+        presencePenalty = section.number(
+            "presence_penalty", default: 0, in: NumberRange(lower: -2, upper: 2),
+            doc: "Taken off the logits of tokens that the response holds.")
+        frequencyPenalty = section.number(
+            "frequency_penalty", default: 0, in: NumberRange(lower: -2, upper: 2),
+            doc: "Taken off them as many times as it holds them.")
+        minTokens = section.int(
+            "min_tokens", default: 0, in: 0...16_777_216, doc: "No response ends before it has so many tokens.")
         stop = section.strings("stop", doc: "Texts that end a response.")
         ignoreEOS = section.bool(
             "ignore_eos", default: false, doc: "Go on to max_response_length past the end token; for measurements.")
         calculateLogProbs = section.bool(
             "calculate_log_probs", default: true,
             doc: "Record the sampler's log-probabilities, and report how far the trainer's are from them.")
+        engine = RolloutEngineKeys(&section)
+        speculative = section.section(
+            "speculative", doc: "Guessing several tokens at a time.", SpeculativeSettings.init)
         valKwargs = section.section(
             "val_kwargs", doc: "Sampling in validation.", ValidationSamplingSettings.init)
     }

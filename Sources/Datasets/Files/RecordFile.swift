@@ -75,8 +75,8 @@ public final class RecordFile: Sendable {
         try withBytes(at: index) { try decoder.object($0, origin: origin(at: index)) }
     }
 
-    /// A row with a digest of its bytes.
-    func objectAndDigest(at index: Int) throws -> (object: JSONObject, digest: UInt64) {
+    /// A row with a digest of its bytes, which tells other data from the same and is no defence against an enemy.
+    public func objectAndDigest(at index: Int) throws -> (object: JSONObject, digest: UInt64) {
         try withBytes(at: index) { (try decoder.object($0, origin: origin(at: index)), ByteDigest.of($0)) }
     }
 

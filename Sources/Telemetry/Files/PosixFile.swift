@@ -56,16 +56,30 @@ struct PosixFile: ~Copyable {
         }
     }
 
-    /// The whole content from the start; empty when this is not a regular file (a pipe, a device).
-    func content() throws(TelemetryError) -> [UInt8] {
+    /// Takes the file for this process until it is closed; false when another process has it.
+    func lock() throws(TelemetryError) -> Bool {
+        if retrying({ flock(descriptor, LOCK_EX | LOCK_NB) }) == 0 { return true }
+        guard errno == EWOULDBLOCK else { throw .system("cannot lock", path: path) }
+        return false
+    }
+
+    func size() throws(TelemetryError) -> Int {
         var status = stat()
         if fstat(descriptor, &status) != 0 { throw .system("cannot look at the file", path: path) }
-        guard status.st_mode & S_IFMT == S_IFREG else { return [] }
-        var bytes = [UInt8](repeating: 0, count: Int(status.st_size))
+        return Int(status.st_size)
+    }
+
+    /// The bytes of a range, as many of them as there are.
+    func bytes(_ range: Range<Int>) throws(TelemetryError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: range.count)
         var filled = 0
         while filled < bytes.count {
             let count = bytes.withUnsafeMutableBytes { buffer in
-                retrying { pread(descriptor, buffer.baseAddress! + filled, buffer.count - filled, off_t(filled)) }
+                retrying {
+                    pread(
+                        descriptor, buffer.baseAddress! + filled, buffer.count - filled,
+                        off_t(range.lowerBound + filled))
+                }
             }
             if count < 0 { throw .system("cannot read", path: path) }
             if count == 0 { break }
@@ -73,6 +87,14 @@ struct PosixFile: ~Copyable {
         }
         bytes.removeSubrange(filled...)
         return bytes
+    }
+
+    /// The whole content from the start; empty when this is not a regular file (a pipe, a device).
+    func content() throws(TelemetryError) -> [UInt8] {
+        var status = stat()
+        if fstat(descriptor, &status) != 0 { throw .system("cannot look at the file", path: path) }
+        guard status.st_mode & S_IFMT == S_IFREG else { return [] }
+        return try bytes(0..<Int(status.st_size))
     }
 
     /// The content of a file, or nil when there is none.

@@ -62,6 +62,9 @@ public struct JSONWriter: Sendable {
         if let text { value(text) } else { null() }
     }
 
+    /// A value that is JSON text already.
+    public mutating func value(json text: String) { scalar(text) }
+
     private mutating func scalar(_ text: String) {
         separate()
         bytes.append(contentsOf: text.utf8)
