@@ -11,8 +11,10 @@ import Testing
 
     func requests(temperature: Double = 0) -> [RolloutRequest] {
         (0..<5).map { index in
-            RolloutRequest(
-                prompt: (0..<3 + index * 4).map { Int32(($0 * 5 + index) % 61) },
+            let length = 3 + index * 4
+            let prompt = (0..<length).map { (place: Int) -> Int32 in Int32((place * 5 + index) % 61) }
+            return RolloutRequest(
+                prompt: prompt,
                 sampling: SamplingParameters(n: 2, temperature: temperature, maxTokens: 20, seed: UInt64(index)))
         }
     }
