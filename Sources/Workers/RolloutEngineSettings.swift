@@ -74,7 +74,10 @@ public struct RolloutEngineSettings: Sendable, Hashable {
 
     /// What of this the engine is made with. The one place that knows both.
     func options(mergesAdapter: Bool) -> RolloutEngine.Options {
-        RolloutEngine.Options(maxRows: maxRows, maxPrefillTokens: maxStepTokens, mergesAdapter: mergesAdapter)
+        RolloutEngine.Options(
+            maxRows: maxRows, maxStepTokens: maxStepTokens, prefillChunk: prefillChunk == .max ? nil : prefillChunk,
+            blockSize: blockSize, prefixCaching: prefixCaching, usesGraphs: usesGraphs, memoryFraction: memoryFraction,
+            mergesAdapter: mergesAdapter)
     }
 
     /// Settings that change what is sampled or in which numbers, and that the engine does not heed yet: better refused than

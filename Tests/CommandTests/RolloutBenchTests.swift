@@ -56,7 +56,7 @@ extension CommandSuites {
             let outcome = try await FledgeProcess.run(
                 ["bench", "rollout", "--shape", "tiny", "--cases", "1x2000x100", "--device", "cpu"],
                 in: FileManager.default.temporaryDirectory)
-            #expect(outcome.exitCode == 2 && outcome.errors.contains("2100"), "\(outcome)")
+            #expect(outcome.exitCode == 2 && outcome.errors.contains("2048 positions"), "\(outcome)")
         }
     }
 }
