@@ -10,15 +10,9 @@ import Testing
     static let schemes: [WeightQuantization] = [.int8PerChannel, .int4(group: 32)]
 
     func requests(temperature: Double = 0) -> [RolloutRequest] {
-<<<<<<< HEAD
-        (0..<5).map { (index: Int) -> RolloutRequest in
-            let length = 3 + index * 4
-            let prompt: [Int32] = (0..<length).map { Int32(($0 * 5 + index) % 61) }
-=======
         (0..<5).map { index in
             let length = 3 + index * 4
             let prompt = (0..<length).map { (place: Int) -> Int32 in Int32((place * 5 + index) % 61) }
->>>>>>> bench
             return RolloutRequest(
                 prompt: prompt,
                 sampling: SamplingParameters(n: 2, temperature: temperature, maxTokens: 20, seed: UInt64(index)))
