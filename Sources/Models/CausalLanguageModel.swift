@@ -111,6 +111,8 @@ extension SequenceModel {
         for projection in projections { try projection.pack(rows: rows, merging: merging) }
     }
     public func unpackProjections() { for projection in projections { projection.unpack() } }
+    /// What the copies of weights take, packed or quantised, in bytes.
+    public var copyBytes: Int { projections.reduce(0) { $0 + $1.copyBytes } }
     public var isPacked: Bool { projections.contains(where: \.isPacked) }
 
     public var dtype: DType { parameters[0].tensor.dtype }

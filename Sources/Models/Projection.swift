@@ -85,6 +85,14 @@ public final class Projection {
     }
 
     var isPacked: Bool { copy != nil }
+    /// What the copy takes.
+    var copyBytes: Int {
+        switch copy {
+        case nil: 0
+        case .packed?: weight.byteCount
+        case .quantized(let quantized)?: quantized.byteCount
+        }
+    }
     /// The quantised copy.
     var quantized: QuantizedLinear? { if case .quantized(let quantized)? = copy { quantized } else { nil } }
 

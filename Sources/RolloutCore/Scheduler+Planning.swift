@@ -28,8 +28,8 @@ extension Scheduler {
             let drafts = decoding && sequences[at].lookup != nil
             // What it may draft shows when its last token is known.
             if drafts, sequences[at].pending > 0 { continue }
-            let count = min(left, limits.tokensPerStep - plan.tokens, limits.prefillChunk)
-            guard makeRoom(for: index, upTo: computed + count, &plan) else { continue }
+            let count = share(of: left, index, plan)
+            guard count > 0, makeRoom(for: index, upTo: computed + count, &plan) else { continue }
             if drafts {
                 setAside(index, &plan)
                 drafting.append(index)
@@ -60,9 +60,8 @@ extension Scheduler {
             sequences[at].hostBlocks = []
             statistics.swappedIn += 1
             enterRunning(index)
-            let count = min(
-                length - sequences[at].computed, limits.tokensPerStep - plan.tokens, limits.prefillChunk)
-            if makeRoom(for: index, upTo: length, &plan) { schedule(index, count, &plan) }
+            let count = share(of: length - sequences[at].computed, index, plan)
+            if count > 0, makeRoom(for: index, upTo: length, &plan) { schedule(index, count, &plan) }
         }
     }
 
@@ -86,6 +85,8 @@ extension Scheduler {
             // Room for all of it, and one to go on with unless it has the pool to itself.
             let needed = blocks(for: length) - shared.blocks.count
             guard free >= needed + (running.isEmpty ? 0 : 1) else { return }
+            let count = share(of: length - found, index, plan)
+            guard count > 0 else { return }
             waiting.removeMin()
             for block in shared.blocks { pool.hold(block) }
             sequences[at].blocks = shared.blocks
@@ -95,12 +96,21 @@ extension Scheduler {
             sequences[at].isMixed = shared.isMixed
             statistics.foundTokens += found
             enterRunning(index)
-            let count = min(length - found, limits.tokensPerStep - plan.tokens, limits.prefillChunk)
             guard makeRoom(for: index, upTo: length, &plan) else {
                 preconditionFailure("a counted block is missing")
             }
             schedule(index, count, &plan)
         }
+    }
+
+    /// How many of the `left` tokens of a sequence the step computes; 0 where they are not to be cut and the step is too full.
+    private func share(of left: Int, _ index: Int32, _ plan: StepPlan) -> Int {
+        let room = limits.tokensPerStep - plan.tokens
+        // What is longer than a step has to be cut, to the end: were its rest to wait for room, others might go before it.
+        guard limits.cutsPrompts || sequences[Int(index)].length > limits.tokensPerStep else {
+            return left <= room ? left : 0
+        }
+        return min(left, room, limits.cutsPrompts ? limits.prefillChunk : .max)
     }
 
     /// Blocks that hold the beginning of a waiting sequence: found by content, or held by a sample of the same prompt.

@@ -89,6 +89,13 @@ public struct Scheduler: Sendable {
                 message: "request \(id) needs \(needed) blocks of \(limits.blockSize) tokens, the cache has "
                     + "\(limits.blocks); shorten it or give the cache more memory")
         }
+        guard limits.cutsPrompts || request.prompt.count <= limits.tokensPerStep else {
+            throw SchedulerError(
+                code: .tooLong,
+                message:
+                    "request \(id) has a prompt of \(request.prompt.count) tokens, a step takes \(limits.tokensPerStep) and "
+                    + "prompts are not cut; shorten it, or allow more tokens a step or cut prompts")
+        }
         let index = makeSequence(), place = freeRequests.popLast() ?? requests.count
         let state = ScheduledRequest(
             id: id, n: sampling.n, stops: sampling.stopTokenIDs.sorted(), minLength: 0, samplesLeft: sampling.n,

@@ -14,6 +14,10 @@ public struct SchedulerLimits: Sendable, Hashable {
     public var runningSequences: Int
     /// The most prompt tokens of one sequence in a step; smaller chunks make decoding steps even.
     public var prefillChunk: Int
+    /// Whether a prompt may be computed in several steps. Without, `prefillChunk` says nothing, a longer prompt than a step is
+    /// refused, and one waits until a step has room for it; only what yielded and has grown longer than a step is cut when it is
+    /// computed again.
+    public var cutsPrompts: Bool
     public var prefixCaching: Bool
     public var preemption: Preemption
     /// Several tokens a step where earlier text foretells them; nil: off.
@@ -21,14 +25,15 @@ public struct SchedulerLimits: Sendable, Hashable {
 
     public init(
         blocks: Int, blockSize: Int = 16, tokensPerStep: Int = 8192, runningSequences: Int = 1024,
-        prefillChunk: Int = .max, prefixCaching: Bool = false, preemption: Preemption = .recompute,
-        speculation: Speculation? = nil
+        prefillChunk: Int = .max, cutsPrompts: Bool = true, prefixCaching: Bool = false,
+        preemption: Preemption = .recompute, speculation: Speculation? = nil
     ) {
         self.blocks = blocks
         self.blockSize = blockSize
         self.tokensPerStep = tokensPerStep
         self.runningSequences = runningSequences
         self.prefillChunk = prefillChunk
+        self.cutsPrompts = cutsPrompts
         self.prefixCaching = prefixCaching
         self.preemption = preemption
         self.speculation = speculation

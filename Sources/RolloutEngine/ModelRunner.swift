@@ -34,6 +34,11 @@ final class ModelRunner {
             && shape.headDim == shape.valueHeadDim && [64, 96, 128, 256].contains(shape.headDim)
     }
 
+    /// Blocks that hold sequences.
+    var blockCount: Int { cache.slotCount / blockSize - 1 }
+    /// Of the cache and the buffers, without the graphs.
+    var byteCount: Int { cache.byteCount + buffer.byteCount }
+
     var graphCount: Int { graphs?.count ?? 0 }
 
     /// What they were captured on is no more.

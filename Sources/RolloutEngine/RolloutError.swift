@@ -11,6 +11,10 @@ public struct RolloutError: Error, Sendable, CustomStringConvertible {
         public static let tooLong = Code("tooLong")
         public static let outOfSlots = Code("outOfSlots")
         public static let notFinite = Code("notFinite")
+        /// Weights that are not the model's.
+        public static let badUpdate = Code("badUpdate")
+        /// An update broke off: the model holds weights of two versions.
+        public static let mixedWeights = Code("mixedWeights")
     }
     public let code: Code
     public let message: String
@@ -28,9 +32,14 @@ extension RolloutEngine {
         if request.prompt.isEmpty {
             throw RolloutError(.emptyPrompt, "\(name) has no prompt tokens; give it at least one")
         }
-        if sampling.n < 1 || sampling.maxTokens < 1 {
+        if let problem = sampling.problem(vocabulary: model.shape.vocabulary) {
+            throw RolloutError(.badRequest, "\(name): \(problem)")
+        }
+        if !options.cutsPrompts, request.prompt.count > stepTokens {
             throw RolloutError(
-                .badRequest, "\(name): n is \(sampling.n), maxTokens \(sampling.maxTokens); both must be 1 or more")
+                .tooLong,
+                "\(name): its prompt of \(request.prompt.count) tokens fits no step of \(stepTokens), and prompts are not cut; "
+                    + "raise rollout.max_num_batched_tokens, or allow rollout.enable_chunked_prefill")
         }
         let longest = request.prompt.count + sampling.maxTokens
         if longest > model.shape.maxPositions {

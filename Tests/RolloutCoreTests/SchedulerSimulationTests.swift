@@ -34,6 +34,20 @@ import Testing
         #expect(all.recomputed > 0 && all.swappedOut > 0 && all.foundTokens > 0)
     }
 
+    /// Prompts that are computed in one step or wait for one with room; with drafts and pauses too.
+    @Test(arguments: 0..<20) func wholePromptsChangeNoToken(batch: Int) throws {
+        let all = try run(batch + 8000, streams: 25) { random in
+            var scenario = Scenario(&random)
+            let longest = scenario.requests.map(\.request.prompt.count).max() ?? 1
+            scenario.limits.cutsPrompts = false
+            scenario.limits.tokensPerStep = max(scenario.limits.runningSequences, longest + random.int(0...3))
+            if random.flag(30) { scenario.speculate(&random) }
+            if random.flag(30) { scenario.interrupt(&random) }
+            return scenario
+        }
+        #expect(all.recomputed > 0 && all.swappedOut > 0 && all.foundTokens > 0)
+    }
+
     private func run(_ batch: Int, streams: Int = 50, _ make: (inout Random) -> Scenario) throws -> SchedulerStatistics
     {
         var all = SchedulerStatistics(), copies = 0

@@ -64,6 +64,25 @@ import Testing
         #expect(scheduler.isDone)
     }
 
+    @Test func aPromptThatIsNotCutWaitsForAStepWithRoom() throws {
+        var scheduler = try Scheduler(
+            SchedulerLimits(
+                blocks: 100, blockSize: 4, tokensPerStep: 16, runningSequences: 8, prefillChunk: 2, cutsPrompts: false))
+        try scheduler.add(request(prompt(10), maxTokens: 20), id: 0)
+        try scheduler.add(request(prompt(12, from: 500), maxTokens: 20), id: 1)
+        // Nobody goes before one that waits for room.
+        try scheduler.add(request(prompt(3, from: 900), maxTokens: 20), id: 2)
+        var counts: [[Int]] = []
+        for _ in 0..<4 {
+            let step = try plan(&scheduler)
+            counts.append(step.work.map(\.count))
+            _ = complete(&scheduler, step)
+        }
+        #expect(counts == [[10], [1, 12, 3], [1, 1, 1], [1, 1, 1]])
+        let error = #expect(throws: SchedulerError.self) { try scheduler.add(request(prompt(17)), id: 3) }
+        #expect(error?.code == .tooLong && error?.message.contains("17 tokens") == true)
+    }
+
     @Test func promptsAreFoundByContentUntilTheWeightsChange() throws {
         var scheduler = try Scheduler(SchedulerLimits(blocks: 100, blockSize: 4, prefixCaching: true))
         func prefilled(_ id: Int) throws -> Int {

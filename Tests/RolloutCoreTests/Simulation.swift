@@ -152,6 +152,12 @@ struct Simulation {
             throw Broken("\(scheduler.runningCount) sequences run")
         }
         guard plan.tokens == plan.work.reduce(0, { $0 + $1.count }) else { throw Broken("miscounted tokens") }
+        for work in plan.work where !scenario.limits.cutsPrompts {
+            let length = scheduler.tokens(of: work.sequence).count
+            guard length > scheduler.limits.tokensPerStep || work.start + work.count >= length else {
+                throw Broken("\(work) cuts \(length) tokens")
+            }
+        }
         for work in plan.work where !work.drafts.isEmpty {
             guard work.input == .known, work.draws.count == 1 + work.drafts.count,
                 plan.draws[work.draws].map(\.offset) == Array(0..<work.count)
