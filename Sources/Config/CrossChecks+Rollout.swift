@@ -10,10 +10,12 @@ extension CrossChecks {
             !engine.enableChunkedPrefill && config.data.maxPromptLength > engine.maxNumBatchedTokens,
             "rollout.max_num_batched_tokens", "data.max_prompt_length", "a prompt that is not cut would fit no step",
             remedy: "make it at least \(config.data.maxPromptLength), or rollout.enable_chunked_prefill true")
-        if engine.blockSize % 16 != 0 {
+        if engine.blockSize.nonzeroBitCount != 1 {
+            // The least power of two above it.
+            let next = 1 << (Int.bitWidth - engine.blockSize.leadingZeroBitCount)
             problem(
-                "rollout.block_size", "kernels read blocks by sixteen tokens",
-                remedy: "give a multiple of 16, as \((engine.blockSize + 15) / 16 * 16)")
+                "rollout.block_size", "kernels find a token's block by shifting bits",
+                remedy: "give a power of two, as \(next)")
         }
         refuse(
             engine.preemption == .swap && engine.swapSpace == 0, "rollout.preemption", "rollout.swap_space",

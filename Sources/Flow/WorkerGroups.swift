@@ -11,18 +11,29 @@ public struct RolloutRequestSettings: Sendable, Hashable {
     public var topK: Int
     public var topP: Double
     public var minP: Double
+    /// 1 is off.
+    public var repetitionPenalty: Double
+    /// 0 is off, as for frequency.
+    public var presencePenalty: Double
+    public var frequencyPenalty: Double
+    public var minTokens: Int
     public var maxTokens: Int
     /// With the prompt's place in the batch it decides every draw.
     public var seed: UInt64
 
     public init(
-        n: Int, temperature: Double, topK: Int = 0, topP: Double = 1, minP: Double = 0, maxTokens: Int, seed: UInt64
+        n: Int, temperature: Double, topK: Int = 0, topP: Double = 1, minP: Double = 0, repetitionPenalty: Double = 1,
+        presencePenalty: Double = 0, frequencyPenalty: Double = 0, minTokens: Int = 0, maxTokens: Int, seed: UInt64
     ) {
         self.n = n
         self.temperature = temperature
         self.topK = topK
         self.topP = topP
         self.minP = minP
+        self.repetitionPenalty = repetitionPenalty
+        self.presencePenalty = presencePenalty
+        self.frequencyPenalty = frequencyPenalty
+        self.minTokens = minTokens
         self.maxTokens = maxTokens
         self.seed = seed
     }

@@ -38,6 +38,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         let model: any CausalLanguageModel
         let rollout: RolloutEngine
         let text: TextProcessor
+        /// Those of the checkpoint's end tokens that the model can draw.
+        var endIDs: Set<Int32> { text.endOfTurnIDs.filter { $0 < model.shape.vocabulary } }
     }
 
     private let executor: TensorExecutor
@@ -97,8 +99,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         let clock = ContinuousClock(), start = clock.now
         let requests = prompts.enumerated().map { index, prompt in
             RolloutRequest(
-                prompt: prompt.tokens, sampling: sampling(settings, seed: SplitMix64.seed(settings.seed, UInt64(index)))
-            )
+                prompt: prompt.tokens,
+                sampling: sampling(settings, parts, seed: SplitMix64.seed(settings.seed, UInt64(index))))
         }
         let samples = try parts.rollout.generate(requests)
         let digest = try weightDigest()
@@ -114,7 +116,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         }
         let statistics = parts.rollout.statistics
         let seconds = max(1e-9, (clock.now - start) / .seconds(1))
-        let metrics: PhaseMetrics = [
+        var metrics: PhaseMetrics = [
             "rollout/generated_tokens": Double(statistics.generatedTokens),
             "rollout/prompt_tokens_shared":
                 1 - Double(statistics.prefilledTokens) / Double(max(1, statistics.promptTokens)),
@@ -124,6 +126,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
             "rollout/weight_digest": Double(UInt32(truncatingIfNeeded: UInt64(digest, radix: 16) ?? 0)),
             "perf/rollout_tokens_per_second": Double(statistics.generatedTokens) / seconds,
         ]
+        if plan.engine.freesCacheBetween {
+            let slept = try parts.rollout.sleep()
+            metrics["perf/rollout_sleep_ms"] = slept.milliseconds
+            metrics["perf/rollout_wake_ms"] = parts.rollout.lastWake.milliseconds
+            metrics["perf/rollout_freed_gib"] = Double(slept.bytes) / 0x1p30
+        }
         return (trajectories, metrics)
     }
 
@@ -133,7 +141,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     ) throws -> StreamedAnswer {
         let parts = try loaded()
         var detokenizer = StreamingText(parts.text)
-        let request = RolloutRequest(prompt: prompt, sampling: sampling(settings, seed: settings.seed))
+        let request = RolloutRequest(prompt: prompt, sampling: sampling(settings, parts, seed: settings.seed))
         let samples = try parts.rollout.generate([request]) { token in
             // The token that ends the answer is not part of its text.
             guard !parts.text.endOfTurnIDs.contains(token.token) else { return true }
@@ -154,11 +162,13 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// The most tokens of a prompt with its answer.
     public func contextLength() throws -> Int { try loaded().model.shape.maxPositions }
 
-    private func sampling(_ settings: RolloutRequestSettings, seed: UInt64) -> SamplingParameters {
+    private func sampling(_ settings: RolloutRequestSettings, _ parts: Parts, seed: UInt64) -> SamplingParameters {
         SamplingParameters(
             n: settings.n, temperature: settings.temperature, topK: settings.topK, topP: settings.topP,
-            minP: settings.minP, maxTokens: settings.maxTokens,
-            stopTokenIDs: plan.ignoresEndOfTurn ? [] : parts?.text.endOfTurnIDs ?? [], stop: plan.stop, seed: seed)
+            minP: settings.minP, repetitionPenalty: settings.repetitionPenalty,
+            presencePenalty: settings.presencePenalty, frequencyPenalty: settings.frequencyPenalty,
+            maxTokens: settings.maxTokens, minTokens: min(settings.minTokens, settings.maxTokens),
+            stopTokenIDs: plan.ignoresEndOfTurn ? [] : parts.endIDs, stop: plan.stop, seed: seed)
     }
 
     /// A digest of every weight's bytes, as 16 hexadecimal digits; computed once a weight version.
@@ -305,12 +315,7 @@ extension PolicyWorker: BatchSampler {
         _ requests: [RolloutRequest], onToken: @escaping @Sendable () -> Bool,
         onSample: @escaping @Sendable (Int, Int, GeneratedSample) -> Void
     ) throws {
-        let parts = try loaded()
-        // The engine gives all at the end of the call; one that gives each as it ends takes `onSample` itself.
-        let samples = try parts.rollout.generate(requests) { _ in onToken() }
-        for (request, samples) in samples.enumerated() {
-            for (index, sample) in samples.enumerated() { onSample(request, index, sample) }
-        }
+        _ = try loaded().rollout.generate(requests, onToken: { _ in onToken() }, onSample: onSample)
     }
 }
 

@@ -1,5 +1,7 @@
 public import Config
+import RolloutCore
 import RolloutEngine
+import TensorCore
 
 /// How a policy worker's engine computes, whatever it samples.
 public struct RolloutEngineSettings: Sendable, Hashable {
@@ -76,23 +78,36 @@ public struct RolloutEngineSettings: Sendable, Hashable {
     func options(mergesAdapter: Bool) -> RolloutEngine.Options {
         RolloutEngine.Options(
             maxRows: maxRows, maxStepTokens: maxStepTokens, prefillChunk: prefillChunk == .max ? nil : prefillChunk,
-            blockSize: blockSize, prefixCaching: prefixCaching, usesGraphs: usesGraphs, memoryFraction: memoryFraction,
-            mergesAdapter: mergesAdapter)
+            cutsPrompts: prefillChunk != nil, blockSize: blockSize, prefixCaching: prefixCaching,
+            usesGraphs: usesGraphs,
+            memoryFraction: memoryFraction,
+            preemption: {
+                switch preemption {
+                case .recompute: .recompute
+                case .swap(let bytes): .swap(bytes: bytes)
+                }
+            }(), mergesAdapter: mergesAdapter,
+            quantization: quantization.map {
+                switch $0 {
+                case .int8: .int8PerChannel
+                case .int4: .int4(group: 128)
+                }
+            },
+            speculation: speculation.map {
+                RolloutCore.Speculation(
+                    maxDraft: $0.tokens, minNgram: $0.lookup.lowerBound, maxNgram: $0.lookup.upperBound)
+            })
     }
 
     /// Settings that change what is sampled or in which numbers, and that the engine does not heed yet: better refused than
     /// taken and forgotten.
     /// - Throws: ``WorkerError`` `badSetting`.
     static func refuseUnheeded(_ config: RunConfig) throws {
-        let (rollout, engine) = (config.rollout, config.rollout.engine)
         let unheeded: [(name: String, isSet: Bool)] = [
-            ("rollout.repetition_penalty", rollout.repetitionPenalty != 1),
-            ("rollout.presence_penalty", rollout.presencePenalty != 0),
-            ("rollout.frequency_penalty", rollout.frequencyPenalty != 0),
-            ("rollout.min_tokens", rollout.minTokens != 0), ("rollout.quantization", engine.quantization != .none),
-            ("rollout.preemption", engine.preemption != .recompute),
-            ("rollout.kv_cache_dtype", engine.kvCacheDType == .bfloat16 && config.model.dtype != .bfloat16),
-            ("rollout.speculative.method", rollout.speculative.method != .none),
+            (
+                "rollout.kv_cache_dtype",
+                config.rollout.engine.kvCacheDType == .bfloat16 && config.model.dtype != .bfloat16
+            )
         ]
         if let first = unheeded.first(where: \.isSet) {
             throw WorkerError(.badSetting, "\(first.name): is not done yet; leave it out")

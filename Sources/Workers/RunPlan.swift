@@ -57,13 +57,16 @@ struct RunPlan {
             totalSteps: totalSteps,
             rollout: RolloutRequestSettings(
                 n: rollout.n, temperature: rollout.temperature, topK: rollout.topK, topP: rollout.topP,
-                minP: rollout.minP, maxTokens: config.data.maxResponseLength, seed: 0),
+                minP: rollout.minP, repetitionPenalty: rollout.repetitionPenalty,
+                presencePenalty: rollout.presencePenalty, frequencyPenalty: rollout.frequencyPenalty,
+                minTokens: rollout.minTokens, maxTokens: config.data.maxResponseLength, seed: 0),
             seed: UInt64(config.seed), saveEvery: config.trainer.saveFreq, evaluateEvery: config.trainer.testFreq,
             evaluatesFirst: config.trainer.valBeforeTrain,
             recomputesOldLogProbs: stepsPerBatch > 1 || config.algorithm.useKLInReward,
             samplesLogged: config.trainer.logSamples)
     }
 
+    /// As `rollout.val_kwargs` says and nothing else: the training samples' penalties would measure another policy.
     var validation: RolloutRequestSettings {
         let sampling = config.rollout.valKwargs
         return RolloutRequestSettings(

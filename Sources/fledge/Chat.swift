@@ -35,10 +35,11 @@ struct Chat: AsyncParsableCommand {
     func run() async throws {
         try await Failures.reported {
             let worker = PolicyWorker(try compute.plan(model: model))
+            let settings = try sampling.settings(for: model)
             let format = try await worker.load().chatFormat()
             let isTerminal = isatty(0) == 1 && TerminalTraits.detect(descriptor: 1).isInteractive && !json
             var chat = ChatLoop(
-                session: ChatSession(format, system: system), worker: worker, settings: sampling.settings,
+                session: ChatSession(format, system: system), worker: worker, settings: settings,
                 contextLength: try await worker.contextLength(), asJSON: json)
             if isTerminal { try await chat.talk(modelName: model) } else { try await chat.pipe() }
         }

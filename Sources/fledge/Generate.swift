@@ -55,36 +55,70 @@ struct SamplingOptions: ParsableArguments {
     @Option(help: "The most new tokens.")
     var maxTokens = 256
 
-    @Option(help: "0 is greedy.")
-    var temperature = 0.0
+    @Option(help: "0 is greedy. By default, as for the next four, what generation_config.json says, else 0.")
+    var temperature: Double?
 
     @Option(help: "Sample among the k likeliest; 0 for all.")
-    var topK = 0
+    var topK: Int?
 
     @Option(help: "Sample among the likeliest that make up this probability.")
-    var topP = 1.0
+    var topP: Double?
 
     @Option(help: "Sample among tokens at least this likely, relative to the likeliest.")
-    var minP = 0.0
+    var minP: Double?
+
+    @Option(help: "Above 1, tokens that prompt or answer hold become less likely; 1 for none.")
+    var repetitionPenalty: Double?
+
+    @Option(help: "From -2 to 2: taken off the logits of tokens that the answer holds.")
+    var presencePenalty = 0.0
+
+    @Option(help: "From -2 to 2: taken off them as many times as it holds them.")
+    var frequencyPenalty = 0.0
+
+    @Option(help: "No answer ends before it has so many tokens.")
+    var minTokens = 0
 
     @Option(help: "Decides every draw.")
     var seed: UInt64 = 0
 
     func validate() throws {
         if maxTokens < 1 { throw ValidationError("--max-tokens must be at least 1") }
+        if !(0...maxTokens).contains(minTokens) {
+            throw ValidationError("--min-tokens must be from 0 to --max-tokens, which is \(maxTokens)")
+        }
     }
 
-    var settings: RolloutRequestSettings {
-        RolloutRequestSettings(
-            n: 1, temperature: temperature, topK: topK, topP: topP, minP: minP, maxTokens: maxTokens, seed: seed)
+    /// What was left open, from the model's `generation_config.json`; says so.
+    private func filled(for model: String) throws -> SamplingDefaults {
+        let filled = SamplingDefaults(
+            temperature: temperature, topK: topK, topP: topP, minP: minP, repetitionPenalty: repetitionPenalty,
+            file: try SamplingDefaults.file(ofModelAt: model))
+        if !filled.taken.isEmpty {
+            Console.note("by the model's generation_config.json: \(filled.taken.joined(separator: ", "))")
+        }
+        return filled
     }
 
-    var batch: BatchSampling {
+    func settings(for model: String) throws -> RolloutRequestSettings {
+        let filled = try filled(for: model)
+        return RolloutRequestSettings(
+            n: 1, temperature: filled.temperature, topK: filled.topK, topP: filled.topP, minP: filled.minP,
+            repetitionPenalty: filled.repetitionPenalty, presencePenalty: presencePenalty,
+            frequencyPenalty: frequencyPenalty, minTokens: minTokens, maxTokens: maxTokens, seed: seed)
+    }
+
+    func batch(for model: String) throws -> BatchSampling {
+        let filled = try filled(for: model)
         var batch = BatchSampling()
-        batch.temperature = temperature
-        batch.topK = topK
-        batch.topP = topP
-        batch.minP = minP
+        batch.temperature = filled.temperature
+        batch.topK = filled.topK
+        batch.topP = filled.topP
+        batch.minP = filled.minP
+        batch.repetitionPenalty = filled.repetitionPenalty
+        batch.presencePenalty = presencePenalty
+        batch.frequencyPenalty = frequencyPenalty
+        batch.minTokens = minTokens
         batch.maxTokens = maxTokens
         batch.seed = seed
         return batch
@@ -139,27 +173,30 @@ struct Generate: AsyncParsableCommand {
         try await Failures.reported {
             if let input = batch.input, let output = batch.output { return try await runBatch(input, output) }
             let worker = PolicyWorker(try options.plan())
+            let settings = try sampling.settings(for: options.model)
             let text = try await worker.load()
             if let prompt {
-                _ = try await answer(worker, text.encode(prompt))
+                _ = try await answer(worker, text.encode(prompt), settings)
                 return
             }
             var turns: [ChatMessage] = system.map { [.system($0)] } ?? []
             if let message {
-                _ = try await answer(worker, text.encode(turns + [.user(message)]))
+                _ = try await answer(worker, text.encode(turns + [.user(message)]), settings)
                 return
             }
             while let line = readLine(), !line.isEmpty {
                 turns.append(.user(line))
-                turns.append(.assistant(try await answer(worker, text.encode(turns))))
+                turns.append(.assistant(try await answer(worker, text.encode(turns), settings)))
             }
         }
     }
 
-    private func answer(_ worker: PolicyWorker, _ prompt: [Int32]) async throws -> String {
+    private func answer(
+        _ worker: PolicyWorker, _ prompt: [Int32], _ settings: RolloutRequestSettings
+    ) async throws -> String {
         let collected = Collected()
         let clock = ContinuousClock(), start = clock.now
-        let answer = try await worker.stream(prompt, sampling.settings) { piece in
+        let answer = try await worker.stream(prompt, settings) { piece in
             collected.append(piece)
             Console.stream(piece)
             return true

@@ -75,7 +75,7 @@ extension Generate {
         let interrupts = InterruptHandler()
         let stop = BatchJob.Stop()
         var settings = BatchSettings(input: input, output: output)
-        settings.sampling = sampling.batch
+        settings.sampling = try sampling.batch(for: options.model)
         settings.sampling.n = batch.n ?? 1
         settings.sampling.stop = batch.stop
         settings.sampling.ignoresEndOfTurn = batch.ignoreEos
@@ -88,6 +88,8 @@ extension Generate {
         settings.overwrites = batch.overwrite
         var plan = try options.plan()
         plan.engine.maxRows = batch.batch ?? plan.engine.maxRows
+        // Nothing trains beside it.
+        plan.engine.memoryFraction = 0.85
 
         let line = ProgressLine(part: "lines", unit: "tokens")
         let observer = BatchJob.Observer {

@@ -1,4 +1,5 @@
 import Checkpoints
+import RolloutEngine
 import Telemetry
 import TensorCore
 import Workers
@@ -70,6 +71,9 @@ struct RolloutReport {
         object.field("prefilled_tokens", one.prefilledTokens)
         object.field("kv_bytes", one.cacheBytes)
         object.field("peak_memory_bytes", one.peakBytes)
+        object.field("sleep_ms", BenchReport.rounded(one.sleep.milliseconds))
+        object.field("wake_ms", BenchReport.rounded(one.wake.milliseconds))
+        object.field("freed_gib", BenchReport.rounded(Double(one.sleep.bytes) / 0x1p30))
         if let profile = one.profile {
             object.key("profile")
             object.object { RolloutProfileText.write(profile, to: &$0) }
@@ -86,13 +90,17 @@ struct RolloutReport {
                 + "ready \(number(report.readySeconds, 2)) s after the start, first token \(number(report.firstTokenSeconds, 2)) s",
             "",
         ]
-        var table = TextTable(["case", "tokens/s", "seconds", "limit tok/s", "of limit", "KV GiB", "peak GiB"])
+        var table = TextTable([
+            "case", "tokens/s", "seconds", "limit tok/s", "of limit", "KV GiB", "peak GiB", "sleep ms", "wake ms",
+            "freed GiB",
+        ])
         for one in report.measurements {
             table.add([
                 "\(one.work)" + (one.samples > 1 ? " n=\(one.samples)" : ""), number(one.tokensPerSecond),
                 number(one.bestSeconds, 3), number(one.limitTokensPerSecond),
                 number(one.efficiency * 100, 1) + " %", number(Double(one.cacheBytes) / 0x1p30, 2),
-                number(Double(one.peakBytes) / 0x1p30, 2),
+                number(Double(one.peakBytes) / 0x1p30, 2), number(one.sleep.milliseconds, 1),
+                number(one.wake.milliseconds, 1), number(Double(one.sleep.bytes) / 0x1p30, 2),
             ])
         }
         lines += table.lines

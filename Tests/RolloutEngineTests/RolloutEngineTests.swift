@@ -160,5 +160,7 @@ func tinyModel(seed: UInt64 = 3, dtype: DType = .float32) throws -> LlamaModel {
         #expect(code([99], SamplingParameters()) == .badRequest)
         #expect(code([1], SamplingParameters(maxTokens: 128)) == .tooLong)
         #expect(code([1], SamplingParameters(stop: ["x"])) == .badRequest)
+        #expect(code([1], SamplingParameters(topP: 0)) == .badRequest)
+        #expect(code([1], SamplingParameters(logitBias: [61: 1])) == .badRequest)
     }
 }

@@ -32,8 +32,9 @@ public struct RolloutEngineKeys: Hashable, Sendable {
         gpuMemoryUtilization = section.number(
             "gpu_memory_utilization", default: 0.5, in: NumberRange(lower: 0.05, upper: 0.98),
             doc:
-                "The share of the device's memory that the key-value cache may take, of what weights and trainer leave free. "
-                + "Half, as in verl: training's activations and the allocator's spare blocks need room beside it.")
+                "The share of the device's memory that the key-value cache and a sampling step's activations may take, of what "
+                + "weights and trainer leave free when the cache is made. Half, as in verl: training's activations and the "
+                + "allocator's spare blocks need room beside it.")
         maxNumBatchedTokens = section.int(
             "max_num_batched_tokens", default: 8192, in: 16...16_777_216,
             doc: "The most tokens of one step, decoded ones and prompts' together.")
@@ -41,7 +42,9 @@ public struct RolloutEngineKeys: Hashable, Sendable {
             "max_num_seqs", default: 1024, in: 1...1_048_576, doc: "The most responses that decode at a time.")
         enableChunkedPrefill = section.bool(
             "enable_chunked_prefill", default: true,
-            doc: "Cut prompts so that each step's tokens are used up beside decoding.")
+            doc:
+                "Cut prompts so that each step's tokens are used up beside decoding. Without, no prompt is cut: one that fits no "
+                + "step of max_num_batched_tokens is refused, others wait for a step with room.")
         enablePrefixCaching = section.bool(
             "enable_prefix_caching", default: true,
             doc: "Find the beginnings of prompts that are in the cache already; those of old weights never are.")
@@ -52,7 +55,7 @@ public struct RolloutEngineKeys: Hashable, Sendable {
             "free_cache_engine", default: true,
             doc: "Give the cache's and the graphs' memory to training between rollouts.")
         blockSize = section.int(
-            "block_size", default: 16, in: 16...1024, doc: "Tokens of a block of the cache; a multiple of 16.")
+            "block_size", default: 16, in: 16...1024, doc: "Tokens of a block of the cache; a power of two.")
         kvCacheDType = section.choice(
             "kv_cache_dtype", default: .auto, doc: "The type of cached keys and values; auto is model.dtype.")
         preemption = section.choice(

@@ -15,15 +15,12 @@ struct BatchEncoder: Sendable {
         let prompt = try tokens(line.prompt, at: index)
         try input.located(index) { () throws(BatchProblem) in try check(prompt, sampling) }
         return RolloutRequest(
-            prompt: prompt,
-            sampling: SamplingParameters(
-                n: sampling.n, temperature: sampling.temperature, topK: max(0, sampling.topK), topP: sampling.topP,
-                minP: sampling.minP, maxTokens: sampling.maxTokens, stopTokenIDs: stopIDs(sampling),
-                stop: sampling.stop, seed: sampling.seed))
+            prompt: prompt, sampling: sampling.parameters(endingAt: endIDs(sampling)))
     }
 
-    private func stopIDs(_ sampling: BatchSampling) -> Set<Int32> {
-        (sampling.ignoresEndOfTurn ? [] : text.endOfTurnIDs).union(sampling.stopTokenIDs)
+    /// Those of the checkpoint's end tokens that the model can draw.
+    private func endIDs(_ sampling: BatchSampling) -> Set<Int32> {
+        sampling.ignoresEndOfTurn ? [] : text.endOfTurnIDs.filter { $0 < shape.vocabulary }
     }
 
     private func tokens(_ prompt: BatchLine.Prompt, at index: Int) throws -> [Int32] {
@@ -47,6 +44,9 @@ struct BatchEncoder: Sendable {
             throw BatchProblem(
                 "prompt_token_ids", "holds \(bad)", "give ids below \(shape.vocabulary), the model's vocabulary")
         }
+        if let problem = sampling.parameters(endingAt: []).problem(vocabulary: shape.vocabulary) {
+            throw BatchProblem(problem)
+        }
         let longest = prompt.count + sampling.maxTokens
         if longest > shape.maxPositions {
             throw BatchProblem(
@@ -65,7 +65,11 @@ struct BatchEncoder: Sendable {
     /// What the sample says: without the token that ended it, and without a stop text and what follows it.
     func text(of tokens: [Int32], _ reason: FinishReason, _ sampling: BatchSampling) -> String {
         var tokens = tokens[...]
-        if reason == .stop, let last = tokens.last, stopIDs(sampling).contains(last) { tokens.removeLast() }
+        if reason == .stop, let last = tokens.last,
+            sampling.parameters(endingAt: endIDs(sampling)).stopTokenIDs.contains(last)
+        {
+            tokens.removeLast()
+        }
         let said = text.decode(Array(tokens))
         guard reason == .stop, let cut = sampling.stop.compactMap({ said.utf8Offset(of: $0) }).min() else {
             return said

@@ -10,7 +10,16 @@ public struct BatchSampling: Sendable, Hashable {
     public var topK = 0
     public var topP = 1.0
     public var minP = 0.0
+    /// 1: off.
+    public var repetitionPenalty = 1.0
+    /// 0: off, as for frequency.
+    public var presencePenalty = 0.0
+    public var frequencyPenalty = 0.0
+    /// Added to the logits of these ids.
+    public var logitBias: [Int32: Float] = [:]
     public var maxTokens = 256
+    /// No sample ends before it has so many tokens.
+    public var minTokens = 0
     public var stop: [String] = []
     /// Ids that end a sample, beside the model's end-of-turn ids.
     public var stopTokenIDs: [Int32] = []
@@ -30,16 +39,19 @@ public struct BatchSampling: Sendable, Hashable {
         case topK = "top_k"
         case topP = "top_p"
         case minP = "min_p"
+        case repetitionPenalty = "repetition_penalty"
+        case presencePenalty = "presence_penalty"
+        case frequencyPenalty = "frequency_penalty"
+        case logitBias = "logit_bias"
         case maxTokens = "max_tokens"
+        case minTokens = "min_tokens"
         case stopTokenIDs = "stop_token_ids"
         case ignoresEndOfTurn = "ignore_eos"
     }
 
     /// Names by which other programs know settings that nothing here heeds: on a line they are refused, not carried along.
     static let refused: [String: String] = [
-        "repetition_penalty": "is not supported yet", "presence_penalty": "is not supported yet",
-        "frequency_penalty": "is not supported yet", "min_tokens": "is not supported yet",
-        "logit_bias": "is not supported yet", "bad_words": "is not supported yet",
+        "bad_words": "is not supported yet", "min_new_tokens": "is min_tokens here",
         "response_format": "is not supported yet", "guided_json": "is not supported yet",
         "guided_regex": "is not supported yet", "structured_outputs": "is not supported yet",
         "max_new_tokens": "is max_tokens here", "max_completion_tokens": "is max_tokens here",
@@ -71,7 +83,12 @@ public struct BatchSampling: Sendable, Hashable {
         case .topK: topK = try whole(-1...16_777_216)
         case .topP: topP = try real()
         case .minP: minP = try real()
+        case .repetitionPenalty: repetitionPenalty = try real()
+        case .presencePenalty: presencePenalty = try real()
+        case .frequencyPenalty: frequencyPenalty = try real()
+        case .logitBias: logitBias = try value.biases(key.rawValue)
         case .maxTokens: maxTokens = try whole(1...Int(Int32.max))
+        case .minTokens: minTokens = try whole(0...Int(Int32.max))
         case .seed:
             guard case .number(let digits) = value, let number = UInt64(digits) else {
                 throw BatchProblem(key.rawValue, "is \(value.brief)", "give an integer from 0 to \(UInt64.max)")
@@ -99,18 +116,24 @@ public struct BatchSampling: Sendable, Hashable {
         }
     }
 
+    /// What the engine is asked for.
+    /// - Parameter ids: that end a sample beside the line's own.
+    func parameters(endingAt ids: Set<Int32>) -> SamplingParameters {
+        SamplingParameters(
+            n: n, temperature: temperature, topK: max(0, topK), topP: topP, minP: minP,
+            repetitionPenalty: repetitionPenalty, presencePenalty: presencePenalty,
+            frequencyPenalty: frequencyPenalty, logitBias: logitBias, maxTokens: maxTokens, minTokens: minTokens,
+            stopTokenIDs: ids.union(stopTokenIDs), stop: stop, seed: seed)
+    }
+
     /// Ranges, and what does not go together; `name` gives a setting's name as its reader wrote it.
     func check(_ name: (Key) -> String = \.rawValue) throws(BatchProblem) {
         func require(_ holds: Bool, _ key: Key, _ value: Any, _ remedy: String) throws(BatchProblem) {
             if !holds { throw BatchProblem(name(key), "is \(value)", remedy) }
         }
         try require((1...65_536).contains(n), .n, n, "give an integer from 1 to 65536")
-        try require(temperature >= 0 && temperature.isFinite, .temperature, temperature, "give 0 (greedy) or more")
         try require(topK >= -1, .topK, topK, "give -1 or 0 for all, or 1 or more")
-        try require(topP > 0 && topP <= 1, .topP, topP, "give a number of more than 0 and at most 1")
-        try require((0...1).contains(minP), .minP, minP, "give a number from 0 to 1")
-        try require(maxTokens >= 1, .maxTokens, maxTokens, "give 1 or more")
-        try require(!stop.contains(""), .stop, "empty", "give texts of at least one character")
+        if let problem = parameters(endingAt: []).problem() { throw BatchProblem(problem, name) }
         try require(
             n == 1 || temperature > 0, .n, "\(n), and \(name(.temperature)) is 0: greedy samples are all the same",
             "make \(name(.temperature)) more than 0, or \(name(.n)) 1")
@@ -129,6 +152,18 @@ struct BatchProblem: Error, CustomStringConvertible {
         self.remedy = remedy
     }
 
+    /// From ``SamplingParameters/problem(vocabulary:)``, which begins with a parameter's name in Swift.
+    init(_ problem: String, _ name: (BatchSampling.Key) -> String = \.rawValue) {
+        let parts = problem.split(separator: "; ", maxSplits: 1)
+        let words = parts[0].split(separator: " ", maxSplits: 1)
+        let place = words[0].firstIndex(of: "[") ?? words[0].endIndex
+        let swift = String(words[0][..<place])
+        let key = BatchSampling.Key.allCases.first { "\($0)" == swift }
+        self.init(
+            (key.map(name) ?? swift) + words[0][place...], String(words.dropFirst().first ?? ""),
+            String(parts.dropFirst().first ?? "").replacing("maxTokens", with: name(.maxTokens)))
+    }
+
     var description: String { (key.map { "'\($0)' " } ?? "") + "\(message); \(remedy)" }
 }
 
@@ -141,6 +176,25 @@ extension JSONValue {
             return text.unicodeScalars.count > 40 ? String(text.unicodeScalars.prefix(40)) + "…" : text
         case .array, .object: return kind
         }
+    }
+
+    /// `{"50256": -100}`
+    func biases(_ key: String) throws(BatchProblem) -> [Int32: Float] {
+        guard case .object(let object) = self else {
+            throw BatchProblem(key, "is \(brief)", "give an object of numbers by token id")
+        }
+        var biases: [Int32: Float] = [:]
+        for member in object.members {
+            guard let id = Int32(member.name), id >= 0, biases[id] == nil else {
+                throw BatchProblem(
+                    "\(key)['\(member.name)']", "is no token id, or there twice", "give ids from 0, once each")
+            }
+            guard case .number(let digits) = member.value, let bias = Float(digits), bias.isFinite else {
+                throw BatchProblem("\(key)['\(member.name)']", "is \(member.value.brief)", "give a number")
+            }
+            biases[id] = bias
+        }
+        return biases
     }
 
     func tokenIDs(_ key: String) throws(BatchProblem) -> [Int32] {

@@ -1,6 +1,6 @@
 import Models
 import RolloutCore
-import RolloutEngine
+public import RolloutEngine
 public import TensorCore
 
 /// Generation at full size on weights that are drawn, not loaded; `fledge bench rollout` prints it.
@@ -66,6 +66,9 @@ public enum RolloutBenchmark {
         public var cacheBytes: Int
         /// The most that was allocated on the device (CPU: resident in the process) during the case.
         public var peakBytes: Int
+        /// Freeing the engine's memory when all is done, and taking it again.
+        public var sleep = MemoryChange()
+        public var wake = MemoryChange()
 
         public var profile: RolloutProfile?
 
@@ -154,13 +157,16 @@ public enum RolloutBenchmark {
         sizes.bytesPerElement = engine.model.parameters[0].tensor.byteCount / engine.model.parameters[0].tensor.count
         sizes.cacheBytesPerElement = sizes.bytesPerElement
         let rows = work.prompts * settings.samples
-        return Measurement(
+        var result = Measurement(
             work: work, samples: settings.samples, seconds: seconds,
             limit: RolloutLimit(
                 work, samples: settings.samples, maxRows: settings.engine.maxNumSeqs ?? rows, sizes: sizes,
                 machine: machine), decodeSteps: engine.statistics.decodeSteps,
             prefilledTokens: engine.statistics.prefilledTokens, cacheBytes: engine.statistics.cacheBytes,
             peakBytes: try device.memory().peakAllocated)
+        result.sleep = try engine.sleep()
+        result.wake = try engine.wake()
+        return result
     }
 
     static func warmUp(
