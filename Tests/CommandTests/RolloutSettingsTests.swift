@@ -83,9 +83,9 @@ extension CommandSuites {
                 "generate", "--model", "model", "--device", "cpu", "--input", "in.jsonl", "--output", "out.jsonl",
                 "--max-tokens", "3", "--n", "2", "--top-k", "0")
             #expect(again.exitCode == 2 && again.errors.contains("top_k was 200 and is 0"), "\(again)")
-            let trained = try await workspace.train(["trainer.total_training_steps=1"])
+            let trained = try await workspace.train()
             #expect(trained.exitCode == 0 && !trained.errors.contains("generation_config"), "\(trained)")
-            #expect(try workspace.metrics() == Array(await Uninterrupted.result().metrics.prefix(1)))
+            #expect(try await workspace.metrics() == Uninterrupted.result().metrics)
         }
 
         @Test func wrongUsage() async throws {
