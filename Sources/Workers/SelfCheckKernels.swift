@@ -61,7 +61,7 @@ extension SelfCheck {
             both("rms norms of rows", [rowCase(random)]),
             both("gated activations", Self.tokenCounts.flatMap { try gateCases(tokens: $0, random) }),
             both("norm, rotation and store of heads", Self.tokenCounts.flatMap { try headCases(tokens: $0, random) }),
-            both("rotary", [rotaryCase(random)]),
+            both("rotary kernel", [rotaryCase(random)]),
             [
                 worst(
                     "rotary angles", angles(positions, frequencies, .cpu), angles(positions, frequencies, device))
