@@ -46,8 +46,10 @@ public final class RolloutEngine {
 
     /// A session whose cache has room for `wanted` blocks, or as many as memory allows.
     ///
-    /// - Parameter longest: tokens of the longest sequence to come.
-    public func session(wantedBlocks: Int, longest: Int) throws -> RolloutSession {
+    /// - Parameters:
+    ///   - longest: tokens of the longest sequence to come.
+    ///   - sharesPrefixes: off for requests that want their prompts' log-probabilities.
+    public func session(wantedBlocks: Int, longest: Int, sharesPrefixes: Bool = true) throws -> RolloutSession {
         try checkWeights()
         let runner = try runner(blocks: blocks(wanted: wantedBlocks))
         let made = try RolloutSession(
@@ -56,7 +58,7 @@ public final class RolloutEngine {
                 blocks: runner.blockCount, blockSize: options.blockSize, tokensPerStep: stepTokens,
                 runningSequences: options.maxRows, prefillChunk: options.prefillChunk ?? .max,
                 cutsPrompts: options.cutsPrompts,
-                prefixCaching: options.prefixCaching && model.shape.sharesRotary(upTo: longest),
+                prefixCaching: sharesPrefixes && options.prefixCaching && model.shape.sharesRotary(upTo: longest),
                 preemption: hostCache.map { .swap(hostBlocks: $0.slotCount / options.blockSize) } ?? .recompute,
                 speculation: options.speculation))
         newestSession = made
@@ -72,7 +74,8 @@ public final class RolloutEngine {
         for (index, request) in requests.enumerated() { try check(request, "request \(index)") }
         let session = try session(
             wantedBlocks: blocksNeeded(requests),
-            longest: requests.map { $0.prompt.count + $0.sampling.maxTokens }.max() ?? 0)
+            longest: requests.map { $0.prompt.count + $0.sampling.maxTokens }.max() ?? 0,
+            sharesPrefixes: requests.allSatisfy { $0.sampling.promptLogProbs == nil })
         var results: [[GeneratedSample?]] = requests.map { Array(repeating: nil, count: $0.sampling.n) }
         session.onToken = onToken
         session.onSample = { request, sample, finished in

@@ -15,7 +15,7 @@ extension SelfCheck {
                 try cachedAttention(
                     ", window", headDim: 256, valueDim: 256, kind: AttentionKind(scale: 0.06, window: 5)),
                 try cachedAttention(", small values", headDim: 48, valueDim: 32, kind: AttentionKind(scale: 0.15)),
-            ] + layers()
+            ] + layers() + quantized()
                 + SelfCheckSampling(device: device, dtype: dtype).errors().map {
                     Result(name: $0.name, error: $0.error, tolerance: 1e-3)
                 }
@@ -46,6 +46,31 @@ extension SelfCheck {
     }
 }
 
+// MARK: - Products with quantised weights
+
+extension SelfCheck {
+    /// Against the product with the weight that the codes stand for, at row counts on both sides of where kernels change.
+    private func quantized() throws -> [Result] {
+        let generator = try RandomGenerator(seed: 17)
+        let weight = try Tensor.randomNormal([352, 256], generator: generator).multiplied(by: 0.1)
+        let bias = try Tensor.randomNormal([352], generator: generator)
+        let schemes: [(String, WeightQuantization)] = [("8 bits", .int8PerChannel), ("4 bits", .int4(group: 128))]
+        return try schemes.map { name, scheme in
+            let own = try QuantizedLinear(weight.to(device, dtype: dtype), scheme)
+            let offset = try bias.to(device, dtype: dtype)
+            let dense = try own.dequantized().to(.cpu)
+            var expected: [Tensor] = [], found: [Tensor] = []
+            for rows in [1, 7, 16, 33, 60, 130] {
+                let x = try Tensor.randomNormal([rows, 256], generator: generator).to(device, dtype: dtype)
+                expected.append(
+                    try x.to(.cpu, dtype: .float32).linear(dense, bias: offset.to(.cpu, dtype: .float32)))
+                found.append(try own(x, bias: offset))
+            }
+            return try worst("products with weights of \(name)", expected, found)
+        }
+    }
+}
+
 // MARK: - Between a layer's products
 
 extension SelfCheck {
@@ -61,7 +86,7 @@ extension SelfCheck {
             both("rms norms of rows", [rowCase(random)]),
             both("gated activations", Self.tokenCounts.flatMap { try gateCases(tokens: $0, random) }),
             both("norm, rotation and store of heads", Self.tokenCounts.flatMap { try headCases(tokens: $0, random) }),
-            both("rotary", [rotaryCase(random)]),
+            both("rotary kernel", [rotaryCase(random)]),
             [
                 worst(
                     "rotary angles", angles(positions, frequencies, .cpu), angles(positions, frequencies, device))
