@@ -56,6 +56,45 @@ extension CommandSuites {
             #expect(try workspace.metrics().count == 2)
         }
 
+        /// What a line, the command and a recipe say of logits arrives at them.
+        @Test func adjustmentsArrive() async throws {
+            let workspace = try Workspace()
+            try workspace.write(
+                "in.jsonl",
+                """
+                {"prompt": "a", "logit_bias": {"65": 1000}}
+                {"prompt": "a", "logit_bias": {"65": 1000, "66": 998.5}, "frequency_penalty": 1}
+                {"prompt": "a", "logit_bias": {"257": 1000}, "min_tokens": 2}
+                {"prompt": "a", "logit_bias": {"257": 1000}}
+
+                """)
+            let outcome = try await workspace.fledge(
+                "generate", "--model", "model", "--device", "cpu", "--input", "in.jsonl", "--output", "out.jsonl",
+                "--max-tokens", "4", "--temperature", "0", "--ordered")
+            #expect(outcome.exitCode == 0, "\(outcome)")
+            let text = try String(contentsOf: workspace.folder.appending(path: "out.jsonl"), encoding: .utf8)
+            let tokens = try text.split(separator: "\n").map { line -> [Int] in
+                guard case .array(let samples)? = try JSONValue(parsing: Array(line.utf8), path: nil)["samples"],
+                    case .array(let ids)? = samples.first?["token_ids"]
+                else { return [] }
+                return ids.compactMap(\.int)
+            }
+            try #require(tokens.count == 4)
+            #expect(tokens[0] == [65, 65, 65, 65])
+            // Each time it is said it costs one; beyond the gap (and what the model itself says) the other has its turn.
+            #expect(Set(tokens[1]) == [65, 66])
+            #expect(tokens[2].count == 3 && tokens[2].last == 257 && !tokens[2].dropLast().contains(257))
+            #expect(tokens[3] == [257])
+
+            let said = ["generate", "--model", "model", "--device", "cpu", "--prompt", "aaaa", "--max-tokens", "24"]
+            let plain = try await FledgeProcess.run(said, in: workspace.folder)
+            let penalised = try await FledgeProcess.run(said + ["--repetition-penalty", "50"], in: workspace.folder)
+            #expect(plain.exitCode == 0 && penalised.exitCode == 0 && plain.output != penalised.output)
+            let trained = try await workspace.train(["rollout.min_tokens=6", "trainer.total_training_steps=1"])
+            #expect(trained.exitCode == 0, "\(trained)")
+            #expect(try workspace.history().first?["response_length/mean"] == 6)
+        }
+
         @Test func theModelsOwnSamplingIsTheDefault() async throws {
             let workspace = try Workspace()
             let said = ["generate", "--model", "model", "--device", "cpu", "--prompt", "hello", "--max-tokens", "12"]
