@@ -33,6 +33,8 @@ public final class RolloutEngine {
         public var mergesAdapter: Bool
         /// Samples from copies of the weights rounded to few bits, made anew for every weight version; nil: from the weights.
         public var quantization: WeightQuantization?
+        /// How keys and values are stored, float8e4m3 or the model's type; nil: the latter.
+        public var cacheDType: DType?
 
         public init(
             maxRows: Int = 256, maxStepTokens: Int = 8192, prefillChunk: Int? = nil, blockSize: Int = 16,
@@ -102,7 +104,7 @@ public final class RolloutEngine {
         let made = ModelRunner(
             model: model,
             // One block more: what fills up a batch writes there.
-            cache: try KeyValueCache(for: model, slots: (blocks + 1) * options.blockSize),
+            cache: try KeyValueCache(for: model, slots: (blocks + 1) * options.blockSize, dtype: options.cacheDType),
             blockSize: options.blockSize,
             buffer: try StepBuffer(
                 capacity: 6 * stepTokens + 12 * rows + rows * (longest / options.blockSize + 1), draws: rows,
@@ -118,7 +120,7 @@ public final class RolloutEngine {
     private func blocks(wanted: Int) throws -> Int {
         if let fixed = options.cacheBlocks { return fixed }
         guard model.device.isCUDA else { return wanted }
-        let bytes = KeyValueCache.bytesPerToken(model) * options.blockSize
+        let bytes = KeyValueCache.bytesPerToken(model, dtype: options.cacheDType) * options.blockSize
         if let runner {
             return max(min(wanted, try available(bytes, runner)), runner.cache.slotCount / options.blockSize - 1)
         }
@@ -155,10 +157,10 @@ public final class RolloutEngine {
         let blocks = runner.cache.slotCount / options.blockSize - 1
         var preemption = SchedulerLimits.Preemption.recompute
         if case .swap(let bytes) = options.preemption {
-            let count = bytes / (KeyValueCache.bytesPerToken(model) * options.blockSize)
+            let count = bytes / (KeyValueCache.bytesPerToken(model, dtype: options.cacheDType) * options.blockSize)
             if hostCache == nil, count > 0 {
                 hostCache = try KeyValueCache(
-                    for: model, slots: count * options.blockSize, device: .cpu, pinned: model.device.isCUDA)
+                    for: model, slots: count * options.blockSize, dtype: options.cacheDType, device: .cpu, pinned: model.device.isCUDA)
             }
             if count > 0 { preemption = .swap(hostBlocks: count) }
         }
