@@ -91,7 +91,8 @@ public struct Scheduler: Sendable {
         }
         let index = makeSequence(), place = freeRequests.popLast() ?? requests.count
         let state = ScheduledRequest(
-            id: id, n: sampling.n, stops: sampling.stopTokenIDs.sorted(), minLength: 0, samplesLeft: sampling.n,
+            id: id, n: sampling.n, stops: sampling.ignoreEOS ? [] : sampling.stopTokenIDs.sorted(),
+            minLength: request.prompt.count + sampling.minTokens, samplesLeft: sampling.n,
             members: [index])
         if place == requests.count { requests.append(state) } else { requests[place] = state }
         requestPlaces[id] = place
@@ -128,6 +129,9 @@ public struct Scheduler: Sendable {
         precondition(sequences[Int(id.index)].generation == id.generation, "a sequence that is no more")
         return sequences[Int(id.index)].tokens
     }
+
+    /// The caller's id of the request of a sequence that a plan names.
+    public func request(of id: SequenceID) -> Int { requests[sequences[Int(id.index)].request].id }
 
     /// Tokens of the prompt of a sequence that a plan names.
     public func promptCount(of id: SequenceID) -> Int { sequences[Int(id.index)].promptCount }

@@ -10,8 +10,26 @@ public struct GeneratedSample: Sendable, Hashable {
     /// The version of the weights that drew each token.
     public var weightVersions: [Int32]
 
+    /// The likeliest tokens at each place, likeliest first, where ``SamplingParameters/logProbs`` asks for them.
+    public var topLogProbs: [[TokenLogProb]] = []
+    /// Of each of the prompt's tokens but the first, at temperature 1, where ``SamplingParameters/promptLogProbs`` asks.
+    public var promptLogProbs: [PromptLogProb] = []
+
     /// The oldest version among its tokens'; -1 without any.
     public var weightVersion: Int { Int(weightVersions.first ?? -1) }
+}
+
+public struct TokenLogProb: Sendable, Hashable {
+    public var token: Int32
+    public var logProb: Float
+}
+
+/// One of a prompt's tokens after those before it.
+public struct PromptLogProb: Sendable, Hashable {
+    public var token: Int32
+    public var logProb: Float
+    /// The likeliest tokens in its place.
+    public var top: [TokenLogProb] = []
 }
 
 /// Tokens as they come, for streaming.

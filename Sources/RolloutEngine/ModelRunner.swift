@@ -11,6 +11,9 @@ final class ModelRunner {
     /// Tokens of the longest sequence that a graph must serve.
     private let longest: Int
     private var graphs: GraphPool?
+    /// Whether the next step's hidden states are wanted, and they: `[T, C]`.
+    var keepsHidden = false
+    private(set) var hidden_TC: Tensor?
     /// The slot of what is computed only to fill up a batch.
     var trash: Int32 { Int32(cache.slotCount - blockSize) }
 
@@ -64,6 +67,7 @@ final class ModelRunner {
         let attention = try attention(inputs)
         let hidden_TC = try model.hiddenStates(ids: ids, positions: buffer.ints(layout.positions), attention: attention)
         if inputs.isDecode { return try model.logits(hidden_TC) }
+        self.hidden_TC = keepsHidden ? hidden_TC : nil
         return try model.logits(hidden_TC.indexSelect(0, buffer.ints(layout.drawnFrom)))
     }
 

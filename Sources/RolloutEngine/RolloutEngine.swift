@@ -151,8 +151,10 @@ public final class RolloutEngine {
 
     /// A session whose cache has room for `wanted` blocks, or as many as memory allows.
     ///
-    /// - Parameter longest: tokens of the longest sequence to come.
-    public func session(wantedBlocks: Int, longest: Int) throws -> RolloutSession {
+    /// - Parameters:
+    ///   - longest: tokens of the longest sequence to come.
+    ///   - sharesPrefixes: off for requests that want their prompts' log-probabilities.
+    public func session(wantedBlocks: Int, longest: Int, sharesPrefixes: Bool = true) throws -> RolloutSession {
         let runner = try runner(blocks: blocks(wanted: wantedBlocks))
         let blocks = runner.cache.slotCount / options.blockSize - 1
         var preemption = SchedulerLimits.Preemption.recompute
@@ -169,7 +171,7 @@ public final class RolloutEngine {
             limits: SchedulerLimits(
                 blocks: blocks, blockSize: options.blockSize, tokensPerStep: stepTokens,
                 runningSequences: options.maxRows, prefillChunk: options.prefillChunk ?? .max,
-                prefixCaching: options.prefixCaching && model.shape.sharesRotary(upTo: longest),
+                prefixCaching: sharesPrefixes && options.prefixCaching && model.shape.sharesRotary(upTo: longest),
                 preemption: preemption))
     }
 
@@ -182,7 +184,8 @@ public final class RolloutEngine {
         for (index, request) in requests.enumerated() { try check(request, "request \(index)") }
         let session = try session(
             wantedBlocks: blocksNeeded(requests),
-            longest: requests.map { $0.prompt.count + $0.sampling.maxTokens }.max() ?? 0)
+            longest: requests.map { $0.prompt.count + $0.sampling.maxTokens }.max() ?? 0,
+            sharesPrefixes: requests.allSatisfy { $0.sampling.promptLogProbs == nil })
         var results: [[GeneratedSample?]] = requests.map { Array(repeating: nil, count: $0.sampling.n) }
         session.onToken = onToken
         session.onSample = { request, sample, finished in
@@ -190,7 +193,8 @@ public final class RolloutEngine {
             onSample?(request, sample, finished)
         }
         for (index, request) in requests.enumerated() { try session.add(request, id: index) }
-        try prepare(rows: requests.reduce(0) { $0 + $1.sampling.n }, steps: requests.map(\.sampling.maxTokens).max() ?? 0)
+        try prepare(
+            rows: requests.reduce(0) { $0 + $1.sampling.n }, steps: requests.map(\.sampling.maxTokens).max() ?? 0)
         // A copy of the weights takes the adapter in; where there is none the weights do, for the call's time.
         if options.mergesAdapter, model.adapter != nil, model.device.isCUDA, options.quantization == nil {
             try withNoGrad { try model.mergeAdapter() }

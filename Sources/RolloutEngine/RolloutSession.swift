@@ -15,6 +15,8 @@ public final class RolloutSession {
         let result: StepResult?
         /// Where nothing is on its way: drawn at once.
         let drawn: (tokens: [Int32], logProbs: [Float])?
+        /// The likeliest tokens of each draw, where any request asks.
+        var top: [[TokenLogProb]] = []
 
         /// Waits for the tokens.
         func outcome() throws -> (tokens: [Int32], logProbs: [Float]) {
@@ -24,10 +26,13 @@ public final class RolloutSession {
     }
 
     private let engine: RolloutEngine
-    private let runner: ModelRunner
+    let runner: ModelRunner
     private let hostCache: KeyValueCache?
-    private var scheduler: Scheduler
-    private var requests: [Int: RunningRequest] = [:]
+    var scheduler: Scheduler
+    var requests: [Int: RunningRequest] = [:]
+    /// How many of them adjust logits by what was drawn before: their tokens must be known before the next step is planned.
+    private var adjusting = 0
+    var adjustments = LogitAdjustmentList()
     private var version: Int
     /// The oldest step that is not complete; the one after it is ``newest``.
     private var oldest: Step?
@@ -53,7 +58,15 @@ public final class RolloutSession {
     /// Puts a request in line; `id` is the caller's own, unique among those that run. A lower `priority` goes first.
     public func add(_ request: RolloutRequest, id: Int, priority: Int = 0) throws {
         try engine.check(request, "request \(id)")
-        try scheduler.add(request, id: id, priority: priority)
+        if request.sampling.promptLogProbs != nil, scheduler.limits.prefixCaching {
+            throw RolloutError(
+                .badRequest,
+                "request \(id) wants its prompt's log-probabilities in a session whose prompts share what they begin with: "
+                    + "make the session with sharesPrefixes false")
+        }
+        let adjusts = request.sampling.adjustsLogits
+        try scheduler.add(request, id: id, priority: priority, speculates: !adjusts)
+        adjusting += adjusts ? 1 : 0
         requests[id] = RunningRequest(request, makeDetokenizer: engine.makeDetokenizer)
         statistics.promptTokens += request.prompt.count * request.sampling.n
     }
@@ -85,6 +98,7 @@ public final class RolloutSession {
         }
         // A step under way is completed once the next one is launched, or when nothing can be planned without it.
         if !runner.model.device.isCUDA || newest != nil || plan == nil { try completeOldest() }
+        if adjusting > 0 { while oldest != nil { try completeOldest() } }
         return true
     }
 
@@ -98,15 +112,24 @@ public final class RolloutSession {
             trash: runner.trash, tracksExtents: runner.tracksExtents
         ) { sampling($0) }
         count(plan)
-        let logits_DV = try runner.logits(inputs)
+        let promptsAsked = plan.work.indices.filter { wantsPrompt(plan.work[$0]) }
+        runner.keepsHidden = !promptsAsked.isEmpty
+        var logits_DV = try runner.logits(inputs)
+        for index in promptsAsked { try recordPrompt(plan.work[index], firstToken: inputs.firstTokens[index]) }
         guard !inputs.draws.isEmpty else { return Step(plan: plan, version: version, result: nil, drawn: ([], [])) }
+        if adjusting > 0 { logits_DV = try adjusted(logits_DV, inputs.draws) }
         guard runner.model.device.isCUDA else {
             let (tokens, logProbs) = try logits_DV.sample(inputs.draws.map { sampling($0) })
-            return Step(plan: plan, version: version, result: nil, drawn: (tokens.map { Int32($0) }, logProbs))
+            let ids = tokens.map { Int32($0) }
+            return Step(
+                plan: plan, version: version, result: nil, drawn: (ids, logProbs),
+                top: try top(logits_DV, inputs.draws, chosen: Tensor(ids)))
         }
         let result = try runner.buffer.draw(
             logits_DV, inputs.layout, filtered: inputs.draws.contains(where: isFiltered))
-        return Step(plan: plan, version: version, result: result, drawn: nil)
+        return Step(
+            plan: plan, version: version, result: result, drawn: nil,
+            top: try top(logits_DV, inputs.draws, chosen: runner.buffer.drawn.narrowed(0, 0..<inputs.draws.count)))
     }
 
     private func sampling(_ draw: StepPlan.Draw) -> RowSampling {
@@ -149,7 +172,8 @@ public final class RolloutSession {
                     outcomes.append(DrawOutcome(token: tokens[index]))
                     continue
                 }
-                let (outcome, isLast) = take(draw, tokens[index], logProbs[index], version)
+                let (outcome, isLast) = take(
+                    draw, tokens[index], logProbs[index], version, step.top.isEmpty ? [] : step.top[index])
                 outcomes.append(outcome)
                 counted = isLast && !work.drafts.isEmpty ? 0 : counted - 1
             }
@@ -159,19 +183,20 @@ public final class RolloutSession {
 
     /// - Returns: what the scheduler is told, and whether the token is its sequence's last.
     private func take(
-        _ draw: StepPlan.Draw, _ token: Int32, _ logProb: Float, _ version: Int
+        _ draw: StepPlan.Draw, _ token: Int32, _ logProb: Float, _ version: Int, _ top: [TokenLogProb]
     ) -> (DrawOutcome, isLast: Bool) {
         // Ended while this step was under way: nobody wants the token.
-        guard let sampling = requests[draw.request]?.sampling,
-            requests[draw.request]?.samples[draw.sample].isFinished == false
-        else { return (DrawOutcome(token: token), true) }
+        guard requests[draw.request]?.samples[draw.sample].isFinished == false else {
+            return (DrawOutcome(token: token), true)
+        }
         statistics.generatedTokens += 1
         let stops =
             requests[draw.request]?.take(sample: draw.sample, token: token, logProb: logProb, version: version) ?? false
+        if let count = requests[draw.request]?.sampling.logProbs, count > 0 {
+            requests[draw.request]?.samples[draw.sample].top.append(Array(top.prefix(count)))
+        }
         var finish: FinishReason? = stops ? .stop : nil
-        let reason: FinishReason? =
-            finish ?? (sampling.stopTokenIDs.contains(token) ? .stop : nil)
-            ?? (draw.position + 1 >= sampling.maxTokens ? .length : nil)
+        let reason = finish ?? scheduler.finishReason(of: draw, token)
         if let onToken {
             let goesOn = onToken(
                 GeneratedToken(request: draw.request, sample: draw.sample, token: token, finishReason: reason))
@@ -182,7 +207,10 @@ public final class RolloutSession {
 
     private func finish(_ ended: FinishedSequence) {
         guard let sample = requests[ended.request]?.finish(sample: ended.sample, ended.reason) else { return }
-        if requests[ended.request]?.unfinished == 0 { requests[ended.request] = nil }
+        if let request = requests[ended.request], request.unfinished == 0 {
+            adjusting -= request.sampling.adjustsLogits ? 1 : 0
+            requests[ended.request] = nil
+        }
         onSample?(ended.request, ended.sample, sample)
     }
 }

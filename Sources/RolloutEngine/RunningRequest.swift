@@ -8,19 +8,29 @@ struct RunningRequest {
         var versions: [Int32] = []
         var detokenize: ((Int32) -> String)?
         var text = ""
+        var adjuster: LogitAdjuster?
+        var top: [[TokenLogProb]] = []
         var isFinished = false
     }
 
     let sampling: SamplingParameters
-    let promptCount: Int
+    let prompt: [Int32]
     var samples: [Sample]
     var unfinished: Int
+    /// Of the prompt's tokens but the first, where they are asked for.
+    var promptLogProbs: [PromptLogProb] = []
 
     init(_ request: RolloutRequest, makeDetokenizer: (() -> (Int32) -> String)?) {
         sampling = request.sampling
-        promptCount = request.prompt.count
+        prompt = request.prompt
         let wantsText = !request.sampling.stop.isEmpty
-        samples = (0..<request.sampling.n).map { _ in Sample(detokenize: wantsText ? makeDetokenizer?() : nil) }
+        let adjuster = sampling.adjustsLogits ? LogitAdjuster(sampling, prompt: request.prompt) : nil
+        samples = (0..<request.sampling.n).map { _ in
+            Sample(detokenize: wantsText ? makeDetokenizer?() : nil, adjuster: adjuster)
+        }
+        if sampling.promptLogProbs != nil {
+            promptLogProbs = request.prompt.dropFirst().map { PromptLogProb(token: $0, logProb: .nan) }
+        }
         unfinished = request.sampling.n
     }
 
@@ -29,8 +39,10 @@ struct RunningRequest {
         samples[sample].tokens.append(token)
         samples[sample].logProbs.append(logProb)
         samples[sample].versions.append(Int32(version))
+        samples[sample].adjuster?.append(token)
         guard let detokenize = samples[sample].detokenize else { return false }
         samples[sample].text += detokenize(token)
+        guard samples[sample].tokens.count >= sampling.minTokens else { return false }
         let text = samples[sample].text
         return sampling.stop.contains { text.utf8Contains($0) }
     }
@@ -41,7 +53,8 @@ struct RunningRequest {
         samples[sample] = Sample(isFinished: true)
         unfinished -= 1
         return GeneratedSample(
-            tokens: taken.tokens, logProbs: taken.logProbs, finishReason: reason, weightVersions: taken.versions)
+            tokens: taken.tokens, logProbs: taken.logProbs, finishReason: reason, weightVersions: taken.versions,
+            topLogProbs: taken.top, promptLogProbs: promptLogProbs)
     }
 }
 

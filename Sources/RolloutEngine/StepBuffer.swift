@@ -57,7 +57,8 @@ final class StepBuffer {
     func draw(_ logits: Tensor, _ layout: StepLayout, filtered: Bool) throws(TorchError) -> StepResult {
         let count = logits.size(0)
         var terms = SamplingTerms(
-            temperatures: try floats(layout.temperatures.prefix(count)), uniforms: try floats(layout.uniforms.prefix(count)))
+            temperatures: try floats(layout.temperatures.prefix(count)),
+            uniforms: try floats(layout.uniforms.prefix(count)))
         if filtered {
             terms.filters = SamplingTerms.Filters(
                 topK: try ints(layout.topK.prefix(count)), topP: try floats(layout.topP.prefix(count)),
@@ -87,7 +88,8 @@ final class StepResult {
             let words = bytes.bindMemory(to: Int32.self), count = words.count / 2
             let logProbs = words.dropFirst(count).map { Float(bitPattern: UInt32(bitPattern: $0)) }
             if let row = logProbs.firstIndex(where: \.isNaN) {
-                throw RolloutError(.notFinite, "the logits of row \(row) of a step are not finite: weights have diverged")
+                throw RolloutError(
+                    .notFinite, "the logits of row \(row) of a step are not finite: weights have diverged")
             }
             return (Array(words.prefix(count)), logProbs)
         }

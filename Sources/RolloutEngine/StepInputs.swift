@@ -49,6 +49,8 @@ struct StepInputs {
     private(set) var tableCount = 0
     /// Slots of all the keys that the chunks see, one chunk after another.
     private(set) var keySlots: [Int32] = []
+    /// Each work's first token among the step's.
+    private(set) var firstTokens: [Int]
     /// Whether every token decodes, and every one draws: what graphs are made of.
     let isDecode: Bool
     /// Whether an id is one that the step before draws.
@@ -81,6 +83,7 @@ struct StepInputs {
             tokens: isDecode ? used : plan.tokens, rows: used + chunkTokens, draws: isDecode ? used : plan.drawCount,
             chunks: chunks.count, prompts: prompts.count)
         words = [Int32](repeating: 0, count: layout.table)
+        firstTokens = [Int](repeating: 0, count: plan.work.count)
         var table: [Int32] = []
         table.reserveCapacity(rows.count * 64)
 
@@ -96,6 +99,7 @@ struct StepInputs {
         var token = 0
         func addTokens(_ index: Int, _ words: inout [Int32]) {
             let work = plan.work[index]
+            firstTokens[index] = token
             let last = token + work.count - 1
             switch work.input {
             case .known:
