@@ -39,6 +39,8 @@ public struct RolloutEngineSettings: Sendable, Hashable {
     public var blockSize = 16
     public var preemption = Preemption.recompute
     public var quantization: Quantization?
+    /// Whether keys and values are stored in float8e4m3, not the model's type.
+    public var cachesInFloat8 = false
     public var speculation: Speculation?
 
     public init() {}
@@ -64,6 +66,7 @@ public struct RolloutEngineSettings: Sendable, Hashable {
             case .int8: .int8
             case .int4: .int4
             }
+        cachesInFloat8 = engine.kvCacheDType == .float8
         if rollout.speculative.method == .ngram {
             let speculative = rollout.speculative
             speculation = Speculation(
@@ -74,10 +77,12 @@ public struct RolloutEngineSettings: Sendable, Hashable {
 
     /// What of this the engine is made with. The one place that knows both.
     func options(mergesAdapter: Bool) -> RolloutEngine.Options {
-        RolloutEngine.Options(
+        var options = RolloutEngine.Options(
             maxRows: maxRows, maxStepTokens: maxStepTokens, prefillChunk: prefillChunk == .max ? nil : prefillChunk,
             blockSize: blockSize, prefixCaching: prefixCaching, usesGraphs: usesGraphs, memoryFraction: memoryFraction,
             mergesAdapter: mergesAdapter)
+        options.cacheDType = cachesInFloat8 ? .float8e4m3 : nil
+        return options
     }
 
     /// Settings that change what is sampled or in which numbers, and that the engine does not heed yet: better refused than
