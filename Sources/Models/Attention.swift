@@ -130,7 +130,8 @@ public final class KeyValueCache {
         let shape = model.shape
         try self.init(
             layers: shape.layers, slots: slots, keyValueHeads: shape.keyValueHeads, headDim: shape.headDim,
-            valueHeadDim: shape.valueHeadDim, dtype: dtype ?? model.dtype, device: device ?? model.device, pinned: pinned)
+            valueHeadDim: shape.valueHeadDim, dtype: dtype ?? model.dtype, device: device ?? model.device,
+            pinned: pinned)
     }
 
     public var byteCount: Int { allKeys.byteCount + allValues.byteCount }

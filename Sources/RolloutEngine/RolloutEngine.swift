@@ -162,7 +162,8 @@ public final class RolloutEngine {
             let count = bytes / (KeyValueCache.bytesPerToken(model, dtype: options.cacheDType) * options.blockSize)
             if hostCache == nil, count > 0 {
                 hostCache = try KeyValueCache(
-                    for: model, slots: count * options.blockSize, dtype: options.cacheDType, device: .cpu, pinned: model.device.isCUDA)
+                    for: model, slots: count * options.blockSize, dtype: options.cacheDType, device: .cpu,
+                    pinned: model.device.isCUDA)
             }
             if count > 0 { preemption = .swap(hostBlocks: count) }
         }

@@ -7,7 +7,8 @@ import Testing
     static let values: [Float] = {
         let positive = (1...0x7e).map { code in
             let exponent = code >> 3, fraction = Float(code & 7)
-            return exponent == 0 ? fraction * 0x1p-9 : (1 + fraction / 8) * Float(sign: .plus, exponent: exponent - 7, significand: 1)
+            return exponent == 0
+                ? fraction * 0x1p-9 : (1 + fraction / 8) * Float(sign: .plus, exponent: exponent - 7, significand: 1)
         }
         return positive.reversed().map { -$0 } + [0] + positive
     }()
@@ -43,7 +44,8 @@ import Testing
         let slots = try Tensor([7, 2] as [Int64])
         try pool.storeRows(slots, rows)
         #expect(try pool.storedRows(slots, as: .float32).equals(rows.saturatedToFloat8().to(dtype: .float32)))
-        #expect(try pool.storedRows(Tensor([0, 8] as [Int64]), as: .bfloat16).to(dtype: .float32).abs().max().item() == 0)
+        #expect(
+            try pool.storedRows(Tensor([0, 8] as [Int64]), as: .bfloat16).to(dtype: .float32).abs().max().item() == 0)
     }
 
     /// Attention reads float8 exactly: as over the same numbers in float32. All head sizes' loops, and one number at a time.
@@ -70,7 +72,8 @@ import Testing
         for headDim in [64, 24] {
             let keys = try Tensor.ones([1, 1, headDim]).multiplied(by: .nan).saturatedToFloat8()
             let result = try Tensor.cachedAttention(
-                query: Tensor.ones([1, 1, headDim]), keyPool: keys, valuePool: keys, slots: Tensor([0 as Int32], shape: [1, 1]),
+                query: Tensor.ones([1, 1, headDim]), keyPool: keys, valuePool: keys,
+                slots: Tensor([0 as Int32], shape: [1, 1]),
                 lengths: Tensor([1 as Int32]), kind: AttentionKind(scale: 1))
             #expect(try result.values(Float.self).allSatisfy(\.isNaN))
         }

@@ -1,7 +1,7 @@
 // Decoding over a paged cache: one query a sequence, grouped heads, keys and values read once through shared memory in 16-byte
 // pieces, products on the matrix units, softmax online (Dao et al. 2022), the context split over blocks where there are few
-// sequences. Needs no header. Compiled with -DHEAD=64|96|128|256, -DSTAGES=2 or more, -DTILE=16|32 tokens, -DFLOAT8=1 for a cache in
-// e4m3: that one is widened on its way into the products, which are in float16 then (exact for e4m3).
+// sequences. Needs no header. Compiled with -DHEAD=64|96|128|256, -DSTAGES=2 or more, -DTILE=16|32 tokens, and -DFLOAT8=1 for a
+// cache in e4m3: it is widened on its way into the products, which are in float16 then, exact for e4m3.
 typedef unsigned short bf16;
 #define WARPS 4
 #define KSTEPS (HEAD / 16)
