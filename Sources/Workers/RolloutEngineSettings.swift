@@ -1,5 +1,6 @@
 public import Config
 import RolloutEngine
+import TensorCore
 
 /// How a policy worker's engine computes, whatever it samples.
 public struct RolloutEngineSettings: Sendable, Hashable {

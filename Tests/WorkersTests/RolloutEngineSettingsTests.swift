@@ -37,8 +37,6 @@ import Testing
         expected.cachesInFloat8 = true
         expected.speculation = .init(tokens: 3, lookup: 2...4)
         #expect(set == expected)
-        #expect(set.options(mergesAdapter: false).cacheDType == .float8e4m3)
-        #expect(plain.options(mergesAdapter: false).cacheDType == nil)
     }
 
     @Test(arguments: [
