@@ -309,15 +309,16 @@ bool has_varlen(const at::Tensor &q, const at::Tensor &v, const AttentionTerms &
 at::Tensor attend_rows(const at::Tensor &x, const at::Tensor &keys, const at::Tensor &values, const PagedRows &paged,
                        const AttentionTerms &terms) {
     const int64_t batch = x.size(0), kv_heads = keys.size(1), dim = x.size(2), value_dim = values.size(2);
+    const bool is_float8 = keys.scalar_type() == at::kFloat8_e4m3fn;
     if (on_cpu(x)) {
         const auto query = x.contiguous();
         auto result = at::empty({batch, x.size(1), value_dim}, x.options());
         const CachedPages pages{data<int32_t>(paged.table), data<int32_t>(paged.starts), data<int32_t>(paged.lengths),
                                 paged.page_shift};
         ct::parallel_for(0, batch * kv_heads, 1, [&](int64_t begin, int64_t end) {
-            kernels().cached_attention(rows(query, x.size(1) * dim), keys.const_data_ptr(), values.const_data_ptr(), element(x),
-                                       pages, x.size(1), kv_heads, dim, value_dim, terms, rows(result, x.size(1) * value_dim),
-                                       begin, end);
+            kernels().cached_attention(rows(query, x.size(1) * dim), keys.const_data_ptr(), values.const_data_ptr(),
+                                       is_float8 ? Element::float8 : element(x), pages, x.size(1), kv_heads, dim, value_dim,
+                                       terms, rows(result, x.size(1) * value_dim), begin, end);
         });
         return result;
     }
@@ -332,7 +333,10 @@ at::Tensor attend_rows(const at::Tensor &x, const at::Tensor &keys, const at::Te
     // What lies past a row's end is another's page or none: any slot will do, its score is masked.
     const auto index = at::where(seen.reshape({-1}), slot, at::zeros_like(slot));
     auto gather = [&](const at::Tensor &pool) {
-        return pool.index_select(0, index).view({batch, paged.longest, kv_heads, pool.size(2)}).transpose(1, 2);
+        // Not every operation knows float8: its bytes do.
+        const auto rows = is_float8 ? pool.view(at::kByte).index_select(0, index).view(at::kFloat8_e4m3fn).to(x.scalar_type())
+                                    : pool.index_select(0, index);
+        return rows.view({batch, paged.longest, kv_heads, pool.size(2)}).transpose(1, 2);
     };
     if (terms.window > 0) seen = seen.logical_and(position >= length - terms.window);
     const auto mask = seen.unsqueeze(1).unsqueeze(1);
@@ -414,6 +418,10 @@ int ct_cached_attention(ct_tensor q, ct_tensor key_pool, ct_tensor value_pool, c
                         values.size(0) == keys.size(0) && values.size(1) == keys.size(1) && pages.shift >= 0 && pages.shift < 16,
                     "cached attention: q ", x.sizes(), ", pools ", keys.sizes(), " and ", values.sizes(), ", table ",
                     T(pages.table).sizes(), ", starts ", starts.sizes(), ", lengths ", lengths.sizes(), " do not fit");
+        TORCH_CHECK(keys.scalar_type() == values.scalar_type() &&
+                        (keys.scalar_type() == x.scalar_type() || keys.scalar_type() == at::kFloat8_e4m3fn),
+                    "cached attention: pools of ", keys.scalar_type(), " and ", values.scalar_type(), " under queries of ",
+                    x.scalar_type(), ": they must be alike, or the pools float8_e4m3fn");
         *out = wrap(attend_rows(x, keys, values, {T(pages.table), starts, lengths, pages.shift, pages.longest},
                                 read_terms(attention, nullptr)));
     });

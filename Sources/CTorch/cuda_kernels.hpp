@@ -16,7 +16,7 @@ struct PagedRows {
     int64_t longest;
 };
 
-// query bf16 [B, Hq, D], pools bf16 [S, Hk, D]; gives [B, Hq, D].
+// query bf16 [B, Hq, D], pools bf16 or e4m3 [S, Hk, D]; gives [B, Hq, D].
 at::Tensor paged_attention(const at::Tensor &query, const at::Tensor &key_pool, const at::Tensor &value_pool,
                            const PagedRows &rows, const AttentionTerms &terms);
 

@@ -114,12 +114,13 @@ at::Tensor gated_activation(const at::Tensor &gate_up, Gate gate) {
 bool has_rotary_store(const at::Tensor &heads, int64_t head, int64_t rotated, const at::Tensor &key_pool,
                       const at::Tensor &value_pool) {
     auto is_pool = [&](const at::Tensor &pool) {
-        return !pool.defined() || (pool.is_cuda() && pool.scalar_type() == at::kBFloat16 && pool.dim() == 3 &&
-                                   pool.size(2) == head && pool.is_contiguous() && is_aligned(pool));
+        return !pool.defined() || (pool.is_cuda() && pool.scalar_type() == key_pool.scalar_type() &&
+                                   (pool.scalar_type() == at::kBFloat16 || pool.scalar_type() == at::kFloat8_e4m3fn) &&
+                                   pool.dim() == 3 && pool.size(2) == head && pool.is_contiguous() && is_aligned(pool));
     };
     return has_fused_layers(heads) && heads.dim() == 2 && heads.is_contiguous() && is_aligned(heads) && head % 16 == 0 &&
-           head <= 512 && rotated % 16 == 0 && rotated <= head && is_pool(key_pool) && is_pool(value_pool) &&
-           key_pool.defined() == value_pool.defined();
+           head <= 512 && rotated % 16 == 0 && rotated <= head && key_pool.defined() == value_pool.defined() &&
+           is_pool(key_pool) && is_pool(value_pool);
 }
 
 void rotary_store_(const at::Tensor &heads, int64_t head, const RotaryStore &terms) {
@@ -157,10 +158,12 @@ void rotary_store_(const at::Tensor &heads, int64_t head, const RotaryStore &ter
                *k_weight = address(k_norm.weight), *slots_at = stores ? address(terms.slots) : nullptr;
     int count = static_cast<int>(rows), query_heads = static_cast<int>(terms.query_heads),
         kv_heads = static_cast<int>(terms.kv_heads), size = static_cast<int>(head), turned = static_cast<int>(rotated),
-        touched = static_cast<int>(worked), own_flags = flags(q_norm);
+        touched = static_cast<int>(worked), own_flags = flags(q_norm),
+        is_float8 = stores && terms.key_pool.scalar_type() == at::kFloat8_e4m3fn;
     float eps = static_cast<float>(q_norm.eps);
     void *arguments[] = {&heads_at, &count,  &query_heads, &kv_heads, &size, &turned,    &lane_bits, &touched, &cos_at,
-                         &sin_at,   &q_weight, &k_weight,  &eps,      &own_flags, &key_at, &value_at, &slots_at};
+                         &sin_at,   &q_weight, &k_weight,  &eps,      &own_flags, &key_at, &value_at, &slots_at,
+                         &is_float8};
     kernel(heads, "rotary_store").launch(heads.device(), blocks(lanes), 1, 1, threads, 0, arguments);
 }
 

@@ -48,7 +48,7 @@ struct RotaryStore {
     int64_t query_heads, kv_heads;
     at::Tensor cos, sin;             // float32 [T, R/2], or undefined
     Norm query_norm, key_norm;
-    at::Tensor key_pool, value_pool; // [S, Hk, D], or undefined
+    at::Tensor key_pool, value_pool; // [S, Hk, D] bfloat16 or both float8_e4m3fn, or undefined
     at::Tensor slots;                // int32 [T]
 };
 void rotary_store_(const at::Tensor &heads, int64_t head, const RotaryStore &terms);

@@ -5,7 +5,7 @@
 // run time. All arithmetic is float32; `Element` says how inputs and outputs are stored.
 namespace ct {
 
-enum class Element : int { float32, bfloat16 };
+enum class Element : int { float32, bfloat16, float8 }; // float8 is e4m3, of cached keys and values alone
 
 // A matrix whose last dimension is contiguous; `stride` counts elements between rows.
 struct Rows {
@@ -74,8 +74,9 @@ struct KernelTable {
     void (*attention_backward)(const HeadView &head, const PackedSegment *segments, int64_t count,
                                const AttentionTerms &terms, const float *out, const float *lse, const float *dout,
                                float *dq, float *dk, float *dv);
-    // (row, key-value head) pairs [begin, end); keys are head_dim wide, values and out value_dim
-    void (*cached_attention)(Rows q, const void *keys, const void *values, Element element, const CachedPages &pages,
+    // (row, key-value head) pairs [begin, end); keys are head_dim wide, values and out value_dim; keys and values are stored as
+    // the queries are, or in float8
+    void (*cached_attention)(Rows q, const void *keys, const void *values, Element cached, const CachedPages &pages,
                              int64_t query_heads, int64_t kv_heads,
                              int64_t head_dim, int64_t value_dim, const AttentionTerms &terms, Rows out, int64_t begin,
                              int64_t end);

@@ -227,11 +227,12 @@ enum PeerValues {
         ("algorithm.kl_penalty", ["full", "full+"], "needs both distributions whole, which is not supported"),
         ("trainer.logger", ["wandb", "mlflow", "swanlab", "clearml", "vemlp_wandb", "trackio"], "not supported yet"),
         ("trainer.logger", ["file"], "is jsonl here"),
-        ("rollout.kv_cache_dtype", ["fp8", "fp8_e4m3", "fp8_e5m2"], "not supported yet"),
+        ("rollout.kv_cache_dtype", ["fp8"], "is fp8_e4m3 here"),
+        ("rollout.kv_cache_dtype", ["fp8_e5m2"], "not supported; fp8_e4m3 keeps one bit more"),
         ("rollout.kv_cache_dtype", ["bf16"], "is bfloat16 here"),
         (
             "rollout.kv_cache_dtype", ["float32", "fp32", "float16", "fp16", "half"],
-            "the cache has model.dtype, which is auto, or bfloat16"
+            "the cache has model.dtype, which is auto, or bfloat16, or fp8_e4m3"
         ),
         ("rollout.quantization", ["fp8", "torchao", "bitsandbytes"], "not supported"),
         (

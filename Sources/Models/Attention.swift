@@ -91,9 +91,15 @@ public struct PackedAttention: AttentionBackend {
 
 /// Keys and values of every layer, in pools `[slots, Hk, D]` and `[slots, Hk, Dv]`; who owns which slot is the scheduler's
 /// business. A layer with a window keeps every token too: the window is in what it reads.
+///
+/// The pools are of the model's type or float8e4m3: half of bfloat16's bytes, numbers rounded to four significant bits, saturated
+/// at 448, with a fixed scale of 1. Keys and values of trained models lie well within; a scale made from samples would have to
+/// change with the weights that a run trains. What reads the cache sees rounded numbers; a prompt computed whole attends to its
+/// own as they were.
 public final class KeyValueCache {
     public let keys, values: [Tensor]
     public let slotCount: Int
+    public let dtype: DType
     /// All layers', `[layers, slots, Hk, D]` and `[layers, slots, Hk, Dv]`.
     private let allKeys, allValues: Tensor
 
@@ -109,6 +115,7 @@ public final class KeyValueCache {
             for layer in 0..<layers { pools.append(try all.selected(0, layer)) }
             return pools
         }
+        self.dtype = dtype
         allKeys = try pool(headDim)
         allValues = try pool(valueHeadDim ?? headDim)
         keys = try split(allKeys)
@@ -116,27 +123,29 @@ public final class KeyValueCache {
         slotCount = slots
     }
 
-    /// A cache of `model`'s shape.
+    /// A cache of `model`'s shape and, unless told otherwise, its type.
     public convenience init(
-        for model: any SequenceModel, slots: Int, device: Device? = nil, pinned: Bool = false
+        for model: any SequenceModel, slots: Int, dtype: DType? = nil, device: Device? = nil, pinned: Bool = false
     ) throws(TorchError) {
         let shape = model.shape
         try self.init(
             layers: shape.layers, slots: slots, keyValueHeads: shape.keyValueHeads, headDim: shape.headDim,
-            valueHeadDim: shape.valueHeadDim, dtype: model.dtype, device: device ?? model.device, pinned: pinned)
+            valueHeadDim: shape.valueHeadDim, dtype: dtype ?? model.dtype, device: device ?? model.device,
+            pinned: pinned)
     }
 
     public var byteCount: Int { allKeys.byteCount + allValues.byteCount }
 
     /// Bytes of one token's keys and values in all layers.
-    public static func bytesPerToken(_ model: any SequenceModel) -> Int {
+    public static func bytesPerToken(_ model: any SequenceModel, dtype: DType? = nil) -> Int {
         let shape = model.shape
-        return shape.layers * shape.keyValueHeads * (shape.headDim + shape.valueHeadDim) * model.dtype.size
+        let values = shape.layers * shape.keyValueHeads * (shape.headDim + shape.valueHeadDim)
+        return values * (dtype ?? model.dtype).size
     }
 
     func write(layer: Int, slots: Tensor, key: Tensor, value: Tensor) throws(TorchError) {
-        try keys[layer].indexCopy(0, slots, key)
-        try values[layer].indexCopy(0, slots, value)
+        try keys[layer].storeRows(slots, key)
+        try values[layer].storeRows(slots, value)
     }
 
     /// Copies whole blocks of `size` slots, in every layer, from a cache of the same shape on any device. No block is both read
@@ -149,8 +158,8 @@ public final class KeyValueCache {
             let layers = target.size(0)
             let from = try Tensor(moves.map { Int64($0.from) }, device: origin.device)
             let to = try Tensor(moves.map { Int64($0.to) }, device: target.device)
-            let read = try origin.reshaped([layers, origin.size(1) / size, -1]).indexSelect(1, from)
-            try target.reshaped([layers, target.size(1) / size, -1]).indexCopy(1, to, read.to(target.device))
+            let read = try origin.movable.reshaped([layers, origin.size(1) / size, -1]).indexSelect(1, from)
+            try target.movable.reshaped([layers, target.size(1) / size, -1]).indexCopy(1, to, read.to(target.device))
         }
     }
 }

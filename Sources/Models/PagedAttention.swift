@@ -88,8 +88,10 @@ public final class PagedAttention: AttentionBackend {
         if isFlash, let chunks, let keySlots = try wideKeySlots.get() {
             parts.append(
                 try Tensor.varlenAttention(
-                    query: part(query, rowCount..<rowCount + chunkTokens), key: keyPool.indexSelect(0, keySlots),
-                    value: valuePool.indexSelect(0, keySlots), queries: chunks.queries, keys: chunks.keys, kind: kind))
+                    query: part(query, rowCount..<rowCount + chunkTokens),
+                    key: keyPool.storedRows(keySlots, as: query.dtype),
+                    value: valuePool.storedRows(keySlots, as: query.dtype), queries: chunks.queries, keys: chunks.keys,
+                    kind: kind))
         }
         if let prompts {
             let tokens = rowCount + chunkTokens..<query.size(0)

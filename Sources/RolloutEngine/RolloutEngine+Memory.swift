@@ -59,7 +59,7 @@ extension RolloutEngine {
         let made = ModelRunner(
             model: model,
             // One block more: what fills up a batch writes there.
-            cache: try KeyValueCache(for: model, slots: (blocks + 1) * options.blockSize),
+            cache: try KeyValueCache(for: model, slots: (blocks + 1) * options.blockSize, dtype: options.cacheDType),
             blockSize: options.blockSize,
             buffer: try StepBuffer(
                 capacity: 6 * stepTokens + 6 * rows + 6 * draws + rows * (longest / options.blockSize + 1),
@@ -67,10 +67,11 @@ extension RolloutEngine {
                 device: model.device),
             longest: longest, usesGraphs: options.usesGraphs, largestBatch: rows)
         if case .swap(let bytes) = options.preemption, hostCache == nil {
-            let count = bytes / (KeyValueCache.bytesPerToken(model) * options.blockSize)
+            let count = bytes / (KeyValueCache.bytesPerToken(model, dtype: options.cacheDType) * options.blockSize)
             if count > 0 {
                 hostCache = try KeyValueCache(
-                    for: model, slots: count * options.blockSize, device: .cpu, pinned: model.device.isCUDA)
+                    for: model, slots: count * options.blockSize, dtype: options.cacheDType, device: .cpu,
+                    pinned: model.device.isCUDA)
             }
         }
         runner = made
@@ -84,7 +85,7 @@ extension RolloutEngine {
     func blocks(wanted: Int) throws -> Int {
         if let fixed = options.cacheBlocks { return fixed }
         guard model.device.isCUDA else { return wanted }
-        let bytes = KeyValueCache.bytesPerToken(model) * options.blockSize
+        let bytes = KeyValueCache.bytesPerToken(model, dtype: options.cacheDType) * options.blockSize
         return max(min(wanted, try budget().blocks(of: bytes)), runner?.blockCount ?? 0)
     }
 

@@ -34,6 +34,8 @@ extension RolloutEngine {
         public var mergesAdapter: Bool
         /// Samples from copies of the weights rounded to few bits, made anew for every weight version; nil: from the weights.
         public var quantization: WeightQuantization?
+        /// How keys and values are stored, float8e4m3 or the model's type; nil: the latter.
+        public var cacheDType: DType?
         /// Several tokens a step where earlier text foretells them; what is drawn stays as distributed. nil: off.
         public var speculation: Speculation?
 
@@ -41,7 +43,7 @@ extension RolloutEngine {
             maxRows: Int = 256, maxStepTokens: Int = 8192, prefillChunk: Int? = nil, cutsPrompts: Bool = true,
             blockSize: Int = 16, prefixCaching: Bool = true, usesGraphs: Bool = true, memoryFraction: Double = 0.85,
             cacheBlocks: Int? = nil, preemption: Preemption = .recompute, mergesAdapter: Bool = false,
-            quantization: WeightQuantization? = nil, speculation: Speculation? = nil
+            quantization: WeightQuantization? = nil, cacheDType: DType? = nil, speculation: Speculation? = nil
         ) {
             self.maxRows = maxRows
             self.maxStepTokens = maxStepTokens
@@ -55,6 +57,7 @@ extension RolloutEngine {
             self.preemption = preemption
             self.mergesAdapter = mergesAdapter
             self.quantization = quantization
+            self.cacheDType = cacheDType
             self.speculation = speculation
         }
     }

@@ -149,8 +149,8 @@ extension Tensor {
         if let target {
             let kept = try target.slots.greaterOrEqual(to: 0).nonZero().reshaped([-1])
             let slots = try target.slots.indexSelect(0, kept).to(dtype: .int64)
-            try target.keys.indexCopy(0, slots, key.indexSelect(0, kept))
-            try target.values.indexCopy(0, slots, value.indexSelect(0, kept))
+            try target.keys.storeRows(slots, key.indexSelect(0, kept))
+            try target.values.storeRows(slots, value.indexSelect(0, kept))
         }
         return (query, key, value)
     }

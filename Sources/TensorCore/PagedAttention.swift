@@ -37,8 +37,8 @@ public struct SequenceOffsets {
 }
 
 extension Tensor {
-    /// One query a row over cached keys: query `[B, Hq, D]`, pools `[S, Hk, D]` and `[S, Hk, Dv]`; gives `[B, Hq, Dv]`. A row's
-    /// last token is the query's own.
+    /// One query a row over cached keys: query `[B, Hq, D]`, pools `[S, Hk, D]` and `[S, Hk, Dv]`, of the query's type or both
+    /// float8e4m3; gives `[B, Hq, Dv]`. A row's last token is the query's own.
     public static func cachedAttention(
         query: Tensor, keyPool: Tensor, valuePool: Tensor, pages: CachePages, kind: AttentionKind
     ) throws(TorchError) -> Tensor {

@@ -41,6 +41,8 @@ public struct RolloutEngineSettings: Sendable, Hashable {
     public var blockSize = 16
     public var preemption = Preemption.recompute
     public var quantization: Quantization?
+    /// Whether keys and values are stored in float8e4m3, not the model's type.
+    public var cachesInFloat8 = false
     public var speculation: Speculation?
 
     public init() {}
@@ -66,6 +68,7 @@ public struct RolloutEngineSettings: Sendable, Hashable {
             case .int8: .int8
             case .int4: .int4
             }
+        cachesInFloat8 = engine.kvCacheDType == .float8
         if rollout.speculative.method == .ngram {
             let speculative = rollout.speculative
             speculation = Speculation(
@@ -93,6 +96,7 @@ public struct RolloutEngineSettings: Sendable, Hashable {
                 case .int4: .int4(group: 128)
                 }
             },
+            cacheDType: cachesInFloat8 ? .float8e4m3 : nil,
             speculation: speculation.map {
                 RolloutCore.Speculation(
                     maxDraft: $0.tokens, minNgram: $0.lookup.lowerBound, maxNgram: $0.lookup.upperBound)

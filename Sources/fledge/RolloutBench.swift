@@ -66,6 +66,9 @@ struct RolloutBench: ParsableCommand {
     @Option(help: "Tokens of a block of the cache.")
     var blockSize: Int?
 
+    @Option(help: "How keys and values are stored: auto (as --dtype) or fp8_e4m3; fp8 for short.")
+    var kvCacheDtype = "auto"
+
     @Flag(help: "Run each case once more and tell where its time goes.")
     var profile = false
 
@@ -83,6 +86,9 @@ struct RolloutBench: ParsableCommand {
         if weights != "random" { throw ValidationError("--weights '\(weights)' is not random") }
         if dtype.map({ ["bfloat16", "float32"].contains($0) }) == false {
             throw ValidationError("--dtype '\(dtype ?? "")' is not float32 or bfloat16")
+        }
+        if !["auto", "fp8", "fp8_e4m3"].contains(kvCacheDtype) {
+            throw ValidationError("--kv-cache-dtype '\(kvCacheDtype)' is not auto or fp8_e4m3")
         }
         if RolloutBenchmark.WarmUp(rawValue: warmup) == nil {
             throw ValidationError("--warmup '\(warmup)' is not none, small or same")
@@ -119,6 +125,7 @@ struct RolloutBench: ParsableCommand {
         settings.engine.prefixCaching = prefixCaching
         settings.engine.gpuMemoryUtilization = gpuMemoryUtilization
         settings.engine.blockSize = blockSize
+        settings.engine.cacheDType = kvCacheDtype == "auto" ? nil : .float8e4m3
         return settings
     }
 

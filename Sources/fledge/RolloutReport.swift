@@ -36,6 +36,7 @@ struct RolloutReport {
                 engine.field("max_num_seqs", asked.maxNumSeqs)
                 engine.field("max_num_batched_tokens", asked.maxNumBatchedTokens)
                 engine.field("block_size", asked.blockSize)
+                engine.field("kv_cache_dtype", "\(asked.cacheDType ?? dtype)")
                 engine.key("gpu_memory_utilization")
                 engine.value(asked.gpuMemoryUtilization)
                 engine.key("cuda_graphs")

@@ -25,6 +25,7 @@ import Testing
                 "rollout={gpu_memory_utilization: 0.75, max_num_batched_tokens: 4096, max_num_seqs: 64}",
                 "rollout={enable_chunked_prefill: false, enable_prefix_caching: false, enforce_eager: true}",
                 "rollout={free_cache_engine: false, block_size: 32, preemption: swap, swap_space: 1.5}",
+                "rollout.kv_cache_dtype=fp8_e4m3",
                 "rollout={quantization: int8, speculative: {method: ngram, num_speculative_tokens: 3}}"
             ).rollout)
         expected.memoryFraction = 0.75
@@ -37,6 +38,7 @@ import Testing
         expected.blockSize = 32
         expected.preemption = .swap(bytes: 3 << 29)
         expected.quantization = .int8
+        expected.cachesInFloat8 = true
         expected.speculation = .init(tokens: 3, lookup: 2...4)
         #expect(set == expected)
     }

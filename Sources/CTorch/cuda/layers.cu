@@ -25,6 +25,28 @@ __device__ __forceinline__ void unpack(float (&x)[8], uint4 raw) {
 __device__ __forceinline__ uint4 pack(const float (&x)[8]) {
     return make_uint4(pack(x[0], x[1]), pack(x[2], x[3]), pack(x[4], x[5]), pack(x[6], x[7]));
 }
+// As e4m3, saturated; the first value in the lowest byte.
+__device__ __forceinline__ unsigned pack_e4m3(float low, float high) {
+#if __CUDA_ARCH__ >= 890
+    unsigned short r;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(r) : "f"(high), "f"(low));
+    return r;
+#else
+    unsigned r = 0;
+    for (int i = 1; i >= 0; --i) {
+        const float x = i ? high : low, size = fminf(fabsf(x), 448.f);
+        // Below 2^-6 a sum's last bit is 2^-9, the subnormal step; above, three bits of fraction are kept.
+        const unsigned bits = __float_as_uint(size);
+        const unsigned code = size < 0.015625f ? __float_as_uint(size + 16384.f) & 15
+                                               : (bits + 0x7ffff + (bits >> 20 & 1) - (120u << 23)) >> 20;
+        r = r << 8 | (x != x ? 127 : code) | (__float_as_uint(x) >> 24 & 128);
+    }
+    return r;
+#endif
+}
+__device__ __forceinline__ uint2 pack_e4m3(const float (&x)[8]) {
+    return make_uint2(pack_e4m3(x[0], x[1]) | pack_e4m3(x[2], x[3]) << 16, pack_e4m3(x[4], x[5]) | pack_e4m3(x[6], x[7]) << 16);
+}
 __device__ __forceinline__ void round_all(float (&x)[8]) { unpack(x, pack(x)); }
 __device__ __forceinline__ uint4 load(const bf16 *at) { return *(const uint4 *)at; }
 __device__ __forceinline__ void store(bf16 *at, uint4 x) { *(uint4 *)at = x; }
@@ -144,12 +166,12 @@ RESIDUAL_NORM(4)
 
 // In place on the rows of a fused projection, (query_heads + 2 * kv_heads) heads each: queries and keys are normed by head where
 // there are weights, their first `rotated` dimensions turned by cos and sin [rows, rotated / 2] (halves paired), keys and values
-// stored at the rows' slots where there are pools; a negative slot takes nothing. 2^lane_bits lanes a head, each two pieces of 8:
+// stored at the rows' slots where there are pools, of bfloat16 or e4m3; a negative slot takes nothing. 2^lane_bits lanes a head, each two pieces of 8:
 // the two that are rotated together, or two that stay. `touched`: how many heads of a row are worked on.
 extern "C" __global__ void __launch_bounds__(256)
 rotary_store(bf16 *heads, int rows, int query_heads, int kv_heads, int head, int rotated, int lane_bits, int touched,
              const float *__restrict__ cosines, const float *__restrict__ sines, const void *query_weight, const void *key_weight,
-             float eps, int flags, bf16 *key_pool, bf16 *value_pool, const int *__restrict__ slots) {
+             float eps, int flags, void *key_pool, void *value_pool, const int *__restrict__ slots, int is_float8) {
     const unsigned index = blockIdx.x * 256 + threadIdx.x;
     const int lane = index & ((1 << lane_bits) - 1), item = index >> lane_bits;
     const int row = item / touched, number = item - row * touched;
@@ -211,10 +233,19 @@ rotary_store(bf16 *heads, int rows, int query_heads, int kv_heads, int head, int
     }
     if (slot < 0) return;
     const bool is_key = number < query_heads + kv_heads;
-    bf16 *to = (is_key ? key_pool : value_pool) +
-               ((int64)slot * kv_heads + number - query_heads - (is_key ? 0 : kv_heads)) * head;
-    store(to + first, raw_a);
-    store(to + second, raw_b);
+    void *pool = is_key ? key_pool : value_pool;
+    const int64 at = ((int64)slot * kv_heads + number - query_heads - (is_key ? 0 : kv_heads)) * head;
+    if (is_float8) {
+        unsigned char *to = (unsigned char *)pool + at;
+        unpack(a, raw_a);
+        unpack(b, raw_b);
+        *(uint2 *)(to + first) = pack_e4m3(a);
+        *(uint2 *)(to + second) = pack_e4m3(b);
+    } else {
+        bf16 *to = (bf16 *)pool + at;
+        store(to + first, raw_a);
+        store(to + second, raw_b);
+    }
 }
 
 // activation(gate) * up of rows [gate, up], each half as long as the row; the activation is rounded before the product.

@@ -4,6 +4,7 @@ public struct RolloutEngineKeys: Hashable, Sendable {
         /// model.dtype.
         case auto
         case bfloat16
+        case float8 = "fp8_e4m3"
     }
 
     public enum Preemption: String, CaseIterable, Hashable, Sendable, SettingWord {
@@ -57,7 +58,10 @@ public struct RolloutEngineKeys: Hashable, Sendable {
         blockSize = section.int(
             "block_size", default: 16, in: 16...1024, doc: "Tokens of a block of the cache; a power of two.")
         kvCacheDType = section.choice(
-            "kv_cache_dtype", default: .auto, doc: "The type of cached keys and values; auto is model.dtype.")
+            "kv_cache_dtype", default: .auto,
+            doc:
+                "The type of cached keys and values; auto is model.dtype. fp8_e4m3 halves bfloat16's bytes: sampling sees "
+                + "rounded keys and values, the trainer does not.")
         preemption = section.choice(
             "preemption", default: .recompute,
             doc: "What becomes of a response that must yield its blocks: computed again later, or kept in host memory.")

@@ -22,6 +22,8 @@ public enum RolloutBenchmark {
         public var prefixCaching = false
         public var gpuMemoryUtilization: Double?
         public var blockSize: Int?
+        /// nil: the model's type.
+        public var cacheDType: DType?
         public init() {}
 
         /// - Throws: ``WorkerError`` for a setting that no engine can have.
@@ -29,6 +31,7 @@ public enum RolloutBenchmark {
             var options = RolloutEngine.Options(
                 maxRows: maxNumSeqs ?? rows, prefixCaching: prefixCaching, usesGraphs: cudaGraphs)
             if let maxNumBatchedTokens { options.maxStepTokens = maxNumBatchedTokens }
+            options.cacheDType = cacheDType
             if let gpuMemoryUtilization { options.memoryFraction = gpuMemoryUtilization }
             if let blockSize {
                 guard blockSize.nonzeroBitCount == 1 else {
@@ -155,7 +158,7 @@ public enum RolloutBenchmark {
         }
         var sizes = shape.decoder
         sizes.bytesPerElement = engine.model.parameters[0].tensor.byteCount / engine.model.parameters[0].tensor.count
-        sizes.cacheBytesPerElement = sizes.bytesPerElement
+        sizes.cacheBytesPerElement = engine.options.cacheDType?.size ?? sizes.bytesPerElement
         let rows = work.prompts * settings.samples
         var result = Measurement(
             work: work, samples: settings.samples, seconds: seconds,
