@@ -24,6 +24,9 @@ struct SelfCheckModel {
             + (try samplerAgreesWithTrainer(
                 ", chunks, shared prefixes and preemption",
                 .init(maxRows: 7, maxStepTokens: 9, prefillChunk: 5, blockSize: 4, cacheBlocks: 30)))
+            // Greedy, as answers then repeat themselves and drafts are right now and then.
+            + (try samplerAgreesWithTrainer(
+                ", drafts", .init(speculation: Speculation(maxDraft: 3, minNgram: 1, maxNgram: 3)), temperature: 0))
     }
 
     private static var sequences: [TrainingSequence] {
@@ -51,12 +54,14 @@ struct SelfCheckModel {
     /// in place while the engine keeps its cache and graphs. The largest difference of any token, and in bfloat16 the mean, for
     /// there a router near a tie may take another expert for a token.
     private func samplerAgreesWithTrainer(
-        _ how: String, _ options: RolloutEngine.Options
+        _ how: String, _ options: RolloutEngine.Options, temperature: Double = 1
     ) throws -> [SelfCheck.Result] {
         let trainer = try trainer(device, dtype)
         let engine = RolloutEngine(model: trainer.model, options: options)
         let requests = Self.prompts.enumerated().map {
-            RolloutRequest(prompt: $1, sampling: SamplingParameters(n: 4, maxTokens: 12, seed: UInt64($0)))
+            RolloutRequest(
+                prompt: $1,
+                sampling: SamplingParameters(n: 4, temperature: temperature, maxTokens: 12, seed: UInt64($0)))
         }
         var worst = 0.0, total = 0.0, count = 0.0
         for version in 0..<2 {

@@ -32,6 +32,14 @@ import Testing
         Case(name: "chunks of five", options: .init(prefillChunk: 5, blockSize: 4, prefixCaching: false)),
         Case(name: "shared prefixes", options: .init(blockSize: 2)),
         Case(name: "shared prefixes, chunks", options: .init(maxStepTokens: 9, prefillChunk: 3, blockSize: 4)),
+        Case(
+            name: "drafts",
+            options: .init(blockSize: 4, speculation: Speculation(maxDraft: 3, minNgram: 1, maxNgram: 3))),
+        Case(
+            name: "drafts, chunks and preemption",
+            options: .init(
+                maxStepTokens: 12, prefillChunk: 5, blockSize: 4, cacheBlocks: 24,
+                speculation: Speculation(maxDraft: 4, minNgram: 1, maxNgram: 2))),
         Case(name: "recompute", options: .init(blockSize: 4, cacheBlocks: 24)),
         Case(name: "recompute without sharing", options: .init(blockSize: 4, prefixCaching: false, cacheBlocks: 22)),
         Case(
@@ -86,6 +94,8 @@ import Testing
         #expect(try statistics("recompute without sharing").recomputed > 0)
         #expect(try statistics("swap").swappedIn > 0)
         #expect(try statistics("shared prefixes").foundTokens > 20)
+        let drafts = try statistics("drafts")
+        #expect(drafts.drafted > drafts.accepted && drafts.accepted > 0)
     }
 
     /// New weights in the middle: what runs goes on, and each token tells what drew it.
