@@ -125,8 +125,7 @@ public final class RolloutSession {
                 plan: plan, version: version, result: nil, drawn: (ids, logProbs),
                 top: try top(logits_DV, inputs.draws, chosen: Tensor(ids)))
         }
-        let result = try runner.buffer.draw(
-            logits_DV, inputs.layout, filtered: inputs.draws.contains(where: isFiltered))
+        let result = try runner.buffer.draw(logits_DV, inputs.layout, filtered: inputs.isFiltered)
         return Step(
             plan: plan, version: version, result: result, drawn: nil,
             top: try top(logits_DV, inputs.draws, chosen: runner.buffer.drawn.narrowed(0, 0..<inputs.draws.count)))
@@ -137,11 +136,6 @@ public final class RolloutSession {
         return RowSampling(
             temperature: sampling.temperature, topK: sampling.topK, topP: sampling.topP, minP: sampling.minP,
             uniform: sampling.uniform(sample: draw.sample, position: draw.position))
-    }
-
-    private func isFiltered(_ draw: StepPlan.Draw) -> Bool {
-        guard let sampling = requests[draw.request]?.sampling else { return false }
-        return sampling.topK > 0 || sampling.topP < 1 || sampling.minP > 0
     }
 
     private func count(_ plan: StepPlan) {

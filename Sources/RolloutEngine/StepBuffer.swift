@@ -3,8 +3,8 @@ import TensorCore
 /// Where a step's inputs lie on the device, always at one place, and where its results come back to. On CUDA inputs go through
 /// pinned memory, one of a few buffers in turn, so that nobody waits for the copy.
 final class StepBuffer {
-    /// Words of inputs, and draws of one step.
-    let capacity, mostDraws: Int
+    /// Words of inputs.
+    let capacity: Int
     let device: Device
     /// int32 and, the same memory, float32.
     private let words, floats: Tensor
@@ -12,6 +12,8 @@ final class StepBuffer {
     let drawn: Tensor
     private let drawnFloats: Tensor
     private let staging: [Tensor]
+    /// When each staging buffer's copy is done: a step that draws nothing is never waited for, so its buffer may still be read.
+    private var sent: [Sent?] = Array(repeating: nil, count: turns)
     private let results: [Tensor]
     private var turn = 0
 
@@ -20,7 +22,6 @@ final class StepBuffer {
 
     init(capacity: Int, draws: Int, device: Device) throws(TorchError) {
         self.capacity = capacity
-        mostDraws = draws
         self.device = device
         words = try Tensor.empty([capacity], dtype: .int32, device: device)
         floats = try words.viewed(as: .float32)
@@ -43,13 +44,21 @@ final class StepBuffer {
     func send(_ inputs: StepInputs) throws {
         let count = inputs.words.count
         precondition(count <= capacity, "a step of \(count) words in a buffer of \(capacity)")
+        try sent[turn]?.event.synchronize()
         let target = device.isCUDA ? staging[turn] : words
         try target.withUnsafeMutableBytes { bytes in
             inputs.words.withUnsafeBytes { bytes.copyMemory(from: $0) }
         }
         guard device.isCUDA else { return }
-        turn = (turn + 1) % Self.turns
         try words.narrowed(0, 0..<count).copy(from: target.narrowed(0, 0..<count), nonBlocking: true)
+        sent[turn] = Sent(event: try DeviceEvent(on: device))
+        turn = (turn + 1) % Self.turns
+    }
+
+    /// Holds an event, which an array cannot.
+    private final class Sent {
+        let event: DeviceEvent
+        init(event: consuming DeviceEvent) { self.event = event }
     }
 
     func ints(_ range: Range<Int>) throws(TorchError) -> Tensor { try words.narrowed(0, range) }

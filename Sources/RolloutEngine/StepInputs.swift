@@ -55,6 +55,8 @@ struct StepInputs {
     let isDecode: Bool
     /// Whether an id is one that the step before draws.
     private(set) var readsDrawn = false
+    /// Whether a draw leaves out tokens of the vocabulary.
+    private(set) var isFiltered = false
 
     /// - Parameters:
     ///   - sampling: what decides each draw.
@@ -167,6 +169,7 @@ struct StepInputs {
         }
         for (place, draw) in draws.enumerated() {
             let row = sampling(draw)
+            isFiltered = isFiltered || row.isFiltered(vocabulary: .max)
             func put(_ value: Float, _ range: Range<Int>) {
                 words[range.lowerBound + place] = Int32(bitPattern: value.bitPattern)
             }
