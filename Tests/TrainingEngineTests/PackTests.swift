@@ -116,7 +116,7 @@ import Testing
     }
 
     /// Loss and gradients with and without sharing, over any split.
-    @Test(arguments: [1, 2, 3], [(40, false), (100_000, true)])
+    @Test(arguments: [1, 2, 3], [(200, false), (100_000, true)])
     func gradientsOfTreesAreThoseWithoutSharing(seed: Int, split: (budget: Int, checkpointing: Bool)) throws {
         let sequences = Self.conversations(UInt64(seed))
         func gradients(_ budget: Int, shares: Bool, checkpointing: Bool) throws -> (Double, [[Float]], Int) {
