@@ -243,11 +243,6 @@ typedef struct {
     int64_t window;
 } ct_attention;
 
-// Attention over packed segments. A segment is a run of tokens [start, start+length) that sees itself causally and, whole,
-// every ancestor: segments[4*i..] = {start, length, parent segment or -1, 0}; a parent comes before its children.
-// A window counts along ancestors. q [T,Hq,D], k [T,Hk,D], v [T,Hk,Dv] -> [T,Hq,Dv].
-int ct_packed_attention(ct_tensor q, ct_tensor k, ct_tensor v, const int32_t *segments, int count, ct_attention attention,
-                        CT_RESULT);
 // The pages of a cache that rows of queries see: row b's token t lies in slot (table[starts[b] + (t >> shift)] << shift) +
 // (t & (2^shift - 1)). int32 [*], [B], [B]; no length exceeds `longest`.
 typedef struct {
@@ -266,7 +261,8 @@ bool ct_has_varlen_attention(ct_tensor q, ct_tensor v, ct_attention attention);
 int ct_select_ids(ct_tensor known, ct_tensor source, ct_tensor previous, CT_RESULT);
 // log p(target) and entropy at each row of hidden [T,C] under softmax(logits / temperature), in chunks of `chunk` rows so that
 // no more than chunk x V logits exist at once; both results float32 [T]. logits = scale * hidden . weight^T with weight [V,C],
-// then, with a soft cap (0: none), cap * tanh(logits / cap).
+// then, with a soft cap (0: none), cap * tanh(logits / cap). `chunk` 0: as many rows as suit the device. Where `weight` is a leaf
+// that has a gradient already, backward adds to that tensor itself.
 int ct_token_log_probs(ct_tensor hidden, ct_tensor weight, ct_tensor targets, double temperature, double scale,
                        double soft_cap, int64_t chunk, bool want_entropy, ct_tensor *log_probs, ct_tensor *entropies,
                        ct_message *error);
@@ -326,4 +322,6 @@ int ct_fused_adamw_(const ct_tensor *params, const ct_tensor *grads, const ct_te
 #ifdef __cplusplus
 }
 #endif
+
+#include "ctorch_attention.h"
 #endif
