@@ -1,6 +1,6 @@
 // Attention: dense (libtorch's), over packed segments that share ancestors, and of new tokens over a cache.
 #include "cuda_kernels.hpp"
-#include "rows.hpp"
+#include "graph.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -346,13 +346,21 @@ at::Tensor attend_rows(const at::Tensor &x, const at::Tensor &keys, const at::Te
         .squeeze(2);
 }
 
+// Outputs and log-sum-exps, as a checkpoint has kept them, or keeps them now.
+std::pair<at::Tensor, at::Tensor> attend_once(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const Segments &segments,
+                                              const AttentionTerms &terms) {
+    if (auto kept = Memo::take(ct_kept_attention, 2); !kept.empty()) return {kept[0], kept[1]};
+    auto both = on_cpu(q) ? cpu_forward(Heads(q, k, v, false), segments, terms) : cuda_forward(q, k, v, segments, terms);
+    Memo::keep(ct_kept_attention, {both.first, both.second});
+    return both;
+}
+
 struct PackedAttention : Function<PackedAttention> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
                               const at::Tensor &segments, double scale, int64_t window, double soft_cap) {
         const auto list = unpack(segments);
         const AttentionTerms terms{static_cast<float>(scale), window, static_cast<float>(soft_cap)};
-        const auto [out, lse] =
-            on_cpu(q) ? cpu_forward(Heads(q, k, v, false), list, terms) : cuda_forward(q, k, v, list, terms);
+        const auto [out, lse] = attend_once(q, k, v, list, terms);
         context->save_for_backward({q, k, v, out, lse, segments});
         context->saved_data["scale"] = scale;
         context->saved_data["window"] = window;
@@ -400,10 +408,10 @@ int ct_packed_attention(ct_tensor query, ct_tensor key, ct_tensor value, const i
         const auto terms = read_terms(attention, &segments);
         const bool graph = needs_graph({q, k, v});
         at::Tensor result;
-        if (on_cpu(q) && !graph) result = back_to_tokens(cpu_forward(Heads(q, k, v, false), segments, terms).first, q);
+        if (on_cpu(q) && !graph) result = back_to_tokens(attend_once(q, k, v, segments, terms).first, q);
         else if (on_cpu(q) || has_flash(q, segments, terms))
             result = graph ? PackedAttention::apply(q, k, v, pack(segments), attention.scale, terms.window, attention.soft_cap)
-                           : cuda_forward(q, k, v, segments, terms).first;
+                           : attend_once(q, k, v, segments, terms).first;
         else result = terms.soft_cap > 0 ? dense_soft_capped(q, k, v, segments, terms) : dense(q, k, v, segments, terms);
         *out = wrap(value_dim == width ? result : result.narrow(2, 0, value_dim));
     });

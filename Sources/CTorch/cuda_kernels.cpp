@@ -99,9 +99,9 @@ extern "C" int ct_compile_cuda_kernels(const char *architecture, int *count, ct_
                 ++*count;
             }
         *count += ct::compile_sampling(architecture);
-        ct::compile_layers(architecture);
+        *count += ct::compile_layers(architecture);
         ct::compile_steps(architecture);
-        *count += 2;
+        *count += 1;
         *count += ct::compile_quantized_kernels(architecture);
     });
 }

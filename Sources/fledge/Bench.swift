@@ -1,4 +1,5 @@
 import ArgumentParser
+import Models
 import Telemetry
 import TensorCore
 import Workers
@@ -95,7 +96,7 @@ struct TrainBench: AsyncParsableCommand {
         try await Failures.reported {
             if let threads { Torch.threadCount = threads }
             var plan = try options.plan()
-            plan.checkpointsActivations = checkpointing
+            plan.checkpointing = checkpointing ? .full : .none
             let result = try await Benchmarks.training(
                 plan, sequences: sequences, length: length, microBatchTokens: microBatchTokens,
                 logitsChunk: logitsChunk, repeats: repeats)
