@@ -1,7 +1,7 @@
 // Attention: dense (libtorch's), over packed segments that share ancestors, and of new tokens over a cache.
 #include "attention_cuda.hpp"
 #include "cuda_kernels.hpp"
-#include "rows.hpp"
+#include "graph.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -149,12 +149,21 @@ at::Tensor attend_rows(const at::Tensor &x, const at::Tensor &keys, const at::Te
         .squeeze(2);
 }
 
+// Outputs and log-sum-exps, as a checkpoint has kept them, or keeps them now.
+Attended attend_once(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const AttentionPlan &plan,
+                     const AttentionTerms &terms) {
+    if (auto kept = Memo::take(ct_kept_attention, 2); !kept.empty()) return {kept[0], kept[1]};
+    Attended attended;
+    if (on_cpu(q)) std::tie(attended.out, attended.log_sum_exps) = cpu_forward(Heads(q, k, v, false), plan.segments, terms);
+    else attended = fused_attention(q, k, v, plan, terms);
+    Memo::keep(ct_kept_attention, {attended.out, attended.log_sum_exps});
+    return attended;
+}
+
 struct PackedAttention : Function<PackedAttention> {
     static at::Tensor forward(AutogradContext *context, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
                               const Plan &plan, AttentionTerms terms) {
-        Attended attended;
-        if (on_cpu(q)) std::tie(attended.out, attended.log_sum_exps) = cpu_forward(Heads(q, k, v, false), plan->segments, terms);
-        else attended = fused_attention(q, k, v, *plan, terms);
+        const auto attended = attend_once(q, k, v, *plan, terms);
         context->save_for_backward({q, k, v, attended.out, attended.log_sum_exps});
         context->saved_data["plan"] = c10::IValue::make_capsule(plan);
         context->saved_data["scale"] = static_cast<double>(terms.scale);
@@ -227,9 +236,9 @@ int ct_packed_attention(ct_tensor query, ct_tensor key, ct_tensor value, ct_atte
         const auto terms = read_terms(attention, plan.get());
         const bool graph = needs_graph({q, k, v});
         at::Tensor result;
-        if (on_cpu(q) && !graph) result = back_to_tokens(cpu_forward(Heads(q, k, v, false), plan->segments, terms).first, q);
+        if (on_cpu(q) && !graph) result = back_to_tokens(attend_once(q, k, v, *plan, terms).out, q);
         else if (on_cpu(q) || has_fused_attention(q, v, *plan, terms))
-            result = graph ? PackedAttention::apply(q, k, v, plan, terms) : fused_attention(q, k, v, *plan, terms).out;
+            result = graph ? PackedAttention::apply(q, k, v, plan, terms) : attend_once(q, k, v, *plan, terms).out;
         else result = attend_by_segment(q, k, v, *plan, terms);
         const int64_t value_dim = T(value).size(2);
         *out = wrap(value_dim == result.size(2) ? result : result.narrow(2, 0, value_dim));

@@ -237,4 +237,12 @@ void CudaKernel::launch(c10::Device device, unsigned x, unsigned y, unsigned z, 
     driver.check(driver.launch(function, x, y, z, threads, 1, 1, shared_bytes, stream, arguments, nullptr), "cuLaunchKernel");
 }
 
+int multiprocessors(c10::Device device) {
+    const auto &driver = Driver::get();
+    int handle = 0, count = 0;
+    driver.check(driver.device_get(&handle, device.index()), "cuDeviceGet");
+    driver.check(driver.attribute(&count, 16, handle), "cuDeviceGetAttribute");
+    return count;
+}
+
 } // namespace ct

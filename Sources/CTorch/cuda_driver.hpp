@@ -29,4 +29,7 @@ int compute_capability(c10::Device device);
 std::string compile_cuda(const char *file, const char *text, size_t size, const std::vector<std::string> &options,
                          const std::string &architecture);
 
+// How many multiprocessors a device has.
+int multiprocessors(c10::Device device);
+
 } // namespace ct

@@ -101,11 +101,11 @@ extern "C" int ct_compile_cuda_kernels(const char *architecture, int *count, ct_
                 ++*count;
             }
         *count += ct::compile_sampling(architecture);
-        ct::compile_layers(architecture);
+        *count += ct::compile_layers(architecture);
         ct::compile_steps(architecture);
         ct::compile_attention(architecture);
         ct::compile_head(architecture);
-        *count += 4;
+        *count += 3;
         *count += ct::compile_quantized_kernels(architecture);
     });
 }

@@ -54,8 +54,10 @@ public protocol SequenceModel: AnyObject {
     var routingRecord: RoutingRecord? { get set }
     /// Every weight that is multiplied with, the head among them.
     var projections: [Projection] { get }
-    /// Whether layers are run again in backward instead of keeping their activations.
-    var usesCheckpointing: Bool { get set }
+    /// What layers keep between forward and backward; the rest is computed again.
+    var checkpointing: ActivationCheckpointing { get set }
+    /// Where what checkpointed layers keep waits for backward; nil: on the device.
+    var activationOffload: ActivationOffload? { get set }
 
     /// Final normed hidden states `[T, C]` of `ids` (int64 `[T]`) at `positions` (int64 `[T]`).
     /// `observe` sees the input of the first layer (index 0), each layer's output, and the final norm's in place of the last.

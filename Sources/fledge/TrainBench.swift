@@ -67,7 +67,7 @@ struct TrainBench: AsyncParsableCommand {
 
     private func measure(_ model: String) async throws {
         var plan = try compute.plan(model: model)
-        plan.checkpointsActivations = try recomputed == .full
+        plan.checkpointing = try recomputed == .full ? .full : .none
         let result = try await Benchmarks.training(
             plan, sequences: loaded.sequences, length: loaded.length, microBatchTokens: microBatchTokens ?? 4096,
             logitsChunk: logitsChunk, repeats: loaded.repeats)

@@ -67,7 +67,7 @@ public enum StepBenchmark {
         _ shape: BenchmarkShape, dtype: DType, device: Device, settings: Settings
     ) throws -> Report {
         let model = try shape.model(dtype: dtype, device: device, seed: settings.seed)
-        model.usesCheckpointing = settings.checkpointsActivations
+        model.checkpointing = settings.checkpointsActivations ? .full : .none
         let rows = settings.prompts * settings.samples
         let engine = RolloutEngine(model: model, options: RolloutEngine.Options(maxRows: rows))
         var trainerSettings = PolicyTrainer.Settings(

@@ -95,7 +95,7 @@ public enum TrainingBenchmark {
     ) throws -> Report {
         try device.resetPeakMemory()
         let model = try shape.model(dtype: dtype, device: device, seed: settings.seed)
-        model.usesCheckpointing = settings.checkpointing == .full
+        model.checkpointing = settings.checkpointing == .full ? .full : .none
         let step = try TrainingBenchmarkStep(model, settings)
         var seconds: [Double] = [], loss = 0.0
         for index in 0..<settings.warmUp + settings.steps {
