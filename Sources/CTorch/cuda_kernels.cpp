@@ -3,6 +3,7 @@
 #include "cuda_driver.hpp"
 #include "cuda_sampling.hpp"
 #include "fused.hpp"
+#include "optimizer.hpp"
 #include "quantized.hpp"
 #include "shim.hpp"
 
@@ -103,5 +104,6 @@ extern "C" int ct_compile_cuda_kernels(const char *architecture, int *count, ct_
         ct::compile_steps(architecture);
         *count += 2;
         *count += ct::compile_quantized_kernels(architecture);
+        *count += ct::compile_optimizer(architecture);
     });
 }

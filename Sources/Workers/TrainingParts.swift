@@ -150,13 +150,14 @@ struct TrainingParts {
                 sequence: $0.sequence, oldLogProbs: $0.oldLogProbs, advantages: $0.advantages,
                 rolloutLogProbs: $0.rolloutLogProbs, refLogProbs: $0.refLogProbs)
         }
-        var reports: [PolicyStepReport] = []
+        // Their numbers are read when all steps have been launched.
+        var steps: [PendingPolicyStep] = []
         for epoch in 0..<plan.actor.ppoEpochs {
             for batch in miniBatches(trajectories, seed: seed &+ UInt64(epoch)) {
-                reports.append(try trainer.update(batch.map { samples[$0] }) { try objective($0) })
+                steps.append(try trainer.enqueue(batch.map { samples[$0] }) { try objective($0) })
             }
         }
-        return try Self.metrics(reports, samples: samples.count)
+        return try Self.metrics(steps.map { try $0.report() }, samples: samples.count)
     }
 
     /// Indices by mini-batch: whole groups, `ppo_mini_batch_size` prompts each, shuffled where asked.
