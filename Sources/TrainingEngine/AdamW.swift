@@ -118,6 +118,21 @@ public final class AdamW {
     /// Bytes of both moments and of the masters that are kept beside the model's own tensors.
     public var stateBytes: Int { bytes.device + bytes.host }
 
+    /// What is kept of each parameter and where, in a line.
+    public var summary: String {
+        let moments =
+            switch settings.moments {
+            case .float32: "float32 moments"
+            case .bfloat16: "bfloat16 moments"
+            case .int8: "8-bit moments"
+            }
+        let weights = masters.contains { $0 != nil } ? "float32 master weights and \(moments)" : moments
+        let (device, host) = bytes
+        func gib(_ bytes: Int) -> String { "\((Double(bytes) / 0x1p30 * 100).rounded() / 100) GiB" }
+        let elsewhere = host > 0 ? ", \(gib(host)) in pinned host memory" : ""
+        return "AdamW keeps \(weights): \(gib(device)) on \(self.device)\(elsewhere)"
+    }
+
     /// What of the settings changes nothing here, a sentence each.
     public var notes: [String] {
         var notes: [String] = []

@@ -7,13 +7,14 @@ import Models
 public import OrderedCollections
 import Telemetry
 import TensorCore
-import TrainingEngine
+public import TrainingEngine
 
 /// How a policy is trained, from the configuration.
 public struct TrainingPlan: Sendable {
     public var actor: ActorSettings
     public var algorithm: AlgorithmSettings
     public var rollout: RolloutSettings
+    public var optimizer: AdamW.Settings
     /// Optimizer steps of the whole run, for the learning rate's schedule.
     public var optimizerSteps: Int
     public var needsReference: Bool
@@ -72,11 +73,8 @@ struct TrainingParts {
         }
         trainer = PolicyTrainer(
             model: model,
-            optimizer: try AdamW(
-                parameters: model.trainableParameters,
-                settings: .init(
-                    beta1: optim.betas[0], beta2: optim.betas[1], epsilon: optim.eps, weightDecay: optim.weightDecay)),
-            schedule: schedule, settings: settings)
+            optimizer: try AdamW(parameters: model.trainableParameters, settings: plan.optimizer), schedule: schedule,
+            settings: settings)
         store = try plan.checkpointFolder.map {
             try CheckpointStore(folder: $0, keepLast: plan.checkpointsKept ?? Int.max)
         }
