@@ -5,6 +5,7 @@
 #include "cuda_sampling.hpp"
 #include "fused.hpp"
 #include "head_cuda.hpp"
+#include "optimizer.hpp"
 #include "quantized.hpp"
 #include "shim.hpp"
 
@@ -107,5 +108,6 @@ extern "C" int ct_compile_cuda_kernels(const char *architecture, int *count, ct_
         ct::compile_head(architecture);
         *count += 3;
         *count += ct::compile_quantized_kernels(architecture);
+        *count += ct::compile_optimizer(architecture);
     });
 }

@@ -20,6 +20,7 @@ struct CrossChecks {
         checkKL()
         checkCheckpointing()
         checkLoRA()
+        checkTypes()
         checkSchedule()
         checkSampling()
         checkPenalties()
@@ -152,6 +153,22 @@ struct CrossChecks {
                     remedy: "make model.lora_rank 1 or more, as 16, or remove \(name)")
             }
         }
+    }
+
+    private func checkTypes() {
+        let model = config.model, isWide = model.dtype == .float32
+        refuse(
+            isWide && model.paramDType == .bfloat16, "model.param_dtype", "model.dtype",
+            "weights that are computed with in float32 are their own masters",
+            remedy: "make model.dtype bfloat16 too, or model.param_dtype float32")
+        refuse(
+            isWide && config.actor.fsdp.gradDType == .bfloat16, "actor.fsdp_config.grad_dtype", "model.dtype",
+            "gradients of float32 weights are float32",
+            remedy: "make model.dtype bfloat16, or remove actor.fsdp_config.grad_dtype")
+        warn(
+            config.actor.fsdp.paramOffload && (isWide || model.paramDType == .bfloat16), "actor.fsdp_config.param_offload",
+            isWide ? "model.dtype" : "model.param_dtype", "there are no master weights to keep elsewhere",
+            remedy: "remove actor.fsdp_config.param_offload")
     }
 
     private func checkSchedule() {

@@ -168,17 +168,32 @@ public final class PolicyTrainer {
 
     /// One optimizer step on a mini-batch, whatever the number of micro-batches it takes.
     public func update(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
-        var report = try accumulate(samples, loss: loss)
-        report.learningRate = schedule.rate(step: optimizer.stepCount)
+        try enqueue(samples, loss: loss).report()
+    }
+
+    /// The same without waiting for the device at the end: the next mini-batch's work may be launched meanwhile.
+    public func enqueue(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
+        let gathered = try gather(samples, loss: loss)
+        gathered.learningRate = try learningRate()
         // Without a sequence to learn from there is no gradient, and nothing is stepped.
-        guard report.microBatches > 0 else { return report }
-        (report.gradNorm, report.stepped) = try optimizer.step(
-            learningRate: report.learningRate, maxNorm: settings.gradClip)
-        return report
+        if gathered.microBatches > 0 {
+            gathered.step = try optimizer.beginStep(learningRate: gathered.learningRate, maxNorm: settings.gradClip)
+        }
+        return gathered
+    }
+
+    /// Of the next step. The last step's outcome, which the device has told by now, is part of its number.
+    private func learningRate() throws -> Double {
+        try optimizer.settle()
+        return schedule.rate(step: optimizer.stepCount)
     }
 
     /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
     func accumulate(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
+        try gather(samples, loss: loss).report()
+    }
+
+    private func gather(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
         let sequences = samples.map(\.sequence)
         let totals = BatchTotals(
             sequences: samples.count, tokens: sequences.reduce(0) { $0 + $1.response.count },
@@ -188,9 +203,8 @@ public final class PolicyTrainer {
         }
         let micros = MicroBatches.split(
             sequences, indices: live, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
-        var report = PolicyStepReport(
-            metrics: [], gradNorm: 0, learningRate: 0, stepped: false, microBatches: micros.count, computedTokens: 0,
-            lossTokens: live.reduce(0) { $0 + sequences[$1].response.count })
+        let report = PendingPolicyStep(
+            microBatches: micros.count, lossTokens: live.reduce(0) { $0 + sequences[$1].response.count })
         model.unpackProjections()
         let allTokens = tokens(live.map { sequences[$0] })
         for (index, micro) in micros.enumerated() {
@@ -207,10 +221,7 @@ public final class PolicyTrainer {
             }
             let output = try model.adapter?.training(step: optimizer.stepCount, microBatch: index, run) ?? run()
             try optimizer.gatherGrads()
-            for metric in output.metrics {
-                let share = metric.reduction == .tokenMean ? 1 / Double(max(1, report.lossTokens)) : 1
-                report.add(metric.name, try metric.value.item() * share, metric.reduction)
-            }
+            try report.add(output.metrics)
         }
         return report
     }
@@ -248,18 +259,5 @@ public final class PolicyTrainer {
                 ? try padding.pad(old, device: device) : try outputs.logProbs.detached(),
             refLogProbs: refs.count == batch.count ? try padding.pad(refs, device: device) : nil,
             rolloutLogProbs: try padding.pad(batch.map(\.rolloutLogProbs), device: device), totals: totals)
-    }
-}
-
-extension PolicyStepReport {
-    fileprivate mutating func add(_ name: String, _ value: Double, _ reduction: LossMetric.Reduction) {
-        guard let index = metrics.firstIndex(where: { $0.name == name }) else {
-            metrics.append((name, value))
-            return
-        }
-        switch reduction {
-        case .sum, .tokenMean: metrics[index].value += value
-        case .max: metrics[index].value = max(metrics[index].value, value)
-        }
     }
 }

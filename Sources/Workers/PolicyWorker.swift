@@ -219,6 +219,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     public func save(step: Int, state: LoopState) throws {
         let (parts, training) = try training()
         guard let store = training.store else { return }
+        try training.trainer.optimizer.settle()
         let envelope = SavedState(
             loop: state, optimizerSteps: training.trainer.optimizer.stepCount,
             weightVersion: parts.rollout.weightVersion, modelDigest: parts.source.digest,
@@ -288,6 +289,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         return try loaded().model.adapterSummary.map { summary in
             summary + (optimizer.map { "; the optimizer keeps \($0.stateBytes.roundedMegabytes) MB" } ?? "")
         }
+    }
+
+    /// What the optimizer keeps and where, and what of its settings changes nothing; nothing before ``prepare(_:)``.
+    public func optimizerSummary() -> [String] {
+        guard let optimizer = trainingParts?.trainer.optimizer else { return [] }
+        return [optimizer.summary] + optimizer.notes
     }
 
     /// Runs `body` on the worker's thread with its model.

@@ -6,6 +6,7 @@ import Logging
 import Models
 import RolloutCore
 public import TensorCore
+import TrainingEngine
 
 /// What a configuration comes to on this machine: device, types, seeds.
 struct RunPlan {
@@ -18,9 +19,6 @@ struct RunPlan {
     init(_ config: RunConfig) throws {
         if config.algorithm.useKLInReward, config.algorithm.klControl.type == .adaptive {
             throw WorkerError(.badSetting, "algorithm.kl_ctrl.type: adaptive is not done yet; use fixed")
-        }
-        if config.model.paramDType != .float32 {
-            throw WorkerError(.badSetting, "model.param_dtype: master weights are float32 only; leave it out")
         }
         try RolloutEngineSettings.refuseUnheeded(config)
         self.config = config
@@ -51,6 +49,7 @@ struct RunPlan {
         let perBatch = (config.data.trainBatchSize + config.actor.ppoMiniBatchSize - 1) / config.actor.ppoMiniBatchSize
         return TrainingPlan(
             actor: config.actor, algorithm: config.algorithm, rollout: config.rollout,
+            optimizer: AdamW.Settings(config),
             optimizerSteps: totalSteps * perBatch * config.actor.ppoEpochs,
             needsReference: config.needsReferenceModel, checkpointFolder: checkpoints,
             checkpointsKept: config.trainer.maxActorCheckpointsToKeep)
@@ -101,6 +100,27 @@ extension ActivationCheckpointing {
             case .full: .full
             }
         self.init(mode, layers: model.activationCheckpointingLayers)
+    }
+}
+
+extension AdamW.Settings {
+    init(_ config: RunConfig) {
+        let optim = config.actor.optim
+        self.init(
+            beta1: optim.betas[0], beta2: optim.betas[1], epsilon: optim.eps, weightDecay: optim.weightDecay)
+        decaysVectors = optim.decaysVectors
+        moments =
+            switch optim.stateDType {
+            case .float32: .float32
+            case .bfloat16: .bfloat16
+            case .int8: .int8
+            }
+        keepsMasters = config.model.paramDType == .float32
+        gradDType = config.actor.fsdp.gradDType == .float32 ? .float32 : .bfloat16
+        offloadsMasters = config.actor.fsdp.paramOffload
+        offloadsMoments = config.actor.fsdp.optimizerOffload
+        roundsStochastically = optim.stochasticRounding
+        seed = UInt64(config.seed)
     }
 }
 

@@ -81,6 +81,7 @@ public struct TrainingRun: Sendable {
         try folder.create()
         try await worker.prepare(plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints))
         if let summary = try await worker.adapterSummary() { log.info("\(summary)") }
+        for line in await worker.optimizerSummary() { log.info("\(line)") }
 
         let resumed = try await resume(worker)?.goingOn(to: prompts.totalSteps)
         let recorder = try RunRecorder(

@@ -121,7 +121,7 @@ import Testing
         let sequences = Self.conversations(UInt64(seed))
         func gradients(_ budget: Int, shares: Bool, checkpointing: Bool) throws -> (Double, [[Float]], Int) {
             let model = try PolicyTrainerTests.model()
-            model.usesCheckpointing = checkpointing
+            model.checkpointing = checkpointing ? .full : .none
             let trainer = PolicyTrainer(
                 model: model, optimizer: try AdamW(parameters: model.parameters, settings: .init()),
                 schedule: LearningRateSchedule(peak: 1e-3),
@@ -154,7 +154,7 @@ import Testing
         let entropyWeights = sequences.map { $0.response.map { Float($0 % 3) * 0.003 } }
         func run(atOnce: Bool) throws -> (Double, [Tensor]) {
             let model = try PolicyTrainerTests.model(dtype: dtype)
-            model.usesCheckpointing = checkpointing
+            model.checkpointing = checkpointing ? .full : .none
             for parameter in model.parameters { try parameter.tensor.setRequiresGrad() }
             let forward = PackedForward(model: model, temperature: 0.8, logitsChunk: 13)
             let loss = try withGrad {

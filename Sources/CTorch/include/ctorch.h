@@ -313,6 +313,7 @@ typedef struct {
 } ct_adamw;
 int ct_fused_adamw_(const ct_tensor *params, const ct_tensor *grads, const ct_tensor *exp_avgs,
                     const ct_tensor *exp_avg_sqs, const ct_tensor *steps, int count, ct_adamw options, ct_message *error);
+#include "ctorch_optimizer.h"
 
 #ifdef __cplusplus
 }

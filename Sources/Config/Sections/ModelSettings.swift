@@ -58,7 +58,9 @@ public struct ModelSettings: Hashable, Sendable {
             "dtype", default: .float32, doc: "The type that forward and backward passes compute in; bfloat16 on GPUs.")
         paramDType = section.choice(
             "param_dtype", default: .float32,
-            doc: "The type of the master weights that the optimizer updates; float32 keeps small updates.")
+            doc:
+                "The type of the weights that the optimizer updates: float32 keeps masters of bfloat16 weights, bfloat16 trains "
+                + "those themselves.")
         attention = section.choice(
             "attn_implementation", default: .auto, doc: "The attention kernel; auto picks by device and shape.")
         enableGradientCheckpointing = section.bool(
