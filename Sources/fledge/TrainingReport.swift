@@ -24,7 +24,7 @@ struct TrainingReport {
             for (key, value) in [
                 ("case", "train"), ("shape", shape), ("weights", "random"), ("device", "\(device)"),
                 ("device_name", name), ("dtype", "\(dtype)"), ("objective", settings.objective.rawValue),
-                ("states", settings.states.rawValue), ("checkpointing", settings.checkpointing.rawValue),
+                ("states", settings.states.rawValue), ("checkpointing", "\(settings.checkpointing)"),
                 ("attention", report.attention),
             ] { object.field(key, value) }
             object.field("rows", settings.rows)
