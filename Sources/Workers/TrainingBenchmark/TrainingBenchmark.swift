@@ -109,8 +109,8 @@ public enum TrainingBenchmark {
     public static func run(
         _ shape: BenchmarkShape, dtype: DType, device: Device, settings: Settings
     ) throws -> Report {
-        try device.resetPeakMemory()
         let model = try shape.model(dtype: dtype, device: device, seed: settings.seed)
+        try device.resetPeakMemory()
         model.checkpointing = settings.checkpointing
         if settings.offloadsActivations, device.isCUDA { model.activationOffload = try ActivationOffload(device: device) }
         let step = try TrainingBenchmarkStep(model, settings)
