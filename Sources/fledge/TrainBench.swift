@@ -26,7 +26,8 @@ struct TrainBench: AsyncParsableCommand {
 
     @Option(help: "Token budget of a micro-batch; by default 4096 with --model, all at once with --shape.")
     var microBatchTokens: Int?
-    @Option(help: "Layers that are run again in backward: none or full; by default none with --model, full with --shape.")
+    @Option(
+        help: "Layers that are run again in backward: none or full; by default none with --model, full with --shape.")
     var checkpointing: String?
     @Option(help: "Rows of logits at a time; by default as many as suit the device.") var logitsChunk: Int?
     @Option(help: "CPU threads.") var threads: Int?
