@@ -1,4 +1,5 @@
 import Models
+import RolloutCore
 import TensorCore
 import TrainingEngine
 
@@ -96,7 +97,7 @@ final class TrainingBenchmarkStep {
     private static func sequences(_ settings: TrainingBenchmark.Settings, vocabulary: Int) -> [TrainingSequence] {
         func tokens(_ count: Int, _ stream: Int) -> [Int32] {
             (0..<count).map {
-                Int32(SplitMix64.seed(settings.seed &+ UInt64(stream), UInt64($0)) % UInt64(vocabulary))
+                Int32(SplitMix64.seed(settings.seed, UInt64(stream), UInt64($0)) % UInt64(vocabulary))
             }
         }
         guard let groups = settings.groups else {
