@@ -89,7 +89,7 @@ public enum TrainingBenchmark {
         public var cost: TrainingCost
         /// Tokens that a step's passes computed: shared ones count once.
         public var computedTokens, microBatches: Int
-        /// The most that was allocated on the device (CPU: resident in the process), from making the model on.
+        /// The most that was allocated on the device (CPU: resident in the process), the model's weights included.
         public var peakBytes: Int
         public var lastLoss: Double
         /// What computes attention of the first micro-batch.
@@ -110,6 +110,7 @@ public enum TrainingBenchmark {
         _ shape: BenchmarkShape, dtype: DType, device: Device, settings: Settings
     ) throws -> Report {
         let model = try shape.model(dtype: dtype, device: device, seed: settings.seed)
+        // What drawing took besides does not count; before it the device has no peak to reset.
         try device.resetPeakMemory()
         model.checkpointing = settings.checkpointing
         if settings.offloadsActivations, device.isCUDA { model.activationOffload = try ActivationOffload(device: device) }

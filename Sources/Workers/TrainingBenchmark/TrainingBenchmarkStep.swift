@@ -74,8 +74,8 @@ final class TrainingBenchmarkStep {
     private func policy(_ batch: [TrainingSequence]) throws -> Tensor {
         let outputs = try forward(batch)
         computedTokens += outputs.computedTokens
-        let ratio = try outputs.logProbs.subtracting(outputs.logProbs.detached()).exp()
-        let loss = try ratio.multiplied(by: outputs.responseMask).sum().divided(by: Double(targetCount)).negated()
+        let loss = try outputs.logProbs.multiplied(by: outputs.responseMask).sum().divided(by: Double(targetCount))
+            .negated()
         try loss.backward()
         return try loss.detached()
     }
@@ -83,12 +83,14 @@ final class TrainingBenchmarkStep {
     private func score(_ batch: [TrainingSequence]) throws -> Tensor {
         let outputs = try forward(batch)
         computedTokens += outputs.computedTokens
-        return try outputs.logProbs.multiplied(by: outputs.responseMask).sum().divided(by: Double(targetCount)).negated()
+        return try outputs.logProbs.multiplied(by: outputs.responseMask).sum().divided(by: Double(targetCount))
+            .negated()
     }
 
     /// What computes attention of the first micro-batch.
     func attention() throws -> String {
-        let segments = Pack((micros.first ?? []).map { sequences[$0] }, sharesPrefixes: settings.sharesPrefixes).segments
+        let segments = Pack((micros.first ?? []).map { sequences[$0] }, sharesPrefixes: settings.sharesPrefixes)
+            .segments
         let tokens = segments.reduce(0) { $0 + $1.length }, shape = model.shape
         func heads(_ count: Int) throws(TorchError) -> Tensor {
             try Tensor.empty([tokens, count, shape.headDim], dtype: model.dtype, device: model.device)
@@ -101,7 +103,7 @@ final class TrainingBenchmarkStep {
     private static func sequences(_ settings: TrainingBenchmark.Settings, vocabulary: Int) -> [TrainingSequence] {
         func tokens(_ count: Int, _ stream: Int) -> [Int32] {
             (0..<count).map {
-                Int32(SplitMix64.seed(settings.seed &+ UInt64(stream), UInt64($0)) % UInt64(vocabulary))
+                Int32(SplitMix64.seed(settings.seed, UInt64(stream), UInt64($0)) % UInt64(vocabulary))
             }
         }
         guard let groups = settings.groups else {
