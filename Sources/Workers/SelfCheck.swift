@@ -65,7 +65,7 @@ public struct SelfCheck {
             },
             try adamW(),
         ]
-        results += try kernels()
+        results += try kernels() + layerGradients()
         for (name, make) in SelfCheckFamilies.models() {
             let model = SelfCheckModel(name: name, device: device, dtype: dtype, make: make)
             results += try model.results(tolerance: tolerance)
@@ -95,7 +95,7 @@ public struct SelfCheck {
     }
 
     /// Runs `body` on the reference and on the candidate, forward and backward.
-    private func compare(
+    func compare(
         _ name: String, _ shapes: [[Int]], _ body: ([Tensor]) throws -> [Tensor]
     ) throws -> Result {
         let generator = try RandomGenerator(seed: 11)
