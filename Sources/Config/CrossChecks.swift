@@ -18,6 +18,7 @@ struct CrossChecks {
         checkArithmetic()
         checkPolicyLoss()
         checkKL()
+        checkCheckpointing()
         checkLoRA()
         checkTypes()
         checkSchedule()
@@ -113,6 +114,25 @@ struct CrossChecks {
         warn(
             config.actor.useKLLoss && config.actor.klLossCoefficient == 0, "actor.use_kl_loss", "actor.kl_loss_coef",
             "the reference model is computed for a loss of weight 0", remedy: "turn actor.use_kl_loss off")
+    }
+
+    private func checkCheckpointing() {
+        let model = config.model
+        let mode = "model.activation_checkpointing"
+        refuse(
+            model.checkpointing == .none && model.activationCheckpointingLayers != nil, mode + "_layers", mode,
+            "no layer is checkpointed", remedy: "set \(mode) to selective or full, or remove \(mode)_layers")
+        refuse(
+            model.checkpointing == .none && model.activationOffload, "model.activation_offload", mode,
+            "only what checkpointed layers keep is carried away",
+            remedy: "set \(mode) to selective or full, or remove model.activation_offload")
+        refuse(
+            model.checkpointing != .selective && ledger.isChanged(mode + "_keeps"), mode + "_keeps", mode,
+            "only selective keeps a choice", remedy: "set \(mode) to selective, or remove \(mode)_keeps")
+        warn(
+            model.enableGradientCheckpointing && model.activationCheckpointing == .selective,
+            "model.enable_gradient_checkpointing", mode, "selective it is; the switch alone would mean full",
+            remedy: "remove model.enable_gradient_checkpointing")
     }
 
     private func checkLoRA() {

@@ -142,7 +142,7 @@ enum PeerNames {
         ("model.lora.adapter_path", .here("model.lora_adapter_path")),
         ("model.lora", .notYet("write model.lora_rank and the settings beside it")),
         ("model.target_parameters", .notYet("experts get no adapter; remove it")),
-        ("model.enable_activation_offload", .notYet("use model.enable_gradient_checkpointing")),
+        ("model.enable_activation_offload", .here("model.activation_offload")),
         ("model.use_liger", .needless("its kernels are for Python")), ("model.use_fused_kernels", .needless("the loss never holds all logits")),
         ("model.tokenizer_path", .notYet("the tokenizer is read from model.path")),
         ("model.custom_chat_template", .here("model.chat_template, the path of a file")),

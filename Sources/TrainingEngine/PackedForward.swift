@@ -18,15 +18,17 @@ public struct ResponseOutputs {
 public struct PackedForward {
     public let model: any CausalLanguageModel
     public var temperature: Double
-    /// Rows of logits that exist at a time.
-    public var logitsChunk: Int
+    /// Rows of logits that exist at a time; nil: as many as suit the device.
+    public var logitsChunk: Int?
     public var sharesPrefixes: Bool
     public var recordsRouting: Bool
+    public var kernels: AttentionPlan.Kernels
 
     public init(
-        model: any CausalLanguageModel, temperature: Double = 1, logitsChunk: Int = 256, sharesPrefixes: Bool = true,
-        recordsRouting: Bool = false
+        model: any CausalLanguageModel, temperature: Double = 1, logitsChunk: Int? = nil, sharesPrefixes: Bool = true,
+        recordsRouting: Bool = false, kernels: AttentionPlan.Kernels = .fastest
     ) {
+        self.kernels = kernels
         self.recordsRouting = recordsRouting
         self.model = model
         self.temperature = temperature
@@ -35,21 +37,14 @@ public struct PackedForward {
     }
 
     public func callAsFunction(_ sequences: [TrainingSequence]) throws -> ResponseOutputs {
-        let straddles = model.shape.straddlesRotarySwitch(sequences.map { $0.prompt.count + $0.response.count - 1 })
-        let pack = Pack(sequences, sharesPrefixes: sharesPrefixes && !straddles)
-        let device = model.device
-        func hiddenStates() throws -> Tensor {
-            try model.hiddenStates(
-                ids: Tensor(pack.ids, device: device), positions: Tensor(pack.positions, device: device),
-                attention: PackedAttention(segments: pack.segments))
-        }
+        let pack = pack(sequences), device = model.device
         let hidden_TC: Tensor
         var routing: (RoutingRecord, Tensor)?
         if recordsRouting, model.experts != nil {
-            let (states, record) = try model.recordingRouting(hiddenStates)
+            let (states, record) = try model.recordingRouting { try hiddenStates(pack) }
             (hidden_TC, routing) = (states, (record, try Tensor(pack.sharersOfTokens, device: device)))
         } else {
-            hidden_TC = try hiddenStates()
+            hidden_TC = try hiddenStates(pack)
         }
         let (logProbs_R, entropies_R) = try model.tokenLogProbs(
             hidden: hidden_TC.indexSelect(0, Tensor(pack.predictors, device: device)),
@@ -60,6 +55,54 @@ public struct PackedForward {
             responseMask: try padding.mask(device: device), computedTokens: pack.tokenCount,
             routing: routing)
     }
+
+    /// Forward and backward at once of a loss whose gradients are known before it, logits computed once: the sum over answer
+    /// tokens of `logProbGrads` times their log-probabilities, and of `entropyGrads` times their entropies. Likelihood with given
+    /// weights is one (`-weight / total`), the policy gradient of samples that are on policy another.
+    ///
+    /// Call it where gradients are recorded; the parameters have theirs afterwards.
+    /// - Parameters: one row a sequence, one value an answer token; nil entropy gradients are zeros.
+    public func backward(
+        _ sequences: [TrainingSequence], logProbGrads: [[Float]], entropyGrads: [[Float]]? = nil
+    ) throws -> BackwardOutputs {
+        let pack = pack(sequences), device = model.device
+        func flat(_ rows: [[Float]]) throws(TorchError) -> Tensor {
+            precondition(rows.map(\.count) == pack.responseLengths, "one value an answer token")
+            return try Tensor(rows.flatMap { $0 }, device: device)
+        }
+        let g_R = try flat(logProbGrads), ge_R = try entropyGrads.map { rows throws(TorchError) in try flat(rows) }
+        let hidden_RC = try hiddenStates(pack).indexSelect(0, Tensor(pack.predictors, device: device))
+        let head = try model.tokenLoss(
+            hidden: hidden_RC, targets: Tensor(pack.targets, device: device), logProbGrads: g_R, entropyGrads: ge_R,
+            temperature: temperature, chunk: logitsChunk)
+        // Nothing below the head is trained, or something is.
+        if hidden_RC.requiresGrad { try hidden_RC.backward(head.hiddenGrad) }
+        var loss = try g_R.multiplied(by: head.logProbs).sum()
+        if let ge_R { loss = try loss.adding(ge_R.multiplied(by: head.entropies).sum()) }
+        return BackwardOutputs(
+            loss: loss, logProbs: head.logProbs, entropies: head.entropies, computedTokens: pack.tokenCount)
+    }
+
+    private func pack(_ sequences: [TrainingSequence]) -> Pack {
+        let straddles = model.shape.straddlesRotarySwitch(sequences.map { $0.prompt.count + $0.response.count - 1 })
+        return Pack(sequences, sharesPrefixes: sharesPrefixes && !straddles)
+    }
+
+    private func hiddenStates(_ pack: Pack) throws -> Tensor {
+        try model.hiddenStates(
+            ids: Tensor(pack.ids, device: model.device), positions: Tensor(pack.positions, device: model.device),
+            attention: PackedAttention(segments: pack.segments, kernels: kernels))
+    }
+}
+
+/// What ``PackedForward/backward(_:logProbGrads:entropyGrads:)`` gives, without gradients.
+public struct BackwardOutputs {
+    /// A float32 scalar.
+    public let loss: Tensor
+    /// Of all answer tokens, sequence after sequence, float32 `[R]`.
+    public let logProbs, entropies: Tensor
+    /// Tokens that the pass computed: shared ones count once.
+    public let computedTokens: Int
 }
 
 /// Between values end to end `[R]` and rows padded on the right `[B, L]`.

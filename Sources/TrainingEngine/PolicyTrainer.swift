@@ -97,7 +97,8 @@ public final class PolicyTrainer {
         public var gradClip: Double
         public var temperature: Double
         public var sharesPrefixes: Bool
-        public var logitsChunk: Int
+        /// Rows of logits that exist at a time; nil: as many as suit the device.
+        public var logitsChunk: Int?
         /// Leaves sequences whose advantages are all zero out of the forward pass, where the loss has no other term: their
         /// gradient is zero. They count in the totals all the same, so the loss stays what it is.
         public var skipsZeroAdvantages: Bool
@@ -105,7 +106,7 @@ public final class PolicyTrainer {
         public var routerAuxLossCoefficient: Double
         public init(
             microBatchTokens: Int = 4096, gradClip: Double = 1, temperature: Double = 1, sharesPrefixes: Bool = true,
-            logitsChunk: Int = 256, skipsZeroAdvantages: Bool = false, routerAuxLossCoefficient: Double = 0
+            logitsChunk: Int? = nil, skipsZeroAdvantages: Bool = false, routerAuxLossCoefficient: Double = 0
         ) {
             self.routerAuxLossCoefficient = routerAuxLossCoefficient
             self.skipsZeroAdvantages = skipsZeroAdvantages

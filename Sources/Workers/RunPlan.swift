@@ -3,6 +3,7 @@ import Datasets
 import Flow
 import Foundation
 import Logging
+import Models
 import RolloutCore
 public import TensorCore
 import TrainingEngine
@@ -28,13 +29,20 @@ struct RunPlan {
     var policy: PolicyWorker.Plan {
         var plan = PolicyWorker.Plan(modelPath: config.model.path, dtype: dtype, device: device)
         plan.templatePath = config.model.chatTemplate
-        plan.checkpointsActivations = config.model.enableGradientCheckpointing
+        plan.checkpointing = ActivationCheckpointing(config.model)
+        plan.offloadsActivations = config.model.activationOffload
         plan.engine = RolloutEngineSettings(config.rollout)
         plan.ignoresEndOfTurn = config.rollout.ignoreEOS
         plan.stop = config.rollout.stop
         plan.adapter = AdapterPlan(config.model, seed: UInt64(config.seed))
         plan.mergesAdapter = config.model.loraMerge
         return plan
+    }
+
+    /// What the configuration asks for and this device has no use for.
+    var notes: [String] {
+        guard config.model.activationOffload, device == .cpu else { return [] }
+        return ["model.activation_offload has no effect on the CPU: activations are in the host's memory already"]
     }
 
     func training(totalSteps: Int, checkpoints: String) -> TrainingPlan {
@@ -72,6 +80,26 @@ struct RunPlan {
             n: sampling.n, temperature: sampling.doSample ? sampling.temperature : 0, topK: sampling.topK,
             topP: sampling.topP, maxTokens: config.data.maxResponseLength,
             seed: SplitMix64Seed.validation(UInt64(config.seed)))
+    }
+}
+
+extension ActivationCheckpointing {
+    init(_ model: ModelSettings) {
+        var kept = KeptActivations()
+        for one in model.activationCheckpointingKeeps {
+            switch one {
+            case .attention: kept.insert(.attention)
+            case .queryKeyValue: kept.insert(.queryKeyValue)
+            case .gateUp: kept.insert(.gateUp)
+            }
+        }
+        let mode: Mode =
+            switch model.checkpointing {
+            case .none: .none
+            case .selective: .selective(kept)
+            case .full: .full
+            }
+        self.init(mode, layers: model.activationCheckpointingLayers)
     }
 }
 

@@ -54,6 +54,7 @@ public struct TrainingRun: Sendable {
     /// Trains. `onStart` gets the observer, so that a signal handler can ask it to stop.
     public func run(onStart: @Sendable (RunObserver) -> Void = { _ in }) async throws -> Outcome {
         let plan = try RunPlan(config)
+        for note in plan.notes { log.warning("\(note)") }
         if let threads = config.trainer.numThreads { Torch.threadCount = threads }
         if config.trainer.deterministic { Torch.useDeterministicAlgorithms(true) }
 
