@@ -245,6 +245,9 @@ extern "C" {
 CT_DO(ct_sum_gradients, (ct_tensor leaf, int dtype, ct_message *error), {
     torch::autograd::impl::set_post_acc_grad_hooks(T(leaf), std::make_unique<GradientSum>(static_cast<at::ScalarType>(dtype)));
 })
+CT_DO(ct_gather_gradient, (ct_tensor leaf, ct_message *error), {
+    if (auto *sum = GradientSum::of(T(leaf))) (*sum)(T(leaf));
+})
 CT_DO(ct_end_gradient_sum, (ct_tensor leaf, ct_message *error), {
     if (GradientSum::of(T(leaf))) torch::autograd::impl::set_post_acc_grad_hooks(T(leaf), nullptr);
 })

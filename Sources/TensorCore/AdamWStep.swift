@@ -142,6 +142,11 @@ extension Tensor {
         try check("sumGradients", [self]) { ct_sum_gradients(raw, dtype.rawValue, $0) }
     }
 
+    /// Adds to the sum what was put into ``grad()`` other than by a backward pass.
+    public func gatherGradient() throws(TorchError) {
+        try check("gatherGradient", [self]) { ct_gather_gradient(raw, $0) }
+    }
+
     /// Leaves gradients in ``grad()`` again; a sum is lost.
     public func endGradientSum() throws(TorchError) {
         try check("endGradientSum", [self]) { ct_end_gradient_sum(raw, $0) }

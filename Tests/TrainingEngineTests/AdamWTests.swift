@@ -235,6 +235,22 @@ import Testing
         #expect(try leaf.grad() != nil && leaf.gradientSum() == nil)
     }
 
+    /// The head's gradient is put into its leaf by a kernel, not by a backward pass.
+    @Test func whatIsPutIntoTheLeafIsGatheredOnce() throws {
+        let leaf = try Tensor([1.0, 2, 3] as [Float]).to(dtype: .bfloat16)
+        let parameter = Parameter(name: "w", tensor: leaf, parts: [])
+        let optimizer = try AdamW(parameters: [parameter], settings: .init())
+        for _ in 0..<2 {
+            try leaf.setGrad(Tensor([1, 2, 4] as [Float]).to(dtype: .bfloat16))
+            try optimizer.gatherGrads()
+            #expect(try leaf.grad() == nil)
+        }
+        #expect(try #require(try leaf.gradientSum()).values(Float.self) == [2, 4, 8])
+        let norm = try optimizer.step(learningRate: 0.1, maxNorm: 0).gradNorm
+        #expect(abs(norm - (84.0).squareRoot()) < 1e-9)
+        #expect(try leaf.gradientSum() == nil)
+    }
+
     /// A leaf that is used within a checkpointed body and outside gets both shares.
     @Test func sumsTakeSharesOfCheckpointedLayersToo() throws {
         let leaf = try Tensor([0.5, -1, 4] as [Float]).to(dtype: .bfloat16)
