@@ -127,7 +127,8 @@ public struct AdamWStep {
         let raw = tensors.map {
             ct_adamw_tensor(
                 weight: $0.weight.raw, master: $0.master?.raw, grad: $0.grad.raw, exp_avg: $0.expAvg.raw,
-                exp_avg_sq: $0.expAvgSq.raw, exp_avg_scale: $0.expAvgScale?.raw, exp_avg_sq_scale: $0.expAvgSqScale?.raw,
+                exp_avg_sq: $0.expAvgSq.raw, exp_avg_scale: $0.expAvgScale?.raw,
+                exp_avg_sq_scale: $0.expAvgSqScale?.raw,
                 weight_decay: $0.weightDecay, slot: Int64($0.slot))
         }
         try withExtendedLifetime((tensors, progress)) { () throws(TorchError) in

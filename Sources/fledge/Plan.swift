@@ -28,7 +28,9 @@ struct Plan: ParsableCommand {
     @Option(help: "How many devices.")
     var devices = 1
 
-    @Option(help: ArgumentHelp("\(PlanDevice.names.joined(separator: ", ")); the one that is here unless said.", valueName: "name"))
+    @Option(
+        help: ArgumentHelp(
+            "\(PlanDevice.names.joined(separator: ", ")); the one that is here unless said.", valueName: "name"))
     var device: String?
 
     @Option(help: ArgumentHelp("The memory of a device, as 141GB or 80GiB.", valueName: "size"))
@@ -40,14 +42,18 @@ struct Plan: ParsableCommand {
     @Option(help: ArgumentHelp("How the devices split the work, as tp=2,fsdp=4.", valueName: "axes"))
     var layout: String?
 
-    @Option(help: ArgumentHelp("Tokens that an answer has, where they are fewer than data.max_response_length.", valueName: "n"))
+    @Option(
+        help: ArgumentHelp(
+            "Tokens that an answer has, where they are fewer than data.max_response_length.", valueName: "n"))
     var responseTokens: Int?
 
     @Flag(help: "Print JSON.")
     var json = false
 
     func validate() throws {
-        guard (1...65_536).contains(devices) else { throw ValidationError("--devices \(devices) is not from 1 to 65536") }
+        guard (1...65_536).contains(devices) else {
+            throw ValidationError("--devices \(devices) is not from 1 to 65536")
+        }
         if let device, PlanDevice(named: device) == nil {
             throw ValidationError("--device \(device): known are \(PlanDevice.names.joined(separator: ", "))")
         }
@@ -96,10 +102,14 @@ struct PlanReport {
                 + asIs.mode, "",
         ]
         lines += memory(asIs.memory) + [""]
-        let worst = asIs.memory.worst, share = Int((100 * Double(worst.total) / Double(max(1, device.memory))).rounded())
-        lines.append("peak: \(gib(worst.total)) GiB in \(worst.name), \(share) % of the device's: \(result.verdict.rawValue)")
+        let worst = asIs.memory.worst,
+            share = Int((100 * Double(worst.total) / Double(max(1, device.memory))).rounded())
+        lines.append(
+            "peak: \(gib(worst.total)) GiB in \(worst.name), \(share) % of the device's: \(result.verdict.rawValue)")
         lines.append("  of it tensors, as allocators count: \(gib(asIs.memory.peakTensors)) GiB")
-        if asIs.memory.hostBytes > 0 { lines.append("  in pinned host memory: \(gib(asIs.memory.hostBytes)) GiB a device") }
+        if asIs.memory.hostBytes > 0 {
+            lines.append("  in pinned host memory: \(gib(asIs.memory.hostBytes)) GiB a device")
+        }
         if result.verdict != .fits {
             lines.append("  weights, states and gradients alone: \(gib(result.least.peak)) GiB")
         }
@@ -137,6 +147,7 @@ struct PlanReport {
     }
     private func gib(_ bytes: Int) -> String { TextTable.number(Double(bytes) / 0x1p30, 2) }
     private func billions(_ count: Int) -> String {
-        count < 1_000_000_000 ? "\(TextTable.number(Double(count) / 1e6, 1)) M" : "\(TextTable.number(Double(count) / 1e9, 2)) B"
+        count < 1_000_000_000
+            ? "\(TextTable.number(Double(count) / 1e6, 1)) M" : "\(TextTable.number(Double(count) / 1e9, 2)) B"
     }
 }

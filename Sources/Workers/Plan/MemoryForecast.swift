@@ -43,7 +43,8 @@ public struct MemoryForecast: Sendable, Hashable {
         public subscript(kind: Kind) -> Int { parts.first { $0.kind == kind }?.bytes ?? 0 }
 
         public static func == (a: Phase, b: Phase) -> Bool {
-            a.name == b.name && a.parts.map(\.kind) == b.parts.map(\.kind) && a.parts.map(\.bytes) == b.parts.map(\.bytes)
+            a.name == b.name && a.parts.map(\.kind) == b.parts.map(\.kind)
+                && a.parts.map(\.bytes) == b.parts.map(\.bytes)
         }
         public func hash(into hasher: inout Hasher) { hasher.combine(name) }
     }
@@ -79,7 +80,8 @@ public struct MemoryForecast: Sendable, Hashable {
             if moves && isOnHost { hostBytes += bytes } else { resident.append((kind, bytes)) }
         }
         func phase(_ name: String, _ more: [(Kind, Int)]) {
-            phases.append(Phase(name: name, parts: (resident + more).filter { $0.1 > 0 }.map { (kind: $0.0, bytes: $0.1) }))
+            phases.append(
+                Phase(name: name, parts: (resident + more).filter { $0.1 > 0 }.map { (kind: $0.0, bytes: $0.1) }))
         }
         if work.generates {
             let held = resident.reduce(0) { $0 + $1.1 }
@@ -149,7 +151,8 @@ struct DeviceShare {
     var gathered: Int {
         guard isSharded else { return 0 }
         let layers = sum(model.tensors.filter { $0.part == .layer || $0.part == .experts }) { local($0) * width }
-        let ends = model.tensors.filter { $0.part == .embedding || $0.part == .head }.map { local($0) * width }.max() ?? 0
+        let ends =
+            model.tensors.filter { $0.part == .embedding || $0.part == .head }.map { local($0) * width }.max() ?? 0
         return max(2 * layers * layout.pp / max(1, model.layers), ends)
     }
     /// The weights of sampling, where the training's layout has no whole copy.
@@ -176,7 +179,8 @@ struct DeviceShare {
         let copy = rolloutCopy
         let pool = min(needed, max(0, Int(Double(free - copy) * engine.memoryFraction) - activations))
         return [
-            (.rolloutWeights, copy), (.cache, pool), (.engine, activations), (.graphs, engine.usesGraphs ? 256 << 20 : 0),
+            (.rolloutWeights, copy), (.cache, pool), (.engine, activations),
+            (.graphs, engine.usesGraphs ? 256 << 20 : 0),
         ]
     }
 }
@@ -195,7 +199,8 @@ struct TrainingBytes {
         let model = share.model, work = share.work, layer = model.layer, width = share.width, split = share.layout.tp
         let stages = share.layout.pp, mine = (model.layers + stages - 1) / stages
         func bytes(_ index: Int) -> Int {
-            ActivationBytes(layer, dtype: work.dtype, mode: work.checkpointing.mode(layer: index)).total * tokens / split
+            ActivationBytes(layer, dtype: work.dtype, mode: work.checkpointing.mode(layer: index)).total * tokens
+                / split
         }
         // A pipeline's first stage has as many micro-batches under way as there are stages.
         var all = (0..<mine).reduce(0) { $0 &+ bytes($1) } * stages
@@ -209,7 +214,12 @@ struct TrainingBytes {
         let work1 = ActivationBytes.transient(layer, dtype: work.dtype)
         let whole = ActivationBytes(layer, dtype: work.dtype, mode: .none).total
         transient = (work.checkpointing.mode(layer: 0) == .none ? work1 - whole : work1) * tokens / split
-        let answers = min(tokens, max(1, tokens * work.responseTokens / max(1, work.responseTokens + work.promptTokens / max(1, work.sharesPrefix ? work.samples : 1))))
+        let answers = min(
+            tokens,
+            max(
+                1,
+                tokens * work.responseTokens
+                    / max(1, work.responseTokens + work.promptTokens / max(1, work.sharesPrefix ? work.samples : 1))))
         logits = HeadBytes(model, width: width, isCUDA: isCUDA, answers: answers).bytes / split
     }
 
@@ -246,7 +256,9 @@ struct TrainingBytes {
             (settings.offloadsMasters && share.masters > 0 ? 4 : 0)
             + (settings.offloadsMoments ? 2 * settings.moments.bytes(element) / element : 0)
         let loads = min(3, (share.trainedCount + element - 1) / element)
-        return [(.gradients, share.gradients), (.slabs, offloaded ? loads * min(element, share.trainedCount) * bytes : 0)]
+        return [
+            (.gradients, share.gradients), (.slabs, offloaded ? loads * min(element, share.trainedCount) * bytes : 0),
+        ]
     }
 }
 

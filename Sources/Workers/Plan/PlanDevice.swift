@@ -72,7 +72,8 @@ public struct PlanDevice: Sendable, Hashable {
     /// Bytes as `141GB`, `80GiB`, `512MiB` or a plain number of bytes; nil for anything else.
     public static func bytes(_ text: String) -> Int? {
         let units: [(String, Double)] = [
-            ("TiB", 0x1p40), ("GiB", 0x1p30), ("MiB", 0x1p20), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("B", 1), ("", 1),
+            ("TiB", 0x1p40), ("GiB", 0x1p30), ("MiB", 0x1p20), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("B", 1),
+            ("", 1),
         ]
         for (unit, factor) in units where text.hasSuffix(unit) {
             guard let number = Double(text.dropLast(unit.count)), number > 0, number * factor < 1e18 else { return nil }

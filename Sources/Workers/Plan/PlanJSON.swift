@@ -32,7 +32,10 @@ extension TrainingPlanner.Candidate {
             "activation_checkpointing": .string(mode), "micro_batch_tokens": .int(microBatchTokens),
             "memory": memory.json,
             "seconds": .object(
-                JSONObject(uniqueKeysWithValues: time.phases.map { ($0.name, .double($0.seconds)) } + [("step", .double(time.total))])),
+                JSONObject(
+                    uniqueKeysWithValues: time.phases.map { ($0.name, .double($0.seconds)) } + [
+                        ("step", .double(time.total))
+                    ])),
         ])
     }
 }
@@ -42,7 +45,10 @@ extension MemoryForecast {
         let phases = phases.map { phase in
             JSONValue.object([
                 "phase": .string(phase.name), "total_bytes": .int(phase.total), "tensor_bytes": .int(phase.tensors),
-                "parts": .object(JSONObject(phase.parts.map { ($0.kind.rawValue, .int($0.bytes)) }) { .int(($0.intValue ?? 0) + ($1.intValue ?? 0)) }),
+                "parts": .object(
+                    JSONObject(phase.parts.map { ($0.kind.rawValue, .int($0.bytes)) }) {
+                        .int(($0.intValue ?? 0) + ($1.intValue ?? 0))
+                    }),
             ])
         }
         return .object([

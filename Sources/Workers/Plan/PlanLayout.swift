@@ -51,7 +51,8 @@ public struct PlanLayout: Sendable, Hashable {
         }
         if model.queryHeads % (tp * sp) != 0 { return "sp=\(sp) does not divide \(model.queryHeads / tp) heads" }
         if ep > 1, model.experts == 0 || model.experts % ep != 0 {
-            return model.experts == 0 ? "there are no experts for ep=\(ep)" : "ep=\(ep) does not divide \(model.experts) experts"
+            return model.experts == 0
+                ? "there are no experts for ep=\(ep)" : "ep=\(ep) does not divide \(model.experts) experts"
         }
         if ep > 1, (dp * fsdp * sp) % ep != 0 { return "ep=\(ep) does not divide the data ranks" }
         return model.layers < pp ? "\(model.layers) layers make no \(pp) stages" : nil

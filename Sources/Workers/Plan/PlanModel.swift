@@ -54,7 +54,8 @@ public struct PlanModel: Sendable, Hashable {
 
     var decoder: DecoderSizes {
         DecoderSizes(
-            vocabulary: vocabulary, hidden: hidden, layers: layers, queryHeads: queryHeads, keyValueHeads: keyValueHeads,
+            vocabulary: vocabulary, hidden: hidden, layers: layers, queryHeads: queryHeads,
+            keyValueHeads: keyValueHeads,
             headDim: headDim, intermediate: max(intermediate, expertsPerToken * expertIntermediate))
     }
 

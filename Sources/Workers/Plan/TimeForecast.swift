@@ -29,7 +29,8 @@ public struct TimeForecast: Sendable, Hashable {
         let width = Double(work.promptTokens + work.responseTokens)
         // Causal: half of the square, two products; as if each sequence had its own prompt.
         let attention =
-            2 * Double(model.layers * model.queryHeads * model.headDim) * width * width * Double(work.sequences * work.epochs)
+            2 * Double(model.layers * model.queryHeads * model.headDim) * width * width
+            * Double(work.sequences * work.epochs)
         let forward = 2 * products * tokens + attention
         let again: Double =
             switch work.checkpointing.mode(layer: 0) {
@@ -43,7 +44,8 @@ public struct TimeForecast: Sendable, Hashable {
             (sizes.bytesPerElement, sizes.cacheBytesPerElement) = (work.dtype.size, work.dtype.size)
             let limit = RolloutLimit(
                 RolloutCase(
-                    prompts: (work.prompts + groups - 1) / groups, input: work.promptTokens, output: work.responseTokens),
+                    prompts: (work.prompts + groups - 1) / groups, input: work.promptTokens, output: work.responseTokens
+                ),
                 samples: work.samples, maxRows: work.engine.maxRows, sizes: sizes,
                 machine: MachineSpeed(bandwidth: device.bandwidth * tp, peak: device.peak * tp))
             phases.append(("generate", limit.seconds / shares.generation / (tp > 1 ? 0.8 : 1)))
@@ -83,7 +85,8 @@ public struct TimeForecast: Sendable, Hashable {
             }
         var hidden = ranks > 1 ? passes * whole * (ranks - 1) / ranks * Double(microBatches) : 0
         if layout.dp > 1 { hidden += 2 * whole * Double(microBatches) }
-        let stream = Double(work.batchTokens * work.epochs) / Double(layout.dataRanks * layout.sp) * Double(model.hidden) * width
+        let stream =
+            Double(work.batchTokens * work.epochs) / Double(layout.dataRanks * layout.sp) * Double(model.hidden) * width
         let tensorParallel = tp > 1 ? 8 * stream * (tp - 1) / tp * Double(model.layers) : 0
         let sequence = layout.sp > 1 ? 8 * stream / Double(layout.sp) * Double(model.layers) : 0
         return (hidden, tensorParallel + sequence)

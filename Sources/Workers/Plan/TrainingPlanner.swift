@@ -58,9 +58,12 @@ public struct TrainingPlanner: Sendable {
         var layout = given ?? PlanLayout()
         if given == nil { layout.fsdp = devices }
         guard layout.devices == devices else {
-            throw WorkerError(.badSetting, "a layout of \(layout.devices) devices (\(layout.description)) is not one of \(devices)")
+            throw WorkerError(
+                .badSetting, "a layout of \(layout.devices) devices (\(layout.description)) is not one of \(devices)")
         }
-        if let problem = layout.problem(model) { throw WorkerError(.badSetting, "layout \(layout.description): \(problem)") }
+        if let problem = layout.problem(model) {
+            throw WorkerError(.badSetting, "layout \(layout.description): \(problem)")
+        }
         let asIs = candidate(work, layout, mode: Self.name(work.checkpointing))
         let least = Self.least(model, work, layout, device: device)
         let verdict: Verdict = asIs.memory.fits(device) ? .fits : least.fits(device) ? .mayRunOut : .cannotFit
@@ -140,7 +143,8 @@ public struct TrainingPlanner: Sendable {
                     Rejection(
                         what: layout.description,
                         why: "\(PlanText.gib(memory.peak)) in \(memory.worst.name), with full checkpointing and "
-                            + "\(work.microBatchTokens) tokens a micro-batch; usable are \(PlanText.gib(MemoryForecast.usable(device)))"))
+                            + "\(work.microBatchTokens) tokens a micro-batch; usable are \(PlanText.gib(MemoryForecast.usable(device)))"
+                    ))
                 continue
             }
             fitting.append(found)
@@ -171,7 +175,11 @@ public struct TrainingPlanner: Sendable {
             ),
             (
                 "model.param_dtype: bfloat16, actor.optim.state_dtype: int8, actor.fsdp_config.grad_dtype: bfloat16",
-                { ($0.optimizer.keepsMasters, $0.optimizer.moments, $0.optimizer.gradDType) = (false, .int8, .bfloat16) }
+                {
+                    ($0.optimizer.keepsMasters, $0.optimizer.moments, $0.optimizer.gradDType) = (
+                        false, .int8, .bfloat16
+                    )
+                }
             ),
         ]
         var all: [String] = []
@@ -228,7 +236,8 @@ extension RunPlan {
     /// - Throws: ``WorkerError`` `memory` for what cannot fit, unless `trainer.plan` says to go on.
     func checkMemory() throws -> [String] {
         guard config.trainer.plan != .off else { return [] }
-        let planner = TrainingPlanner(model: try PlanModel(config), work: PlanWork(config), device: try PlanDevice(device))
+        let planner = TrainingPlanner(
+            model: try PlanModel(config), work: PlanWork(config), device: try PlanDevice(device))
         let result = try planner.plan()
         let has = "\(result.device.name) has \(PlanText.gib(result.device.memory))"
         switch result.verdict {
@@ -243,7 +252,9 @@ extension RunPlan {
             let worst = result.least.worst
             let message =
                 "weights, states and gradients alone take \(PlanText.gib(worst.total)) in \(worst.name), and \(has); "
-                + (result.remedies.first ?? result.chosen.map { "it would fit with \($0.layout.description)" }).map { "try \($0); " }
+                + (result.remedies.first ?? result.chosen.map { "it would fit with \($0.layout.description)" }).map {
+                    "try \($0); "
+                }
                 .orEmpty + "fledge plan shows all of it, and trainer.plan: warn starts all the same"
             guard config.trainer.plan == .warn else { throw WorkerError(.memory, message) }
             return [message]

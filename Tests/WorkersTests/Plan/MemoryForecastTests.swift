@@ -6,7 +6,9 @@ import TrainingEngine
 @testable import Workers
 
 @Suite struct MemoryForecastTests {
-    static func model(_ name: String) throws -> PlanModel { try PlanModel(#require(BenchmarkShape.known[name]), name: name) }
+    static func model(_ name: String) throws -> PlanModel {
+        try PlanModel(#require(BenchmarkShape.known[name]), name: name)
+    }
     static let h200 = PlanDevice(named: "h200")!
 
     /// A batch of rows that learns and nothing else, as the training benchmark has it.
@@ -97,7 +99,9 @@ import TrainingEngine
     @Test(arguments: [2, 4, 8]) func shardingDivides(ranks: Int) throws {
         let model = try Self.model("qwen2-7b")
         let whole = try #require(
-            MemoryForecast(model, Self.rows(8, 4096), PlanLayout(), device: Self.h200).phases.first { $0.name == "optimizer step" })
+            MemoryForecast(model, Self.rows(8, 4096), PlanLayout(), device: Self.h200).phases.first {
+                $0.name == "optimizer step"
+            })
         var layout = PlanLayout()
         layout.fsdp = ranks
         for sharding in PlanLayout.Sharding.allCases {

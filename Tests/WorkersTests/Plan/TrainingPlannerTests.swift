@@ -18,7 +18,8 @@ import TrainingEngine
         var work = PlanWork()
         (work.prompts, work.samples, work.promptTokens, work.responseTokens) = (32, 8, 256, 1024)
         work.miniBatch = 32
-        return TrainingPlanner(model: try MemoryForecastTests.model(model), work: work, device: device, devices: devices)
+        return TrainingPlanner(
+            model: try MemoryForecastTests.model(model), work: work, device: device, devices: devices)
     }
 
     @Test func aSmallModelFitsAndTheFastestWayIsNamed() throws {
