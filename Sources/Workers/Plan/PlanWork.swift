@@ -1,6 +1,6 @@
 public import Config
 public import Models
-import TensorCore
+public import TensorCore
 import TrainingEngine
 
 /// What a step of a run asks of its devices.
