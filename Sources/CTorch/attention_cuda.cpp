@@ -35,8 +35,8 @@ Shape shape_of(const at::Tensor &q, const at::Tensor &k) {
 
 bool takes_cudnn(const at::Tensor &q, const at::Tensor &k, const AttentionPass &pass, const AttentionTerms &terms) {
     if (pass.runs.empty() || terms.window > 0 || q.size(2) > 128 || q.stride(2) != 1 || k.stride(2) != 1) return false;
-    // Before Hopper it has nothing over flash attention.
-    if (compute_capability(q.device()) < 90) return false;
+    // Before Hopper it has nothing over flash attention. Its backward adds in any order; flash attention's has a fixed one.
+    if (compute_capability(q.device()) < 90 || at::globalContext().deterministicAlgorithms()) return false;
     auto &refusals = Refusals::shared();
     const std::lock_guard lock(refusals.mutex);
     return !refusals.shapes.count(shape_of(q, k));

@@ -33,7 +33,6 @@ std::vector<EvenRun> even_runs(const std::vector<int32_t> &query_ends, const std
     for (size_t i = 0; i + 1 < query_ends.size(); ++i) {
         const int64_t query = query_ends[i + 1] - query_ends[i], key = key_ends[i + 1] - key_ends[i];
         if (query == 0 || key == 0) continue;
-        if (!is_chosen(query) || !is_chosen(key)) return {};
         const int64_t query_start = queries.start + query_ends[i], key_start = keys.start + key_ends[i];
         if (!runs.empty()) {
             auto &last = runs.back();
@@ -156,14 +155,16 @@ std::vector<AttentionPass> AttentionPlan::make_passes(at::Device device) const {
     auto index = [&](const std::vector<int64_t> &values) {
         return values.empty() ? at::Tensor() : at::tensor(values, at::kLong).to(device);
     };
+    const bool is_even = in_order && !fixed_backend &&
+                         std::all_of(segments.begin(), segments.end(), [](const auto &s) { return is_chosen(s.length); });
     std::vector<AttentionPass> passes;
     for (size_t generation = 0; generation < drafts.size(); ++generation) {
         const auto &draft = drafts[generation];
         auto query_offsets = take(draft.query_ends), key_offsets = take(draft.key_ends);
         passes.push_back({generation == 0, draft.queries, draft.keys, index(draft.query_index), index(draft.key_index),
                           std::move(query_offsets), std::move(key_offsets), draft.longest_query, draft.longest_key,
-                          in_order && !fixed_backend ? even_runs(draft.query_ends, draft.key_ends, draft.queries, draft.keys)
-                                                     : std::vector<EvenRun>()});
+                          is_even ? even_runs(draft.query_ends, draft.key_ends, draft.queries, draft.keys)
+                                  : std::vector<EvenRun>()});
     }
     return passes;
 }

@@ -44,3 +44,21 @@ public struct ActivationCheckpointing: Sendable, Hashable {
         }
     }
 }
+
+extension ActivationCheckpointing: CustomStringConvertible {
+    public var description: String { layers.map { "\(mode) for \($0) layers, \(rest) for the rest" } ?? "\(mode)" }
+}
+
+extension ActivationCheckpointing.Mode: CustomStringConvertible {
+    public var description: String {
+        switch self {
+        case .none: return "none"
+        case .full: return "full"
+        case .selective(let kept):
+            let names = [
+                (KeptActivations.attention, "attention"), (.queryKeyValue, "query_key_value"), (.gateUp, "gate_up"),
+            ].filter { kept.contains($0.0) }.map(\.1)
+            return "selective(" + names.joined(separator: ", ") + ")"
+        }
+    }
+}

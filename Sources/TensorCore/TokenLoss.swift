@@ -21,7 +21,8 @@ extension Tensor {
         var entropies: ct_tensor?
         let logProbs = try tensor("tokenLogProbs", [hidden, weight, targets]) {
             ct_token_log_probs(
-                hidden.raw, weight.raw, targets.raw, temperature, transform.scale, transform.softCap ?? 0, Int64(chunk ?? 0),
+                hidden.raw, weight.raw, targets.raw, temperature, transform.scale, transform.softCap ?? 0,
+                Int64(chunk ?? 0),
                 true, $0, &entropies, $1)
         }
         guard let entropies else { preconditionFailure("tokenLogProbs gave no entropies") }

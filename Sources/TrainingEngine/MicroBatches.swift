@@ -42,7 +42,8 @@ public enum MicroBatches {
         }
         let grouped = order.flatMap { groups[$0, default: []] }
         guard mixing, grouped.count > 1 else { return grouped }
-        let tree = PrefixTree(grouped.map { sequences[$0].computed }, promptLengths: grouped.map { sequences[$0].prompt.count })
+        let tree = PrefixTree(
+            grouped.map { sequences[$0].computed }, promptLengths: grouped.map { sequences[$0].prompt.count })
         // Runs stand in the order in which their first sequences came; a sequence goes where its branch does.
         var members = [[Int]](repeating: [], count: tree.runs.count)
         for (place, run) in tree.lastRuns.enumerated() { members[run].append(grouped[place]) }

@@ -32,6 +32,26 @@ public struct Pack: Sendable {
     public private(set) var predictors: [Int64] = []
     /// Answer tokens of each sequence, in the order given.
     public private(set) var responseLengths: [Int] = []
+    /// What the head computes: an answer token that sequences share is one row.
+    public private(set) var headRows = HeadRows()
+
+    /// Rows of the head, each a predicting token of the pack and what it is to predict.
+    public struct HeadRows: Sendable {
+        public fileprivate(set) var predictors: [Int64] = []
+        public fileprivate(set) var targets: [Int64] = []
+        /// The row of every answer token, sequence after sequence.
+        public fileprivate(set) var ofAnswerTokens: [Int64] = []
+
+        /// Whether each answer token has a row of its own.
+        var isOnePerToken: Bool { ofAnswerTokens.count == predictors.count }
+        /// Sums of one value an answer token by row.
+        func sums(_ values: [Float]) -> [Float] {
+            guard !isOnePerToken else { return values }
+            var sums = [Float](repeating: 0, count: predictors.count)
+            for (row, value) in zip(ofAnswerTokens, values) { sums[Int(row)] += value }
+            return sums
+        }
+    }
 
     /// - Parameter sharesPrefixes: off computes every sequence anew, with the same result.
     public init(_ sequences: [TrainingSequence], sharesPrefixes: Bool = true) {
@@ -61,9 +81,30 @@ public struct Pack: Sendable {
                 predictors += own.lazy.map { Int64($0 + offset) }
             }
         }
+        headRows = rows()
+    }
+
+    /// All that go through a run have the same tokens in it; what follows its last one differs.
+    private func rows() -> HeadRows {
+        var rows = HeadRows(), rowOf = [Int64](repeating: -1, count: ids.count)
+        var isLast = [Bool](repeating: false, count: ids.count)
+        for segment in segments { isLast[segment.start + segment.length - 1] = true }
+        rows.ofAnswerTokens.reserveCapacity(targets.count)
+        for (predictor, target) in zip(predictors, targets) {
+            let place = Int(predictor)
+            if isLast[place] || rowOf[place] < 0 {
+                rowOf[place] = Int64(rows.predictors.count)
+                rows.predictors.append(predictor)
+                rows.targets.append(target)
+            }
+            rows.ofAnswerTokens.append(rowOf[place])
+        }
+        return rows
     }
 
     public var tokenCount: Int { ids.count }
+    /// Whether each token is one row of the head, in order: hidden states then are taken as they are.
+    var predictsAll: Bool { headRows.predictors.elementsEqual(0..<Int64(ids.count)) }
     /// What ``sharers`` says of each token, `[T]`; together the tokens of all sequences, each alone.
     public var sharersOfTokens: [Float] {
         zip(segments, sharers).flatMap { [Float](repeating: Float($1), count: $0.length) }

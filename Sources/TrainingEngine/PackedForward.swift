@@ -46,12 +46,13 @@ public struct PackedForward {
         } else {
             hidden_TC = try hiddenStates(pack)
         }
-        let (logProbs_R, entropies_R) = try model.tokenLogProbs(
-            hidden: hidden_TC.indexSelect(0, Tensor(pack.predictors, device: device)),
-            targets: Tensor(pack.targets, device: device), temperature: temperature, chunk: logitsChunk)
+        let head = try model.tokenLogProbs(
+            hidden: predicting(hidden_TC, pack), targets: Tensor(pack.headRows.targets, device: device),
+            temperature: temperature, chunk: logitsChunk)
         let padding = Padding(lengths: pack.responseLengths)
         return ResponseOutputs(
-            logProbs: try padding.pad(logProbs_R), entropies: try padding.pad(entropies_R),
+            logProbs: try padding.pad(ofAnswerTokens(head.logProbs, pack)),
+            entropies: try padding.pad(ofAnswerTokens(head.entropies, pack)),
             responseMask: try padding.mask(device: device), computedTokens: pack.tokenCount,
             routing: routing)
     }
@@ -66,26 +67,40 @@ public struct PackedForward {
         _ sequences: [TrainingSequence], logProbGrads: [[Float]], entropyGrads: [[Float]]? = nil
     ) throws -> BackwardOutputs {
         let pack = pack(sequences), device = model.device
-        func flat(_ rows: [[Float]]) throws(TorchError) -> Tensor {
-            precondition(rows.map(\.count) == pack.responseLengths, "one value an answer token")
-            return try Tensor(rows.flatMap { $0 }, device: device)
+        func byRow(_ values: [[Float]]) throws(TorchError) -> Tensor {
+            precondition(values.map(\.count) == pack.responseLengths, "one value an answer token")
+            return try Tensor(pack.headRows.sums(values.flatMap { $0 }), device: device)
         }
-        let g_R = try flat(logProbGrads), ge_R = try entropyGrads.map { rows throws(TorchError) in try flat(rows) }
-        let hidden_RC = try hiddenStates(pack).indexSelect(0, Tensor(pack.predictors, device: device))
+        let g_H = try byRow(logProbGrads)
+        let ge_H = try entropyGrads.map { values throws(TorchError) in try byRow(values) }
+        let hidden_HC = try predicting(hiddenStates(pack), pack)
         let head = try model.tokenLoss(
-            hidden: hidden_RC, targets: Tensor(pack.targets, device: device), logProbGrads: g_R, entropyGrads: ge_R,
-            temperature: temperature, chunk: logitsChunk)
-        // Nothing below the head is trained, or something is.
-        if hidden_RC.requiresGrad { try hidden_RC.backward(head.hiddenGrad) }
-        var loss = try g_R.multiplied(by: head.logProbs).sum()
-        if let ge_R { loss = try loss.adding(ge_R.multiplied(by: head.entropies).sum()) }
+            hidden: hidden_HC, targets: Tensor(pack.headRows.targets, device: device), logProbGrads: g_H,
+            entropyGrads: ge_H, temperature: temperature, chunk: logitsChunk)
+        // Where only the head is trained, nothing below it is recorded.
+        if hidden_HC.requiresGrad { try hidden_HC.backward(head.hiddenGrad) }
+        var loss = try g_H.multiplied(by: head.logProbs).sum()
+        if let ge_H { loss = try loss.adding(ge_H.multiplied(by: head.entropies).sum()) }
         return BackwardOutputs(
-            loss: loss, logProbs: head.logProbs, entropies: head.entropies, computedTokens: pack.tokenCount)
+            loss: loss, logProbs: try ofAnswerTokens(head.logProbs, pack),
+            entropies: try ofAnswerTokens(head.entropies, pack), computedTokens: pack.tokenCount)
     }
 
     private func pack(_ sequences: [TrainingSequence]) -> Pack {
         let straddles = model.shape.straddlesRotarySwitch(sequences.map { $0.prompt.count + $0.response.count - 1 })
         return Pack(sequences, sharesPrefixes: sharesPrefixes && !straddles)
+    }
+
+    /// The hidden states of the head's rows, `[H, C]`.
+    private func predicting(_ hidden_TC: Tensor, _ pack: Pack) throws(TorchError) -> Tensor {
+        if pack.predictsAll { return hidden_TC }
+        return try hidden_TC.indexSelect(0, Tensor(pack.headRows.predictors, device: model.device))
+    }
+
+    /// What the head's rows `[H]` are for every answer token, `[R]`.
+    private func ofAnswerTokens(_ byRow_H: Tensor, _ pack: Pack) throws(TorchError) -> Tensor {
+        if pack.headRows.isOnePerToken { return byRow_H }
+        return try byRow_H.indexSelect(0, Tensor(pack.headRows.ofAnswerTokens, device: model.device))
     }
 
     private func hiddenStates(_ pack: Pack) throws -> Tensor {

@@ -3,12 +3,12 @@ import TensorCore
 /// What training computes on CUDA by kernels of its own, forward and backward: attention over trees of segments in the orders that
 /// take different paths, and the head.
 extension SelfCheck {
-    func training() throws -> [Result] {
+    public func training() throws -> [Result] {
         try trees() + (try heads())
     }
 
     /// Lengths and parents; segments follow one another.
-    private static func segments(_ runs: [(length: Int, parent: Int?)]) -> [PackedSegment] {
+    private static func packed(_ runs: [(length: Int, parent: Int?)]) -> [PackedSegment] {
         var start = 0
         return runs.map { length, parent in
             defer { start += length }
@@ -20,12 +20,12 @@ extension SelfCheck {
         func prompts(_ count: Int, _ prompt: Int, _ answers: Int, _ answer: Int) -> [PackedSegment] {
             let roots = (0..<count).map { _ in (length: prompt, parent: Int?.none) }
             let leaves = (0..<count * answers).map { (length: answer, parent: Int?.some($0 / answers)) }
-            return Self.segments(roots + leaves)
+            return Self.packed(roots + leaves)
         }
-        let ragged = Self.segments([
+        let ragged = Self.packed([
             (45, nil), (3, nil), (70, nil), (37, 0), (1, 0), (29, 2), (2, 3), (64, 3), (17, 5), (5, 7), (6, 7),
         ])
-        let scattered = Self.segments([
+        let scattered = Self.packed([
             (45, nil), (37, 0), (2, 1), (64, 1), (5, 3), (6, 3), (1, 0), (3, nil), (70, nil), (29, 8), (17, 9),
         ])
         let plain = AttentionKind(scale: 0.1)
@@ -34,14 +34,19 @@ extension SelfCheck {
             try tree("a tree of segments", ragged, plain), try tree("a tree out of order", scattered, plain),
             try tree("a tree of segments, small heads", ragged, plain, headDim: 64, queryHeads: 14, keyHeads: 2),
             try tree("a tree of segments, heads of 96", ragged, plain, headDim: 96, queryHeads: 4, keyHeads: 4),
-            try tree("even rows", Self.segments([(256, nil), (256, nil), (256, nil)]), plain),
-            try tree("even rows, one less", Self.segments([(191, nil), (191, nil)]), plain, headDim: 64, queryHeads: 14, keyHeads: 2),
-            try tree("rows of two lengths", Self.segments([(256, nil), (128, nil), (128, nil)]), plain),
+            try tree("even rows", Self.packed([(256, nil), (256, nil), (256, nil)]), plain),
+            try tree(
+                "even rows, one less", Self.packed([(191, nil), (191, nil)]), plain, headDim: 64, queryHeads: 14,
+                keyHeads: 2),
+            try tree("rows of two lengths", Self.packed([(256, nil), (128, nil), (128, nil)]), plain),
             try tree("even prompts and answers", prompts(2, 192, 3, 127), plain),
-            try tree("even prompts and answers, small heads", prompts(3, 128, 2, 128), plain, headDim: 64, queryHeads: 14, keyHeads: 2),
-            try tree("prompts and ragged answers", Self.segments([(192, nil), (130, 0), (77, 0), (140, 0)]), plain),
+            try tree(
+                "even prompts and answers, small heads", prompts(3, 128, 2, 128), plain, headDim: 64, queryHeads: 14,
+                keyHeads: 2),
+            try tree("prompts and ragged answers", Self.packed([(192, nil), (130, 0), (77, 0), (140, 0)]), plain),
             try tree("an even tree through a window", prompts(2, 128, 2, 128), .init(scale: 0.1, window: 50)),
-            try tree("even rows through a window", Self.segments([(256, nil), (256, nil)]), .init(scale: 0.1, window: 70)),
+            try tree(
+                "even rows through a window", Self.packed([(256, nil), (256, nil)]), .init(scale: 0.1, window: 70)),
             try tree("a tree, soft-capped", ragged, .init(scale: 0.1, window: 60, softCap: 0.9)),
             // No fused kernel here takes heads of 36.
             try tree("a tree, odd heads", scattered, plain, headDim: 36, queryHeads: 4, keyHeads: 2),
@@ -74,9 +79,11 @@ extension SelfCheck {
     /// Vocabularies whose rows begin at multiples of 16 bytes and not, in one chunk and in several.
     private func heads() throws -> [Result] {
         let cases = [
-            HeadCase(name: "5000 tokens", vocabulary: 5000), HeadCase(name: "4999 tokens, in chunks", vocabulary: 4999, chunk: 30),
+            HeadCase(name: "5000 tokens", vocabulary: 5000),
+            HeadCase(name: "4999 tokens, in chunks", vocabulary: 4999, chunk: 30),
             HeadCase(name: "1001 tokens, scaled", vocabulary: 1001, transform: .init(scale: 0.4)),
-            HeadCase(name: "2003 tokens, soft-capped", vocabulary: 2003, transform: .init(scale: 1.3, softCap: 3), chunk: 41),
+            HeadCase(
+                name: "2003 tokens, soft-capped", vocabulary: 2003, transform: .init(scale: 1.3, softCap: 3), chunk: 41),
         ]
         return try cases.flatMap { one in
             let shapes = [[77, 64], [one.vocabulary, 64]]
@@ -95,7 +102,8 @@ extension SelfCheck {
                     let g = try Tensor.arange(0..<77, dtype: .float32, device: device).multiplied(by: 0.37).sin()
                     let once = try Tensor.tokenLoss(
                         hidden: inputs[0], weight: inputs[1], targets: targets(device), logProbGrads: g,
-                        entropyGrads: g.multiplied(by: -0.3), temperature: 8, transform: one.transform, chunk: one.chunk)
+                        entropyGrads: g.multiplied(by: -0.3), temperature: 8, transform: one.transform, chunk: one.chunk
+                    )
                     // The weight has its gradient now; nothing is recorded.
                     return [once.logProbs, once.entropies, once.hiddenGrad]
                 },

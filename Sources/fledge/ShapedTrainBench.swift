@@ -1,4 +1,5 @@
 import ArgumentParser
+import Models
 import Telemetry
 import TensorCore
 import Workers
@@ -17,8 +18,10 @@ extension TrainBench {
         @Option(help: "likelihood, policy (logits computed again in backward) or score (forward only).")
         var objective = "likelihood"
         @Flag(help: "The same as --objective score.") var forwardOnly = false
-        @Option(help: "Of the optimizer: bf16 (no masters), float32 (masters too) or none (no step).")
+        @Option(help: "Of the optimizer: bf16 (no masters), float32 (masters too), int8 (moments, with masters) or none (no step).")
         var states = "bf16"
+        @Flag(help: "Keep what checkpointed layers keep in pinned host memory.") var offloadActivations = false
+        @Flag(help: "Keep the optimizer's moments in pinned host memory.") var offloadMoments = false
         @Option(help: "What may compute attention on CUDA: fastest or flash.") var attention = "fastest"
         @Option(help: "Steps that do not count.") var warmup = 2
         @Option(help: "Steps that count; the median gives the rate.") var steps = 4
@@ -80,7 +83,9 @@ extension TrainBench {
             var settings = try settings()
             settings.microBatchTokens = bench.microBatchTokens
             settings.logitsChunk = bench.logitsChunk
-            settings.checkpointing = try bench.recomputed ?? .full
+            settings.checkpointing = try bench.kept.choice ?? .full
+            settings.offloadsActivations = offloadActivations
+            settings.offloadsMoments = offloadMoments
             let report = try TrainingBenchmark.run(known, dtype: dtype, device: device, settings: settings)
             let text = TrainingReport(
                 shape: shape, device: device, dtype: dtype, settings: settings, report: report, peak: peak * 1e12)

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Models
 import Telemetry
 import TensorCore
 import Workers
@@ -23,7 +24,9 @@ struct StepBench: ParsableCommand {
     @Option(help: "Tokens of an answer.") var output = 1024
     @Option(help: "Token budget of a micro-batch.") var microBatchTokens = 16384
     @Option(help: "Rows of logits at a time; by default what the device likes best.") var logitsChunk: Int?
-    @Flag(help: "Compute layers again in backward.") var checkpointing = false
+    @OptionGroup var kept: CheckpointingOptions
+    @Option(help: "Of the optimizer: bf16 (no masters), float32 (masters too) or int8 (moments, with masters).")
+    var states = "float32"
     @Flag(help: "Take the sampler's log-probabilities as the old ones, as one update a batch allows.")
     var noLogProbs = false
     @Flag(help: "Compute every prompt anew for each of its answers.") var noSharedPrefixes = false
@@ -43,6 +46,9 @@ struct StepBench: ParsableCommand {
         if dtype.map({ ["bfloat16", "float32"].contains($0) }) == false {
             throw ValidationError("--dtype '\(dtype ?? "")' is not float32 or bfloat16")
         }
+        _ = try kept.choice
+        let chosen: TrainingBenchmark.States = try TrainBench.choice("--states", states)
+        if chosen == .none { throw ValidationError("--states none takes no step") }
         for (name, value) in [
             ("--prompts", prompts), ("--samples", samples), ("--input", input), ("--output", output),
             ("--micro-batch-tokens", microBatchTokens), ("--logits-chunk", logitsChunk ?? 1), ("--steps", steps),
@@ -66,7 +72,8 @@ struct StepBench: ParsableCommand {
             settings.output = output
             settings.microBatchTokens = microBatchTokens
             settings.logitsChunk = logitsChunk
-            settings.checkpointsActivations = checkpointing
+            settings.checkpointing = try kept.choice ?? .none
+            settings.states = try TrainBench.choice("--states", states)
             settings.recomputesLogProbs = !noLogProbs
             settings.sharesPrefixes = !noSharedPrefixes
             settings.freesCache = !keepCache
@@ -88,6 +95,8 @@ struct StepBench: ParsableCommand {
             object.field("weights", "random")
             object.field("device", "\(device)")
             object.field("dtype", "\(dtype)")
+            object.field("states", states)
+            object.field("checkpointing", "\(settings.checkpointing)")
             for (name, value) in [
                 ("prompts", prompts), ("samples", samples), ("input_tokens", input), ("output_tokens", output),
                 ("micro_batch_tokens", microBatchTokens), ("sequence_tokens", report.sequenceTokens),

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Models
 import TensorCore
 import Workers
 
@@ -26,8 +27,7 @@ struct TrainBench: AsyncParsableCommand {
 
     @Option(help: "Token budget of a micro-batch; by default 4096 with --model, all at once with --shape.")
     var microBatchTokens: Int?
-    @Option(help: "Layers that are run again in backward: none or full; by default none with --model, full with --shape.")
-    var checkpointing: String?
+    @OptionGroup var kept: CheckpointingOptions
     @Option(help: "Rows of logits at a time; by default as many as suit the device.") var logitsChunk: Int?
     @Option(help: "CPU threads.") var threads: Int?
 
@@ -38,11 +38,6 @@ struct TrainBench: AsyncParsableCommand {
         @Option(help: "Steps after a first that does not count.") var repeats = 3
     }
 
-    /// As asked for; nil: not at all.
-    var recomputed: TrainingBenchmark.Checkpointing? {
-        get throws { try checkpointing.map { try Self.choice("--checkpointing", $0) } }
-    }
-
     static func choice<Value: RawRepresentable & CaseIterable>(_ option: String, _ text: String) throws -> Value
     where Value.RawValue == String {
         if let value = Value(rawValue: text) { return value }
@@ -51,7 +46,7 @@ struct TrainBench: AsyncParsableCommand {
     }
 
     func validate() throws {
-        _ = try recomputed
+        _ = try kept.choice
         if (model == nil) == (shaped.shape == nil) { throw ValidationError("give either --model or --shape") }
         for (name, value) in [
             ("--micro-batch-tokens", microBatchTokens), ("--logits-chunk", logitsChunk), ("--threads", threads),
@@ -67,7 +62,7 @@ struct TrainBench: AsyncParsableCommand {
 
     private func measure(_ model: String) async throws {
         var plan = try compute.plan(model: model)
-        plan.checkpointing = try recomputed == .full ? .full : .none
+        plan.checkpointing = try kept.choice ?? .none
         let result = try await Benchmarks.training(
             plan, sequences: loaded.sequences, length: loaded.length, microBatchTokens: microBatchTokens ?? 4096,
             logitsChunk: logitsChunk, repeats: loaded.repeats)

@@ -24,7 +24,7 @@ struct TrainingReport {
             for (key, value) in [
                 ("case", "train"), ("shape", shape), ("weights", "random"), ("device", "\(device)"),
                 ("device_name", name), ("dtype", "\(dtype)"), ("objective", settings.objective.rawValue),
-                ("states", settings.states.rawValue), ("checkpointing", settings.checkpointing.rawValue),
+                ("states", settings.states.rawValue), ("checkpointing", "\(settings.checkpointing)"),
                 ("attention", report.attention),
             ] { object.field(key, value) }
             object.field("rows", settings.rows)
@@ -47,7 +47,7 @@ struct TrainingReport {
             object.array { list in for one in report.seconds { list.value(BenchReport.rounded(one, 1e5)) } }
             object.field("step_seconds", BenchReport.rounded(report.medianSeconds, 1e5))
             object.field("tokens_per_second", BenchReport.rounded(report.tokensPerSecond, 10))
-            object.field("tflops", BenchReport.rounded(report.usefulRate / 1e12, 1e3))
+            object.field("tflops", BenchReport.rounded(report.usefulRate / 1e12, 1e6))
             if hasUtilization {
                 object.field("mfu", BenchReport.rounded(utilization))
                 object.field("hfu", BenchReport.rounded(hardwareUtilization))

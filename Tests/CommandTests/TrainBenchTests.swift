@@ -15,7 +15,8 @@ extension CommandSuites {
             ["--rows", "2", "--seq", "16", "--objective", "policy", "--states", "float32", "--checkpointing", "none"],
         ])
         func printsEveryField(_ arguments: [String]) async throws {
-            let outcome = try await run(["--shape", "tiny", "--weights", "random", "--steps", "2", "--json"] + arguments)
+            let outcome = try await run(
+                ["--shape", "tiny", "--weights", "random", "--steps", "2", "--json"] + arguments)
             #expect(outcome.exitCode == 0, "\(outcome)")
             let json = try JSONValue(parsing: Array(outcome.output.utf8), path: nil)
             #expect(json["shape"]?.string == "tiny" && json["dtype"]?.string == "float32")

@@ -80,7 +80,8 @@ extension FusedLayerTests {
             try Tensor.tokenLoss(hidden: hidden, weight: weight, targets: targets, logProbGrads: Tensor.ones([5]))
         }
         #expect(throws: TorchError.self) {
-            try Tensor.tokenLoss(hidden: hidden, weight: leaf([13, 8]), targets: targets, logProbGrads: Tensor.ones([4]))
+            try Tensor.tokenLoss(
+                hidden: hidden, weight: leaf([13, 8]), targets: targets, logProbGrads: Tensor.ones([4]))
         }
     }
 }

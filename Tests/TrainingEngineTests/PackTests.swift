@@ -69,6 +69,11 @@ import Testing
                 row += 1
             }
         }
+        let head = pack.headRows
+        #expect(head.ofAnswerTokens.map { head.predictors[Int($0)] } == pack.predictors)
+        #expect(head.ofAnswerTokens.map { head.targets[Int($0)] } == pack.targets)
+        #expect(head.predictors.count <= pack.tokenCount + pack.segments.count * sequences.count)
+        #expect(apart.headRows.isOnePerToken)
         // Together the tokens of all sequences, each alone.
         let whole = zip(pack.segments, pack.sharers).reduce(0) { $0 + $1.0.length * $1.1 }
         #expect(whole == sequences.reduce(0) { $0 + $1.computedCount })
@@ -97,6 +102,8 @@ import Testing
         // The last token of each is not computed.
         #expect(Pack(sequences).tokenCount == 20 + 30 + 9 + 19)
         #expect(Pack(sequences).segments.map(\.parent) == [nil, 0, 0])
+        // The head too: the shared turn, and all that differs.
+        #expect(Pack(sequences).headRows.predictors.count == 30 + 10 + 20)
         // A few tokens that some answers begin with cost more than they save.
         let alike = (0..<4).map { TrainingSequence(prompt: prompt, response: [Int32($0 % 2), Int32(30 + $0), 7]) }
         #expect(Pack(alike).segments.count == 5)

@@ -28,15 +28,27 @@ template <class T> struct alignas(16) Piece {
     T at[count];
 };
 
-// Calls pieces(first column, piece) for the whole pieces of a row and single(column) for what is left before and after them.
+// Calls pieces(first column, up to 4 pieces a block's width apart, how many) for the whole pieces of a row, and single(column) for
+// what is left before and after them. All 4 are on their way before the first is used.
 template <class T, class Pieces, class Single>
 __device__ __forceinline__ void over_row(const T *row, int columns, Pieces &&pieces, Single &&single) {
     constexpr int count = Piece<T>::count;
     const int skew = (int)(((16 - (unsigned long long)row % 16) % 16) / sizeof(T)), before = min(skew, columns),
-              whole = (columns - before) / count, after = before + whole * count;
-    for (int i = threadIdx.x; i < whole; i += blockDim.x) pieces(before + i * count, *(const Piece<T> *)(row + before + i * count));
+              whole = (columns - before) / count, after = before + whole * count, step = blockDim.x;
+    const Piece<T> *from = (const Piece<T> *)(row + before);
+    Piece<T> loaded[4];
+    int i = threadIdx.x;
+    for (; i + 3 * step < whole; i += 4 * step) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) loaded[j] = from[i + j * step];
+        pieces(before + i * count, loaded, 4);
+    }
+    for (; i < whole; i += step) {
+        loaded[0] = from[i];
+        pieces(before + i * count, loaded, 1);
+    }
     if (threadIdx.x < before) single(threadIdx.x);
-    for (int i = after + threadIdx.x; i < columns; i += blockDim.x) single(i);
+    for (int i = after + threadIdx.x; i < columns; i += step) single(i);
 }
 
 // Of the x seen so far: the largest, the sum of exp(x - largest), and that of exp(x - largest) * x.
@@ -66,13 +78,17 @@ template <class T> __device__ __forceinline__ Sums row_sums(const T *row, int co
     Sums sums;
     over_row(
         row, columns,
-        [&](int, const Piece<T> &piece) {
-            float x[Piece<T>::count], most = sums.largest;
+        [&](int, const Piece<T> (&loaded)[4], int count) {
 #pragma unroll
-            for (int i = 0; i < Piece<T>::count; ++i) most = fmaxf(most, x[i] = transform(to_float(piece.at[i])));
-            if (most > sums.largest) sums.rescale(most);
+            for (int j = 0; j < 4; ++j) {
+                if (j >= count) break;
+                float x[Piece<T>::count], most = sums.largest;
 #pragma unroll
-            for (int i = 0; i < Piece<T>::count; ++i) sums.add(x[i]);
+                for (int i = 0; i < Piece<T>::count; ++i) most = fmaxf(most, x[i] = transform(to_float(loaded[j].at[i])));
+                if (most > sums.largest) sums.rescale(most);
+#pragma unroll
+                for (int i = 0; i < Piece<T>::count; ++i) sums.add(x[i]);
+            }
         },
         [&](int column) {
             const float x = transform(to_float(row[column]));
@@ -106,10 +122,16 @@ __device__ __forceinline__ void row_gradient(T *row, int columns, Transform tran
     };
     over_row(
         row, columns,
-        [&](int first, Piece<T> piece) {
+        [&](int first, Piece<T> (&loaded)[4], int count) {
 #pragma unroll
-            for (int i = 0; i < Piece<T>::count; ++i) from_float(piece.at[i], one(to_float(piece.at[i]), first + i));
-            *(Piece<T> *)(row + first) = piece;
+            for (int j = 0; j < 4; ++j) {
+                if (j >= count) break;
+                const int column = first + j * (int)blockDim.x * Piece<T>::count;
+#pragma unroll
+                for (int i = 0; i < Piece<T>::count; ++i)
+                    from_float(loaded[j].at[i], one(to_float(loaded[j].at[i]), column + i));
+                *(Piece<T> *)(row + column) = loaded[j];
+            }
         },
         [&](int column) { from_float(row[column], one(to_float(row[column]), column)); });
 }

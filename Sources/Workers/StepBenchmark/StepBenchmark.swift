@@ -1,5 +1,5 @@
 import Algorithms
-import Models
+public import Models
 import RolloutCore
 import RolloutEngine
 public import TensorCore
@@ -16,7 +16,8 @@ public enum StepBenchmark {
         /// Tokens of a micro-batch, in the update and in the log-probability pass.
         public var microBatchTokens = 16384
         public var logitsChunk: Int?
-        public var checkpointsActivations = false
+        public var checkpointing = ActivationCheckpointing.none
+        public var states = TrainingBenchmark.States.float32
         /// Whether log-probabilities are computed before the update, as for several optimizer steps on one batch.
         public var recomputesLogProbs = true
         public var sharesPrefixes = true
@@ -67,14 +68,14 @@ public enum StepBenchmark {
         _ shape: BenchmarkShape, dtype: DType, device: Device, settings: Settings
     ) throws -> Report {
         let model = try shape.model(dtype: dtype, device: device, seed: settings.seed)
-        model.checkpointing = settings.checkpointsActivations ? .full : .none
+        model.checkpointing = settings.checkpointing
         let rows = settings.prompts * settings.samples
         let engine = RolloutEngine(model: model, options: RolloutEngine.Options(maxRows: rows))
         var trainerSettings = PolicyTrainer.Settings(
             microBatchTokens: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
         if let logitsChunk = settings.logitsChunk { trainerSettings.logitsChunk = logitsChunk }
         let trainer = PolicyTrainer(
-            model: model, optimizer: try AdamW(parameters: model.trainableParameters, settings: .init()),
+            model: model, optimizer: try AdamW(parameters: model.trainableParameters, settings: settings.states.optimizer ?? .init()),
             schedule: LearningRateSchedule(peak: 1e-6), settings: trainerSettings)
         let objective = PolicyObjective(
             policyLoss: PPOClipLoss(),

@@ -1,6 +1,6 @@
-import Models
+public import Models
 public import TensorCore
-import TrainingEngine
+public import TrainingEngine
 
 /// Training at full size on weights that are drawn, not loaded; `fledge bench train --shape` prints it.
 public enum TrainingBenchmark {
@@ -16,17 +16,29 @@ public enum TrainingBenchmark {
 
     /// Weights that the optimizer keeps, and its two moments.
     public enum States: String, Sendable, CaseIterable {
-        /// Both as the model's bfloat16, no master weights.
+        /// Both as the model's bfloat16, no master weights; gradients too.
         case bf16
         /// float32 masters, gradient sums and moments.
         case float32
+        /// float32 masters and gradient sums, moments of 8 bits.
+        case int8
         /// No optimizer step: forward and backward alone.
         case none
-    }
 
-    /// Which layers are run again in backward.
-    public enum Checkpointing: String, Sendable, CaseIterable {
-        case none, full
+        /// nil: no optimizer.
+        var optimizer: AdamW.Settings? {
+            var settings = AdamW.Settings(weightDecay: 0)
+            switch self {
+            case .none: return nil
+            case .float32: break
+            case .int8: settings.moments = .int8
+            case .bf16:
+                settings.moments = .bfloat16
+                settings.keepsMasters = false
+                settings.gradDType = .bfloat16
+            }
+            return settings
+        }
     }
 
     /// Groups of answers to one prompt, in place of independent rows.
@@ -50,7 +62,11 @@ public enum TrainingBenchmark {
         public var microBatchTokens: Int?
         public var objective = Objective.likelihood
         public var states = States.bf16
-        public var checkpointing = Checkpointing.full
+        public var checkpointing = ActivationCheckpointing.full
+        /// Whether what checkpointed layers keep waits in pinned host memory; CUDA only.
+        public var offloadsActivations = false
+        /// Whether moments stay in pinned host memory; CUDA only.
+        public var offloadsMoments = false
         public var logitsChunk: Int?
         public var kernels = AttentionPlan.Kernels.fastest
         public var warmUp = 2
@@ -73,7 +89,7 @@ public enum TrainingBenchmark {
         public var cost: TrainingCost
         /// Tokens that a step's passes computed: shared ones count once.
         public var computedTokens, microBatches: Int
-        /// The most that was allocated on the device (CPU: resident in the process), from making the model on.
+        /// The most that was allocated on the device (CPU: resident in the process), the model's weights included.
         public var peakBytes: Int
         public var lastLoss: Double
         /// What computes attention of the first micro-batch.
@@ -93,9 +109,11 @@ public enum TrainingBenchmark {
     public static func run(
         _ shape: BenchmarkShape, dtype: DType, device: Device, settings: Settings
     ) throws -> Report {
-        try device.resetPeakMemory()
         let model = try shape.model(dtype: dtype, device: device, seed: settings.seed)
-        model.checkpointing = settings.checkpointing == .full ? .full : .none
+        // What drawing took besides does not count; before it the device has no peak to reset.
+        try device.resetPeakMemory()
+        model.checkpointing = settings.checkpointing
+        if settings.offloadsActivations, device.isCUDA { model.activationOffload = try ActivationOffload(device: device) }
         let step = try TrainingBenchmarkStep(model, settings)
         var seconds: [Double] = [], loss = 0.0
         for index in 0..<settings.warmUp + settings.steps {

@@ -1,4 +1,5 @@
 import Models
+import RolloutCore
 import TensorCore
 import TrainingEngine
 
@@ -11,7 +12,8 @@ final class TrainingBenchmarkStep {
     private let settings: TrainingBenchmark.Settings
     private let forward: PackedForward
     private let sequences: [TrainingSequence]
-    private let optimizer: BenchmarkOptimizer
+    /// nil: gradients are dropped.
+    private let optimizer: AdamW?
     private let targetCount: Int
 
     init(_ model: any CausalLanguageModel, _ settings: TrainingBenchmark.Settings) throws {
@@ -30,8 +32,9 @@ final class TrainingBenchmarkStep {
             sequences, indices: Array(sequences.indices), tokenBudget: settings.microBatchTokens ?? .max,
             sharesPrefixes: settings.sharesPrefixes)
         targetCount = sequences.reduce(0) { $0 + $1.response.count }
-        optimizer = try BenchmarkOptimizer(
-            model, settings.objective == .score ? TrainingBenchmark.States.none : settings.states)
+        var optimizerSettings = settings.objective == .score ? nil : settings.states.optimizer
+        if settings.offloadsMoments { optimizerSettings?.offloadsMoments = model.device.isCUDA }
+        optimizer = try optimizerSettings.map { try AdamW(parameters: model.parameters, settings: $0) }
         if settings.objective != .score {
             for parameter in model.parameters { try parameter.tensor.setRequiresGrad() }
         }
@@ -50,9 +53,13 @@ final class TrainingBenchmarkStep {
                 case .score: try withNoGrad { try score(batch) }
                 }
             loss = try loss?.adding(own) ?? own
-            try optimizer.gather()
+            try optimizer?.gatherGrads()
         }
-        try optimizer.step()
+        if let optimizer {
+            _ = try optimizer.step(learningRate: 1e-6, maxNorm: 0)
+        } else {
+            for parameter in model.parameters { try parameter.tensor.setGrad(nil) }
+        }
         return try loss?.item() ?? .nan
     }
 
@@ -67,8 +74,8 @@ final class TrainingBenchmarkStep {
     private func policy(_ batch: [TrainingSequence]) throws -> Tensor {
         let outputs = try forward(batch)
         computedTokens += outputs.computedTokens
-        let ratio = try outputs.logProbs.subtracting(outputs.logProbs.detached()).exp()
-        let loss = try ratio.multiplied(by: outputs.responseMask).sum().divided(by: Double(targetCount)).negated()
+        let loss = try outputs.logProbs.multiplied(by: outputs.responseMask).sum().divided(by: Double(targetCount))
+            .negated()
         try loss.backward()
         return try loss.detached()
     }
@@ -76,12 +83,14 @@ final class TrainingBenchmarkStep {
     private func score(_ batch: [TrainingSequence]) throws -> Tensor {
         let outputs = try forward(batch)
         computedTokens += outputs.computedTokens
-        return try outputs.logProbs.multiplied(by: outputs.responseMask).sum().divided(by: Double(targetCount)).negated()
+        return try outputs.logProbs.multiplied(by: outputs.responseMask).sum().divided(by: Double(targetCount))
+            .negated()
     }
 
     /// What computes attention of the first micro-batch.
     func attention() throws -> String {
-        let segments = Pack((micros.first ?? []).map { sequences[$0] }, sharesPrefixes: settings.sharesPrefixes).segments
+        let segments = Pack((micros.first ?? []).map { sequences[$0] }, sharesPrefixes: settings.sharesPrefixes)
+            .segments
         let tokens = segments.reduce(0) { $0 + $1.length }, shape = model.shape
         func heads(_ count: Int) throws(TorchError) -> Tensor {
             try Tensor.empty([tokens, count, shape.headDim], dtype: model.dtype, device: model.device)
@@ -94,7 +103,7 @@ final class TrainingBenchmarkStep {
     private static func sequences(_ settings: TrainingBenchmark.Settings, vocabulary: Int) -> [TrainingSequence] {
         func tokens(_ count: Int, _ stream: Int) -> [Int32] {
             (0..<count).map {
-                Int32(SplitMix64.seed(settings.seed &+ UInt64(stream), UInt64($0)) % UInt64(vocabulary))
+                Int32(SplitMix64.seed(settings.seed, UInt64(stream), UInt64($0)) % UInt64(vocabulary))
             }
         }
         guard let groups = settings.groups else {
@@ -109,64 +118,6 @@ final class TrainingBenchmarkStep {
                 TrainingSequence(
                     prompt: prompt, response: tokens(groups.answer, row * (groups.answers + 1) + $0 + 1))
             }
-        }
-    }
-}
-
-/// AdamW with states of the kind that is measured.
-private enum BenchmarkOptimizer {
-    case none([Parameter])
-    case masters(AdamW)
-    case plain(PlainAdamW)
-
-    init(_ model: any CausalLanguageModel, _ states: TrainingBenchmark.States) throws {
-        switch states {
-        case .none: self = .none(model.parameters)
-        case .float32: self = .masters(try AdamW(parameters: model.parameters, settings: .init()))
-        case .bf16: self = .plain(PlainAdamW(model.parameters))
-        }
-    }
-
-    func gather() throws {
-        if case .masters(let optimizer) = self { try optimizer.gatherGrads() }
-    }
-
-    func step() throws {
-        switch self {
-        case .none(let parameters): for parameter in parameters { try parameter.tensor.setGrad(nil) }
-        case .masters(let optimizer): _ = try optimizer.step(learningRate: 1e-6, maxNorm: 0)
-        case .plain(let optimizer): try optimizer.step()
-        }
-    }
-}
-
-/// AdamW in the parameters' own type, gradients and moments too, as a plain training script has it.
-private final class PlainAdamW {
-    private let parameters: [Tensor]
-    private var expAvgs: [Tensor] = [], expAvgSqs: [Tensor] = [], steps: [Tensor] = []
-
-    init(_ parameters: [Parameter]) { self.parameters = parameters.map(\.tensor) }
-
-    func step() throws {
-        try withNoGrad {
-            if steps.isEmpty {
-                for parameter in parameters {
-                    func zeros() throws(TorchError) -> Tensor {
-                        try Tensor.zeros(parameter.shape, dtype: parameter.dtype, device: parameter.device)
-                    }
-                    expAvgs.append(try zeros())
-                    expAvgSqs.append(try zeros())
-                    steps.append(try Tensor.zeros([], device: parameter.device))
-                }
-            }
-            let live = try parameters.indices.compactMap { index in
-                try parameters[index].grad().map { (index: index, grad: $0) }
-            }
-            try fusedAdamW(
-                parameters: live.map { parameters[$0.index] }, grads: live.map(\.grad),
-                expAvgs: live.map { expAvgs[$0.index] }, expAvgSqs: live.map { expAvgSqs[$0.index] },
-                steps: live.map { steps[$0.index] }, options: AdamWOptions(learningRate: 1e-6, weightDecay: 0))
-            for parameter in parameters { try parameter.setGrad(nil) }
         }
     }
 }

@@ -1,3 +1,6 @@
+import Models
+import TensorCore
+
 /// Floating-point operations of one training step, a multiply and an add being two. The head counts as any other matrix product;
 /// causal attention counts half of its square; embeddings look up and cost nothing.
 public struct TrainingCost: Sendable, Hashable {
@@ -20,8 +23,30 @@ public struct TrainingCost: Sendable, Hashable {
             computed = useful
             return
         }
-        let again = settings.checkpointing == .full ? products - head + attention : 0
+        let again = (0..<sizes.layers).reduce(0.0) {
+            $0 + Self.again(sizes, settings.checkpointing.mode(layer: $1), attention: attention / Double(sizes.layers))
+        }
         useful = Double(tokens) * 3 * forward
         computed = useful + Double(tokens) * (again + (settings.objective == .policy ? head : 0))
+    }
+
+    /// What one layer computes again, of one token: all but its last product, less what it has kept.
+    private static func again(
+        _ sizes: DecoderSizes, _ mode: ActivationCheckpointing.Mode, attention: Double
+    ) -> Double {
+        let kept: KeptActivations
+        switch mode {
+        case .none: return 0
+        case .full: kept = []
+        case .selective(let some): kept = some
+        }
+        let width = sizes.queryHeads * sizes.headDim
+        var again = 2 * Double(sizes.hidden * width)
+        if !kept.contains(.attention) { again += attention }
+        if !kept.contains(.queryKeyValue) {
+            again += 2 * Double(sizes.hidden * (width + 2 * sizes.keyValueHeads * sizes.headDim))
+        }
+        if !kept.contains(.gateUp) { again += 2 * Double(sizes.hidden * 2 * sizes.intermediate) }
+        return again
     }
 }
