@@ -166,7 +166,8 @@ struct CrossChecks {
             "gradients of float32 weights are float32",
             remedy: "make model.dtype bfloat16, or remove actor.fsdp_config.grad_dtype")
         warn(
-            config.actor.fsdp.paramOffload && (isWide || model.paramDType == .bfloat16), "actor.fsdp_config.param_offload",
+            config.actor.fsdp.paramOffload && (isWide || model.paramDType == .bfloat16),
+            "actor.fsdp_config.param_offload",
             isWide ? "model.dtype" : "model.param_dtype", "there are no master weights to keep elsewhere",
             remedy: "remove actor.fsdp_config.param_offload")
     }

@@ -109,7 +109,8 @@ public final class AdamW {
     public var bytes: (device: Int, host: Int) {
         let moments = parameters.reduce(0) { $0 + 2 * settings.moments.bytes($1.weight.count) }
         let masters = masters.reduce(0) { $0 + ($1?.byteCount ?? 0) }
-        let hostMoments = device.isCUDA && settings.offloadsMoments, hostMasters = device.isCUDA && settings.offloadsMasters
+        let hostMoments = device.isCUDA && settings.offloadsMoments,
+            hostMasters = device.isCUDA && settings.offloadsMasters
         return (
             (hostMoments ? 0 : moments) + (hostMasters ? 0 : masters),
             (hostMoments ? moments : 0) + (hostMasters ? masters : 0)
@@ -139,15 +140,16 @@ public final class AdamW {
         if settings.offloadsMoments || settings.offloadsMasters, !device.isCUDA {
             notes.append("the optimizer's offload changes nothing: weights and states lie in the host's memory already")
         } else if settings.offloadsMasters, masters.allSatisfy({ $0 == nil }) {
-            notes.append("param_offload changes nothing: there are no master weights beside those that passes compute with")
+            notes.append(
+                "param_offload changes nothing: there are no master weights beside those that passes compute with")
         }
         return notes
     }
 
     // MARK: - Step
 
-    /// What one micro-batch's backward pass left goes into the sums as it comes: there is nothing to gather.
-    public func gatherGrads() throws(TorchError) {}
+    /// What a backward pass leaves in the leaves goes into the sums as it comes; this takes what was put there otherwise.
+    public func gatherGrads() throws(TorchError) { for parameter in parameters { try parameter.gather() } }
 
     /// Clips the gathered gradients to `maxNorm` and steps, unless their norm is not finite: then nothing changes.
     ///
@@ -159,6 +161,7 @@ public final class AdamW {
     /// The same without waiting for the device, which decides by itself whether the gradients are finite.
     public func beginStep(learningRate: Double, maxNorm: Double) throws(TorchError) -> PendingStep {
         try settle()
+        try gatherGrads()
         let moments = try currentMoments()
         var tensors: [AdamWTensor] = []
         for (slot, parameter) in parameters.enumerated() {
@@ -171,7 +174,8 @@ public final class AdamW {
                     weightDecay: parameter.decays ? settings.weightDecay : 0, slot: slot))
         }
         let step = AdamWStep(
-            tensors, progress: moments.progress, learningRate: learningRate, beta1: settings.beta1, beta2: settings.beta2,
+            tensors, progress: moments.progress, learningRate: learningRate, beta1: settings.beta1,
+            beta2: settings.beta2,
             epsilon: settings.epsilon, roundsStochastically: settings.roundsStochastically, seed: settings.seed)
         try step.sumSquares()
         try completeSquares?(moments.progress.squares)
