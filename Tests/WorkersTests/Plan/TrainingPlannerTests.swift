@@ -1,6 +1,7 @@
 import Checkpoints
 import Config
 import Models
+import OrderedCollections
 import TensorCore
 import Testing
 import TrainingEngine
