@@ -61,7 +61,9 @@ public struct TimeForecast: Sendable, Hashable {
         let share = DeviceShare(model, work, layout), micros = Double(memory.microBatches * work.optimizerSteps)
         // Each micro-batch reads the weights anew and adds to all gradients, and products of few rows stay below the rate.
         let rows = Double(memory.microTokens), fullness = rows / (rows + shares.halfRateRows)
-        let gathering = micros * Double(3 * max(share.weights, share.rolloutCopy) + 2 * share.gradients) / (device.bandwidth * shares.memory)
+        let gathering =
+            micros * Double(3 * max(share.weights, share.rolloutCopy) + 2 * share.gradients)
+            / (device.bandwidth * shares.memory)
         let compute = operations / (devices * device.peak * shares.training * fullness) + gathering
         let traffic = Self.traffic(model, work, layout, microBatches: memory.microBatches * work.optimizerSteps)
         // Gathers run beside products, tensor parallelism's sums between them.
