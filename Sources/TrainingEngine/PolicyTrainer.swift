@@ -155,9 +155,10 @@ public final class PolicyTrainer {
         // The sampler's copies of the weights may hold an adapter, or be older than the last step.
         model.unpackProjections()
         try withNoGrad {
-            for micro in micros {
+            // Read when all are launched: no micro-batch waits for the one before.
+            let outputs = try micros.map { micro in try forward(micro.map { sequences[$0] }) }
+            for (micro, outputs) in zip(micros, outputs) {
                 let batch = micro.map { sequences[$0] }
-                let outputs = try forward(batch)
                 let padding = Padding(lengths: batch.map(\.response.count))
                 for (index, values) in zip(micro, try padding.rows(outputs.logProbs)) { logProbs[index] = values }
                 for (index, values) in zip(micro, try padding.rows(outputs.entropies)) { entropies[index] = values }
@@ -193,6 +194,7 @@ public final class PolicyTrainer {
             lossTokens: live.reduce(0) { $0 + sequences[$1].response.count })
         model.unpackProjections()
         let allTokens = tokens(live.map { sequences[$0] })
+        var metrics: [LossMetric] = []
         for (index, micro) in micros.enumerated() {
             let batch = micro.map { samples[$0] }
             func run() throws -> PolicyLossOutput {
@@ -207,10 +209,12 @@ public final class PolicyTrainer {
             }
             let output = try model.adapter?.training(step: optimizer.stepCount, microBatch: index, run) ?? run()
             try optimizer.gatherGrads()
-            for metric in output.metrics {
-                let share = metric.reduction == .tokenMean ? 1 / Double(max(1, report.lossTokens)) : 1
-                report.add(metric.name, try metric.value.item() * share, metric.reduction)
-            }
+            metrics += try output.metrics.map { LossMetric($0.name, try $0.value.detached(), $0.reduction) }
+        }
+        // Read when all is launched: no micro-batch waits for the one before.
+        for metric in metrics {
+            let share = metric.reduction == .tokenMean ? 1 / Double(max(1, report.lossTokens)) : 1
+            report.add(metric.name, try metric.value.item() * share, metric.reduction)
         }
         return report
     }
