@@ -155,9 +155,10 @@ public final class PolicyTrainer {
         // The sampler's copies of the weights may hold an adapter, or be older than the last step.
         model.unpackProjections()
         try withNoGrad {
-            for micro in micros {
+            // Read when all are launched: no micro-batch waits for the one before.
+            let outputs = try micros.map { micro in try forward(micro.map { sequences[$0] }) }
+            for (micro, outputs) in zip(micros, outputs) {
                 let batch = micro.map { sequences[$0] }
-                let outputs = try forward(batch)
                 let padding = Padding(lengths: batch.map(\.response.count))
                 for (index, values) in zip(micro, try padding.rows(outputs.logProbs)) { logProbs[index] = values }
                 for (index, values) in zip(micro, try padding.rows(outputs.entropies)) { entropies[index] = values }
