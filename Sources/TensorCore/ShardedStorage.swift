@@ -4,9 +4,9 @@ extension Tensor {
     /// Bytes of the memory behind the tensor, whichever part of it the tensor is; 0 while it is released.
     public var storageByteCount: Int { Int(ct_storage_bytes(raw)) }
 
-    /// Frees the memory behind the tensor. The tensor, its views and what autograd has saved of it stay; computing with them is an
-    /// error until ``allocateStorage(_:)`` gives them memory again. On CUDA the memory serves what is launched later on the same
-    /// stream.
+    /// Frees the memory behind the tensor. The tensor, its views and what autograd has saved of it stay; nothing may compute with them
+    /// until ``allocateStorage(_:)`` gives them memory again: not every op finds out that there is none. On CUDA the memory serves
+    /// what is launched later on the same stream.
     public func releaseStorage() throws(TorchError) {
         try check("releaseStorage", [self]) { ct_storage_release(raw, $0) }
     }

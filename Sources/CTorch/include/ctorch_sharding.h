@@ -10,7 +10,7 @@ extern "C" {
 
 // Bytes of the memory behind the tensor, whichever part of it the tensor is.
 int64_t ct_storage_bytes(ct_tensor tensor);
-// Frees that memory. The tensor, its views and what autograd has saved of it stay; reading them before the memory is back fails.
+// Frees that memory. The tensor, its views and what autograd has saved of it stay; nobody may read them before the memory is back.
 int ct_storage_release(ct_tensor tensor, ct_message *error);
 // Gives the tensor, its views and what autograd has saved of it uninitialised memory again, enough for `sizes`. The result is a
 // tensor of these sizes over it, with a version counter of its own: to write through it is no change that autograd hears of.
