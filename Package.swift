@@ -60,7 +60,7 @@ let package = Package(
                 .unsafeFlags([
                     "-I\(torch)/include", "-I\(torch)/include/torch/csrc/api/include", "-O3", "-fno-math-errno",
                     "-Wno-deprecated-declarations",
-                ])
+                ]),
             ],
             linkerSettings: linkTorch),
         .target(name: "CNoICUData"),
@@ -92,8 +92,10 @@ let package = Package(
         layer(
             "Workers",
             [
-                "Algorithms", "ChatTemplates", "Checkpoints", "Collectives", "Config", "Conversations", "Datasets", "Flow",
-                "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine",
+                "Algorithms", "ChatTemplates", "Checkpoints", "Collectives", "Config", "Conversations", "Datasets",
+                "Flow",
+                "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers",
+                "TrainingEngine",
                 logging,
                 orderedCollections,
             ]),
@@ -102,7 +104,8 @@ let package = Package(
             name: "fledge",
             dependencies: [
                 "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Collectives", "Config", "Conversations",
-                "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
+                "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore",
+                "Tokenizers", "TrainingEngine", "Workers",
                 argumentParser, logging, orderedCollections,
             ],
             swiftSettings: strict),
@@ -125,7 +128,8 @@ let package = Package(
         tests("Algorithms", ["TensorCore"]),
         tests("RolloutCore", []),
         tests("RolloutEngine", ["TensorCore", "Collectives", "Models", "RolloutCore", "Tokenizers"]),
-        tests("TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints", orderedCollections]),
+        tests(
+            "TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints", orderedCollections]),
         tests("Rewards", [orderedCollections]),
         tests("Datasets", []),
         tests("Fuzzing", ["fledge-fuzz"]),

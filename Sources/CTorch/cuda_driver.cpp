@@ -195,6 +195,15 @@ std::string compile_cuda(const char *file, const char *text, size_t size, const 
     return result;
 }
 
+int compute_capability(c10::Device device) {
+    const auto &driver = Driver::get();
+    int handle = 0, major = 0, minor = 0;
+    driver.check(driver.device_get(&handle, device.index()), "cuDeviceGet");
+    driver.check(driver.attribute(&major, 75, handle), "cuDeviceGetAttribute");
+    driver.check(driver.attribute(&minor, 76, handle), "cuDeviceGetAttribute");
+    return 10 * major + minor;
+}
+
 CudaKernel &CudaKernel::get(c10::Device device, const char *file, const char *text, size_t size,
                             const std::vector<std::string> &options, const char *name) {
     static std::mutex mutex;
@@ -208,11 +217,7 @@ CudaKernel &CudaKernel::get(c10::Device device, const char *file, const char *te
     const auto &driver = Driver::get();
     void *&module = modules[key];
     if (!module) {
-        int handle = 0, major = 0, minor = 0;
-        driver.check(driver.device_get(&handle, device.index()), "cuDeviceGet");
-        driver.check(driver.attribute(&major, 75, handle), "cuDeviceGetAttribute");
-        driver.check(driver.attribute(&minor, 76, handle), "cuDeviceGetAttribute");
-        const auto code = binary(file, text, size, options, "sm_" + std::to_string(major) + std::to_string(minor));
+        const auto code = binary(file, text, size, options, "sm_" + std::to_string(compute_capability(device)));
         driver.check(driver.load(&module, code.data()), "cuModuleLoadData");
     }
     driver.check(driver.function(&kernel.function, module, name), name);
@@ -230,6 +235,14 @@ void CudaKernel::launch(c10::Device device, unsigned x, unsigned y, unsigned z, 
     const c10::impl::VirtualGuardImpl guard(c10::kCUDA);
     void *stream = guard.getStreamNativeHandle(guard.getStream(device));
     driver.check(driver.launch(function, x, y, z, threads, 1, 1, shared_bytes, stream, arguments, nullptr), "cuLaunchKernel");
+}
+
+int multiprocessors(c10::Device device) {
+    const auto &driver = Driver::get();
+    int handle = 0, count = 0;
+    driver.check(driver.device_get(&handle, device.index()), "cuDeviceGet");
+    driver.check(driver.attribute(&count, 16, handle), "cuDeviceGetAttribute");
+    return count;
 }
 
 } // namespace ct

@@ -109,7 +109,9 @@ public final class ProcessGroup {
     // MARK: - Operations
 
     /// Reduces each tensor in place.
-    public func startAllReduce(_ tensors: [Tensor], _ reduction: Reduction = .sum) throws(TorchError) -> PendingOperation {
+    public func startAllReduce(_ tensors: [Tensor], _ reduction: Reduction = .sum) throws(TorchError)
+        -> PendingOperation
+    {
         let handles = tensors.map { $0.raw as ct_tensor? }
         return try started("all-reduce", tensors) {
             ct_group_all_reduce(raw, handles, Int32(handles.count), reduction.raw, $0, $1)

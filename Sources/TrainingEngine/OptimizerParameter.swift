@@ -12,8 +12,6 @@ public struct OptimizerParameter {
     let gradient: () throws(TorchError) -> Tensor?
     /// Frees the gradient.
     let clear: () throws(TorchError) -> Void
-    /// Takes what one backward pass left in the leaf into the sum.
-    var gather: () throws(TorchError) -> Void = { () throws(TorchError) in }
 
     public init(
         name: String, weight: Tensor, decays: Bool = true, gradient: @escaping () throws(TorchError) -> Tensor?,
@@ -26,25 +24,16 @@ public struct OptimizerParameter {
         self.clear = clear
     }
 
-    private final class Sum { var value: Tensor? }
-
-    /// A parameter that gathers its own gradient, in `gradDType`.
+    /// A parameter that gathers its own gradient. Where `gradDType` is not the weight's type, each backward pass's share is added
+    /// to a sum of that type as soon as it is there, and freed.
     public init(_ parameter: Parameter, decays: Bool = true, gradDType: DType) throws(TorchError) {
         let leaf = parameter.tensor
         try leaf.setRequiresGrad()
-        let sum = Sum(), isSummed = leaf.dtype != gradDType
+        let isSummed = leaf.dtype != gradDType
+        if isSummed { try leaf.sumGradients(as: gradDType) } else { try leaf.endGradientSum() }
         self.init(
             name: parameter.name, weight: leaf, decays: decays,
-            gradient: { () throws(TorchError) in isSummed ? sum.value : try leaf.grad() },
-            clear: { () throws(TorchError) in
-                sum.value = nil
-                try leaf.setGrad(nil)
-            })
-        guard isSummed else { return }
-        gather = { () throws(TorchError) in
-            guard let grad = try leaf.grad() else { return }
-            if let value = sum.value { try value.add(grad) } else { sum.value = try grad.to(dtype: gradDType) }
-            try leaf.setGrad(nil)
-        }
+            gradient: { () throws(TorchError) in isSummed ? try leaf.gradientSum() : try leaf.grad() },
+            clear: { () throws(TorchError) in isSummed ? try leaf.clearGradientSum() : try leaf.setGrad(nil) })
     }
 }

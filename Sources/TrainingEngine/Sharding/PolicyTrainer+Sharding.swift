@@ -10,6 +10,8 @@ extension PolicyTrainer {
         optimizer: AdamW.Settings = .init(), schedule: LearningRateSchedule, settings: Settings = .init(),
         axes: (Parameter) -> GradientAxes = { _ in .replicated }
     ) throws -> PolicyTrainer {
+        var sharding = sharding
+        sharding.gradDType = optimizer.gradDType
         let parallel = try DataParallel(
             model, trained: model.trainableParameters, mesh: mesh, sharding: sharding, axes: axes)
         return PolicyTrainer(
@@ -41,7 +43,8 @@ extension PolicyTrainer {
 extension DataParallel {
     /// AdamW on this rank's rows of what is trained; its gradients' norm is that of all ranks.
     public func optimizer(_ settings: AdamW.Settings) throws -> AdamW {
-        let optimizer = try AdamW(parameters.optimizerParameters(), settings: settings)
+        let decaying = try parameters.optimizerParameters { settings.decaysVectors || $0.tensor.rank > 1 }
+        let optimizer = try AdamW(decaying, settings: settings)
         optimizer.completeSquares = parameters.completeSquares
         return optimizer
     }

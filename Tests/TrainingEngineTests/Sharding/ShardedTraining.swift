@@ -55,7 +55,7 @@ struct ShardedTraining: Sendable {
 
     private func model() throws -> any CausalLanguageModel {
         let model = try family.model(dtype: dtype)
-        model.usesCheckpointing = checkpointing
+        model.checkpointing = checkpointing ? .full : .none
         if let adapter {
             let generator = try RandomGenerator(seed: 4)
             try model.addAdapter(adapter) { _, shape in

@@ -91,7 +91,7 @@ import Testing
                 TinyFamily.llama.model(), over: mesh, sharding: .init(mode: mode), schedule: .init(peak: 1e-3))
             let report = try trainer.update([PolicyTrainerTests.samples[rank]]) { inputs in
                 let factor = rank == 1 ? Double.infinity : 1
-                return LossOutput(loss: try inputs.logProbs.sum().multiplied(by: factor), metrics: [])
+                return PolicyLossOutput(loss: try inputs.logProbs.sum().multiplied(by: factor), metrics: [])
             }
             #expect(!report.stepped && !report.gradNorm.isFinite && trainer.optimizer.stepCount == 0)
             #expect(try trainer.update([PolicyTrainerTests.samples[rank]], loss: PolicyTrainerTests.loss).stepped)
@@ -108,7 +108,7 @@ import Testing
             let tokens = PolicyTrainerTests.samples[..<6].reduce(0) { $0 + $1.sequence.response.count }
             let report = try trainer.update(samples) { inputs in
                 #expect(inputs.totals.tokens == tokens && inputs.totals.sequences == 6)
-                return LossOutput(
+                return PolicyLossOutput(
                     loss: try inputs.logProbs.sum(),
                     metrics: [
                         LossMetric("test/rows", try Tensor([Float(inputs.logProbs.size(0))])),
