@@ -176,7 +176,7 @@ int ct_group_exchange(ct_group group, const ct_tensor *sends, const int32_t *sen
 
 int ct_group_barrier(ct_group group, ct_message *error) {
     return guarded(error, [&] {
-        if (group->group->size > 1) group->group->barrier();
+        if (group->group->size > 1) group->group->start_barrier()->wait();
     });
 }
 

@@ -27,8 +27,9 @@ int ct_store_add(ct_store store, const char *key, int64_t amount, int64_t *out, 
 void ct_store_free(ct_store store);
 
 // ---- groups; `name` must be the same on all ranks of a group, and new for each group of a store
-int ct_group_gloo(ct_store store, const char *name, const char *host, int rank, int size, int64_t timeout_ms, ct_group *out,
-                  ct_message *error);
+// `timeout_ms` to connect; `wait_ms` for each operation, 0: the same.
+int ct_group_gloo(ct_store store, const char *name, const char *host, int rank, int size, int64_t timeout_ms, int64_t wait_ms,
+                  ct_group *out, ct_message *error);
 int ct_group_rank(ct_group group);
 int ct_group_size(ct_group group);
 void ct_group_free(ct_group group);
