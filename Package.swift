@@ -64,6 +64,7 @@ let package = Package(
             ],
             linkerSettings: linkTorch),
         .target(name: "CNoICUData"),
+        .target(name: "CProcess"),
         // Only a header: scripts/setup --parquet builds shim/, which is opened at run time.
         .target(name: "CArrow", exclude: ["shim"]),
         // Layer 1
@@ -88,12 +89,13 @@ let package = Package(
         layer("Datasets", ["CArrow"]),
         // Layer 5, torch-free
         layer("Flow", ["Telemetry", logging, orderedCollections]),
+        layer("Cluster", ["CProcess"]),
         // Layer 6
         layer(
             "Workers",
             [
-                "Algorithms", "ChatTemplates", "Checkpoints", "Collectives", "Config", "Conversations", "Datasets", "Flow",
-                "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine",
+                "Algorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config", "Conversations", "Datasets",
+                "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine",
                 logging,
                 orderedCollections,
             ]),
@@ -101,7 +103,7 @@ let package = Package(
         .executableTarget(
             name: "fledge",
             dependencies: [
-                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Collectives", "Config", "Conversations",
+                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config", "Conversations",
                 "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
                 argumentParser, logging, orderedCollections,
             ],
@@ -115,6 +117,7 @@ let package = Package(
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         tests("TensorCore", []),
         tests("Collectives", ["TensorCore"]),
+        tests("Cluster", []),
         tests("ChatTemplates", [orderedCollections]),
         tests("Tokenizers", []),
         tests("Conversations", ["ChatTemplates", "Tokenizers"], resources: [.copy("Fixtures")]),

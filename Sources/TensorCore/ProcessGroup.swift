@@ -13,12 +13,15 @@ public final class RendezvousStore: @unchecked Sendable {
     }
 
     /// A store at a TCP port. The rank that `listens` keeps it: it must live as long as the others use it.
-    /// - Parameter port: 0 lets the listening rank choose; ``port`` says which it is.
+    /// - Parameters:
+    ///   - port: 0 lets the listening rank choose; ``port`` says which it is.
+    ///   - socket: one that listens at the port already.
+    ///   - prefix: goes before every key.
     public static func tcp(
-        host: String, port: Int, listens: Bool, timeout: Duration
+        host: String, port: Int, listens: Bool, socket: Int32? = nil, prefix: String = "", timeout: Duration
     ) throws(TorchError) -> RendezvousStore {
         try made("the store at \(host):\(port)") {
-            ct_store_tcp(host, Int32(port), listens, timeout.milliseconds, $0, $1)
+            ct_store_tcp(host, Int32(port), listens, socket ?? -1, prefix, timeout.milliseconds, $0, $1)
         }
     }
 

@@ -16,8 +16,10 @@ typedef enum { CT_MERGE_SUM, CT_MERGE_MEAN, CT_MERGE_MAX, CT_MERGE_MIN } ct_merg
 // ---- where ranks find one another: keys and values
 // For the threads of one process.
 int ct_store_local(ct_store *out, ct_message *error);
-// Rank 0 listens (`port` 0: any; ct_store_port says which), the others connect.
-int ct_store_tcp(const char *host, int port, bool listens, int64_t timeout_ms, ct_store *out, ct_message *error);
+// Rank 0 listens (`port` 0: any; ct_store_port says which), at `socket` where that is not negative; the others connect. `prefix` goes
+// before every key.
+int ct_store_tcp(const char *host, int port, bool listens, int socket, const char *prefix, int64_t timeout_ms, ct_store *out,
+                 ct_message *error);
 int ct_store_port(ct_store store);
 int ct_store_set(ct_store store, const char *key, const void *bytes, size_t count, ct_message *error);
 // Waits for the key, as long as the store's timeout; `*out` is owned (free it with ct_string_free).
