@@ -37,7 +37,7 @@ struct RMSNorm : Function<RMSNorm> {
         const auto saved = context->get_saved_variables();
         const auto &x = saved[0], &weight = saved[1], &inverse = saved[2];
         const int64_t n = x.size(-1), count = x.numel() / n;
-        const auto flat = x.reshape({count, n}), dy = grads[0].reshape({count, n});
+        const auto flat = x.reshape({count, n}), dy = grads[0].contiguous().reshape({count, n});
         auto dx = at::empty({count, n}, x.options());
         // One partial sum a chunk, added in chunk order: the same bits whichever thread finishes first.
         const int64_t chunks = std::min<int64_t>(count, at::get_num_threads()), size = (count + chunks - 1) / chunks;
@@ -127,7 +127,7 @@ struct SiluMul : Function<SiluMul> {
     static variable_list backward(AutogradContext *context, variable_list grads) {
         const auto gate_up = context->get_saved_variables()[0];
         const int64_t n = gate_up.size(-1) / 2, count = gate_up.numel() / (2 * n);
-        const auto flat = gate_up.reshape({count, 2 * n}), dy = grads[0].reshape({count, n});
+        const auto flat = gate_up.reshape({count, 2 * n}), dy = grads[0].contiguous().reshape({count, n});
         auto d = at::empty({count, 2 * n}, gate_up.options());
         ct::parallel_for(0, count, grain(4 * n), [&](int64_t begin, int64_t end) {
             kernels().silu_mul_backward(rows(flat), rows(dy), rows(d), n, begin, end);

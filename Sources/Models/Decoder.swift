@@ -32,6 +32,7 @@ final class DecoderBody {
     let embedding: Tensor
     var usesCheckpointing = false
     var routingRecord: RoutingRecord?
+    var layerHooks: (any LayerHooks)?
     var experts: ExpertShape? { outline.experts }
 
     private let outline: DecoderOutline
@@ -60,6 +61,7 @@ final class DecoderBody {
     func hiddenStates(
         ids: Tensor, positions: Tensor, attention: any AttentionBackend, observe: ((Int, Tensor) -> Void)?
     ) throws -> Tensor {
+        try layerHooks?.willBegin()
         var x_TC = try embedding.embedding(ids)
         if outline.embeddingMultiplier != 1 { x_TC = try x_TC.multiplied(by: outline.embeddingMultiplier) }
         let pass = DecoderPass(
@@ -68,11 +70,13 @@ final class DecoderBody {
         observe?(0, x_TC)
         var stream = ResidualStream(x_TC)
         for (index, layer) in layers.enumerated() {
+            if let layerHooks { stream = ResidualStream(try layerHooks.willRun(layer: index, stream.sum())) }
             if usesCheckpointing, isGradEnabled {
                 stream = ResidualStream(try runAgain(layer, stream.sum(), pass))
             } else {
                 try layer(&stream, pass)
             }
+            if let layerHooks { stream = ResidualStream(try layerHooks.didRun(layer: index, stream.sum())) }
             if let observe, index + 1 < layers.count { observe(index + 1, try stream.sum()) }
         }
         x_TC = try stream.finished(by: norm)
@@ -113,6 +117,10 @@ public final class DecoderModel: CausalLanguageModel {
     public var usesCheckpointing: Bool {
         get { body.usesCheckpointing }
         set { body.usesCheckpointing = newValue }
+    }
+    public var layerHooks: (any LayerHooks)? {
+        get { body.layerHooks }
+        set { body.layerHooks = newValue }
     }
     public var experts: ExpertShape? { body.experts }
     public var routingRecord: RoutingRecord? {

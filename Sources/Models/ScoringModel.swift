@@ -38,6 +38,10 @@ public final class ScoringModel: SequenceModel {
         get { body.usesCheckpointing }
         set { body.usesCheckpointing = newValue }
     }
+    public var layerHooks: (any LayerHooks)? {
+        get { body.layerHooks }
+        set { body.layerHooks = newValue }
+    }
     public var experts: ExpertShape? { body.experts }
     public var routingRecord: RoutingRecord? {
         get { body.routingRecord }

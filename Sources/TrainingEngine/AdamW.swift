@@ -15,11 +15,13 @@ public final class AdamW {
     }
 
     public let settings: Settings
-    private let parameters: [Parameter]
+    /// Completes the local sum of squares of the gradients, float64 `[1]`, in place, where other ranks have the rest; runs between
+    /// the norm and the decision.
+    public var completeSquares: ((Tensor) throws(TorchError) -> Void)?
+    private let parameters: [OptimizerParameter]
     private let masters: [Tensor]
     /// Made at the first step: a start should not wait for memory that it does not need yet.
     private var moments: Moments?
-    private var gradSums: [Tensor?]
     private let ownsMasters: Bool
     /// Bytes of both moments and of the masters that are kept beside the model's own tensors.
     public var stateBytes: Int {
@@ -31,9 +33,9 @@ public final class AdamW {
     private struct Moments {
         var expAvgs: [Tensor] = [], expAvgSqs: [Tensor] = [], steps: [Tensor] = []
 
-        init(_ parameters: [Parameter]) throws(TorchError) {
+        init(_ parameters: [OptimizerParameter]) throws(TorchError) {
             for parameter in parameters {
-                let shape = parameter.tensor.shape, device = parameter.tensor.device
+                let shape = parameter.weight.shape, device = parameter.weight.device
                 expAvgs.append(try Tensor.zeros(shape, device: device))
                 expAvgSqs.append(try Tensor.zeros(shape, device: device))
                 steps.append(try Tensor.zeros([], device: device))
@@ -41,34 +43,26 @@ public final class AdamW {
         }
     }
 
-    public init(parameters: [Parameter], settings: Settings) throws(TorchError) {
+    public convenience init(parameters: [Parameter], settings: Settings) throws(TorchError) {
+        var entries: [OptimizerParameter] = []
+        for parameter in parameters { entries.append(try OptimizerParameter(parameter, gradDType: .float32)) }
+        try self.init(entries, settings: settings)
+    }
+
+    public init(_ parameters: [OptimizerParameter], settings: Settings) throws(TorchError) {
         self.settings = settings
         self.parameters = parameters
-        ownsMasters = parameters.contains { $0.tensor.dtype != .float32 }
+        ownsMasters = parameters.contains { $0.weight.dtype != .float32 }
         var masters: [Tensor] = []
         for parameter in parameters {
-            let tensor = parameter.tensor
-            try tensor.setRequiresGrad()
-            masters.append(
-                ownsMasters ? try tensor.detached().to(dtype: .float32, copy: true) : try tensor.detached())
+            let weight = try parameter.weight.detached()
+            masters.append(ownsMasters ? try weight.to(dtype: .float32, copy: true) : weight)
         }
         self.masters = masters
-        gradSums = Array(repeating: nil, count: parameters.count)
     }
 
     /// Takes what one micro-batch's backward pass left in the leaves into the float32 sums.
-    public func gatherGrads() throws(TorchError) {
-        guard ownsMasters else { return }
-        for (index, parameter) in parameters.enumerated() {
-            guard let grad = try parameter.tensor.grad() else { continue }
-            if let sum = gradSums[index] {
-                try sum.add(grad)
-            } else {
-                gradSums[index] = try grad.to(dtype: .float32)
-            }
-            try parameter.tensor.setGrad(nil)
-        }
-    }
+    public func gatherGrads() throws(TorchError) { for parameter in parameters { try parameter.gather() } }
 
     /// Clips the gathered gradients to `maxNorm` and steps, unless their norm is not finite: then nothing changes.
     ///
@@ -76,14 +70,13 @@ public final class AdamW {
     public func step(learningRate: Double, maxNorm: Double) throws(TorchError) -> (gradNorm: Double, stepped: Bool) {
         var live: [Int] = [], grads: [Tensor] = []
         for (index, parameter) in parameters.enumerated() {
-            guard let grad = ownsMasters ? gradSums[index] : try parameter.tensor.grad() else { continue }
+            guard let grad = try parameter.gradient() else { continue }
             live.append(index)
             grads.append(grad)
         }
-        let norm = try Tensor.l2Norm(grads)
-        defer { gradSums = Array(repeating: nil, count: parameters.count) }
+        let norm = try norm(grads)
         guard norm.isFinite else {
-            try clearLeaves()
+            try clear()
             return (norm, false)
         }
         if maxNorm > 0, norm > maxNorm {
@@ -97,9 +90,17 @@ public final class AdamW {
                 learningRate: learningRate, beta1: settings.beta1, beta2: settings.beta2,
                 weightDecay: settings.weightDecay, epsilon: settings.epsilon))
         try publishMasters()
-        try clearLeaves()
+        try clear()
         stepCount += 1
         return (norm, true)
+    }
+
+    private func norm(_ grads: [Tensor]) throws(TorchError) -> Double {
+        let local = try Tensor.l2Norm(grads)
+        guard let completeSquares else { return local }
+        let squares = try Tensor.full([1], local * local, dtype: .float64, device: parameters.first?.weight.device ?? .cpu)
+        try completeSquares(squares)
+        return try squares.item().squareRoot()
     }
 
     private func currentMoments() throws(TorchError) -> Moments {
@@ -111,24 +112,23 @@ public final class AdamW {
 
     private func publishMasters() throws(TorchError) {
         guard ownsMasters else { return }
-        for (parameter, master) in zip(parameters, masters) { try parameter.tensor.detached().copy(from: master) }
+        for (parameter, master) in zip(parameters, masters) { try parameter.weight.detached().copy(from: master) }
     }
 
-    private func clearLeaves() throws(TorchError) {
-        for parameter in parameters { try parameter.tensor.setGrad(nil) }
-    }
+    private func clear() throws(TorchError) { for parameter in parameters { try parameter.clear() } }
 
     // MARK: - State
 
     /// What a parameter's float32 weights are called in ``state()``.
-    public static func masterName(_ parameter: Parameter) -> String { "master." + parameter.name }
+    public static func masterName(_ parameter: Parameter) -> String { masterName(parameter.name) }
+    private static func masterName(_ name: String) -> String { "master." + name }
 
     /// Everything that a resumed run needs, under stable names; the tensors themselves, not copies.
     public func state() throws(TorchError) -> [(name: String, tensor: Tensor)] {
         let moments = try currentMoments()
         var all: [(String, Tensor)] = []
         for (index, parameter) in parameters.enumerated() {
-            all.append((Self.masterName(parameter), masters[index]))
+            all.append((Self.masterName(parameter.name), masters[index]))
             all.append(("exp_avg." + parameter.name, moments.expAvgs[index]))
             all.append(("exp_avg_sq." + parameter.name, moments.expAvgSqs[index]))
             all.append(("step." + parameter.name, moments.steps[index]))

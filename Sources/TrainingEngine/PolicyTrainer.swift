@@ -27,34 +27,8 @@ public struct BatchTotals: Sendable, Hashable {
     }
 }
 
-/// A number to report of a loss, and how micro-batches' shares of it come together.
-public struct LossMetric {
-    public enum Reduction: Sendable {
-        case sum, max
-        /// The value is a sum over answer tokens; reported is the mean over those that took part.
-        case tokenMean
-    }
-    public var name: String
-    public var value: Tensor
-    public var reduction: Reduction
-
-    public init(_ name: String, _ value: Tensor, _ reduction: Reduction = .sum) {
-        self.name = name
-        self.value = value
-        self.reduction = reduction
-    }
-}
-
-/// A loss and what to report of it. The loss is additive over micro-batches.
-public struct PolicyLossOutput {
-    public var loss: Tensor
-    public var metrics: [LossMetric]
-
-    public init(loss: Tensor, metrics: [LossMetric]) {
-        self.loss = loss
-        self.metrics = metrics
-    }
-}
+/// A policy loss and what to report of it.
+public typealias PolicyLossOutput = LossOutput
 
 public typealias PolicyLossFunction = (PolicyLossInputs) throws -> PolicyLossOutput
 
@@ -94,6 +68,8 @@ public struct PolicyStepReport: Sendable {
 public final class PolicyTrainer {
     public struct Settings: Sendable, Hashable {
         public var microBatchTokens: Int
+        /// Where set, micro-batches are of so many sequences, whatever their lengths.
+        public var microBatchSequences: Int?
         public var gradClip: Double
         public var temperature: Double
         public var sharesPrefixes: Bool
@@ -105,8 +81,10 @@ public final class PolicyTrainer {
         public var routerAuxLossCoefficient: Double
         public init(
             microBatchTokens: Int = 4096, gradClip: Double = 1, temperature: Double = 1, sharesPrefixes: Bool = true,
-            logitsChunk: Int = 256, skipsZeroAdvantages: Bool = false, routerAuxLossCoefficient: Double = 0
+            logitsChunk: Int = 256, skipsZeroAdvantages: Bool = false, routerAuxLossCoefficient: Double = 0,
+            microBatchSequences: Int? = nil
         ) {
+            self.microBatchSequences = microBatchSequences
             self.routerAuxLossCoefficient = routerAuxLossCoefficient
             self.skipsZeroAdvantages = skipsZeroAdvantages
             self.microBatchTokens = microBatchTokens
@@ -121,11 +99,15 @@ public final class PolicyTrainer {
     public let optimizer: AdamW
     public let schedule: LearningRateSchedule
     public let settings: Settings
+    /// The ranks that share batches and parameters out among them: then ``update(_:loss:)`` and ``score(_:)`` are given this rank's
+    /// sequences, and all ranks call them together.
+    public let parallel: DataParallel?
 
     public init(
         model: any CausalLanguageModel, optimizer: AdamW, schedule: LearningRateSchedule,
-        settings: Settings = Settings()
+        settings: Settings = Settings(), parallel: DataParallel? = nil
     ) {
+        self.parallel = parallel
         self.model = model
         self.optimizer = optimizer
         self.schedule = schedule
@@ -148,21 +130,45 @@ public final class PolicyTrainer {
     /// Log-probabilities and entropies of every answer token under the weights as they are, without gradients.
     public func score(_ sequences: [TrainingSequence]) throws -> (logProbs: [[Float]], entropies: [[Float]]) {
         var logProbs = [[Float]](repeating: [], count: sequences.count), entropies = logProbs
-        let micros = MicroBatches.split(
-            sequences, indices: Array(sequences.indices), tokenBudget: settings.microBatchTokens,
-            sharesPrefixes: settings.sharesPrefixes)
+        let micros = try microBatches(sequences, Array(sequences.indices))
         // The sampler's copies of the weights may hold an adapter, or be older than the last step.
         model.unpackProjections()
+        let passes = try parallel?.greatest(micros.count) ?? micros.count
+        try parallel?.parameters.begin()
         try withNoGrad {
-            for micro in micros {
-                let batch = micro.map { sequences[$0] }
+            for index in 0..<passes {
+                guard index < micros.count else {
+                    _ = try parallel?.idle()
+                    continue
+                }
+                let micro = micros[index], batch = micro.map { sequences[$0] }
                 let outputs = try forward(batch)
                 let padding = Padding(lengths: batch.map(\.response.count))
                 for (index, values) in zip(micro, try padding.rows(outputs.logProbs)) { logProbs[index] = values }
                 for (index, values) in zip(micro, try padding.rows(outputs.entropies)) { entropies[index] = values }
             }
         }
+        try parallel?.parameters.end()
         return (logProbs, entropies)
+    }
+
+    /// Ranks wait for one another in every layer, so theirs are of about equal work.
+    private func microBatches(_ sequences: [TrainingSequence], _ indices: [Int]) throws(TorchError) -> [[Int]] {
+        if let size = settings.microBatchSequences {
+            return MicroBatches.split(sequences, indices: indices, size: size)
+        }
+        let split = MicroBatches.split(
+            sequences, indices: indices, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
+        guard let parallel, parallel.count > 1 else { return split }
+        return MicroBatches.balanced(
+            sequences, indices: indices, into: try parallel.greatest(split.count),
+            tokenBudget: settings.microBatchTokens, work: parallel.work, sharesPrefixes: settings.sharesPrefixes)
+            ?? split
+    }
+
+    private var accumulation: GradientAccumulation {
+        GradientAccumulation(
+            model: model, optimizer: optimizer, schedule: schedule, gradClip: settings.gradClip, parallel: parallel)
     }
 
     /// One optimizer step on a mini-batch, whatever the number of micro-batches it takes.
@@ -171,67 +177,45 @@ public final class PolicyTrainer {
         report.learningRate = schedule.rate(step: optimizer.stepCount)
         // Without a sequence to learn from there is no gradient, and nothing is stepped.
         guard report.microBatches > 0 else { return report }
-        (report.gradNorm, report.stepped) = try optimizer.step(
-            learningRate: report.learningRate, maxNorm: settings.gradClip)
+        let step = try accumulation.step()
+        (report.gradNorm, report.stepped) = (step.gradNorm, step.stepped)
         return report
     }
 
     /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
     func accumulate(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
         let sequences = samples.map(\.sequence)
-        let totals = BatchTotals(
+        var totals = BatchTotals(
             sequences: samples.count, tokens: sequences.reduce(0) { $0 + $1.response.count },
             width: sequences.map(\.response.count).max() ?? 0)
         let live = samples.indices.filter { index in
             !settings.skipsZeroAdvantages || samples[index].advantages.contains { $0 != 0 }
         }
-        let micros = MicroBatches.split(
-            sequences, indices: live, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
+        let micros = try microBatches(sequences, live)
         var report = PolicyStepReport(
             metrics: [], gradNorm: 0, learningRate: 0, stepped: false, microBatches: micros.count, computedTokens: 0,
             lossTokens: live.reduce(0) { $0 + sequences[$1].response.count })
-        model.unpackProjections()
-        let allTokens = tokens(live.map { sequences[$0] })
-        for (index, micro) in micros.enumerated() {
-            let batch = micro.map { samples[$0] }
-            func run() throws -> PolicyLossOutput {
-                try withGrad {
-                    let outputs = try trainingForward(batch.map(\.sequence))
-                    var output = try loss(inputs(batch, outputs, totals))
-                    try balance(&output, outputs, share: tokens(batch.map(\.sequence)) / allTokens)
-                    try output.loss.backward()
-                    report.computedTokens += outputs.computedTokens
-                    return output
-                }
-            }
-            let output = try model.adapter?.training(step: optimizer.stepCount, microBatch: index, run) ?? run()
-            try optimizer.gatherGrads()
-            for metric in output.metrics {
-                let share = metric.reduction == .tokenMean ? 1 / Double(max(1, report.lossTokens)) : 1
-                report.add(metric.name, try metric.value.item() * share, metric.reduction)
-            }
+        var allTokens = live.reduce(0) { $0 + sequences[$1].inputCount }
+        if let parallel {
+            totals = try parallel.whole(totals)
+            let all = try parallel.gathered([report.lossTokens, allTokens, micros.count])
+            report.lossTokens = all.reduce(0) { $0 + $1[0] }
+            allTokens = all.reduce(0) { $0 + $1[1] }
+            report.microBatches = all.map { $0[2] }.max() ?? 0
         }
+        let balance = RouterBalance(coefficient: settings.routerAuxLossCoefficient, group: "actor")
+        report.metrics = try accumulation.accumulate(microBatches: micros.count, lossTokens: report.lossTokens) {
+            index in
+            let batch = micros[index].map { samples[$0] }
+            let outputs = try trainingForward(batch.map(\.sequence))
+            var output = try loss(inputs(batch, outputs, totals))
+            let tokens = batch.reduce(0) { $0 + $1.sequence.inputCount }
+            try balance.add(to: &output, outputs, share: Double(tokens) / Double(allTokens))
+            report.computedTokens += outputs.computedTokens
+            return output
+        }.values
+        if let parallel { report.computedTokens = try parallel.sum(report.computedTokens) }
         return report
-    }
-
-    private func tokens(_ sequences: [TrainingSequence]) -> Double {
-        Double(sequences.reduce(0) { $0 + $1.prompt.count + max(0, $1.response.count - 1) })
-    }
-
-    /// Adds a micro-batch's share of the router's balancing loss, each micro-batch's own, weighted by its tokens.
-    private func balance(
-        _ output: inout PolicyLossOutput, _ outputs: ResponseOutputs, share: Double
-    ) throws(TorchError) {
-        guard let (record, weights) = outputs.routing,
-            let term = try record.loadBalancingLoss(tokenWeights: weights)?.multiplied(by: share)
-        else { return }
-        output.loss = try output.loss.adding(term.multiplied(by: settings.routerAuxLossCoefficient))
-        let loads = try record.loads()
-        output.metrics += [
-            LossMetric("actor/router_aux_loss", try term.detached()),
-            LossMetric("actor/expert_imbalance", try Tensor([Float(loads.map(\.imbalance).max() ?? 1)]), .max),
-            LossMetric("actor/unused_experts", try Tensor([Float(loads.map(\.unused).max() ?? 0)]), .max),
-        ]
     }
 
     private func inputs(
@@ -250,15 +234,7 @@ public final class PolicyTrainer {
     }
 }
 
-extension PolicyStepReport {
-    fileprivate mutating func add(_ name: String, _ value: Double, _ reduction: LossMetric.Reduction) {
-        guard let index = metrics.firstIndex(where: { $0.name == name }) else {
-            metrics.append((name, value))
-            return
-        }
-        switch reduction {
-        case .sum, .tokenMean: metrics[index].value += value
-        case .max: metrics[index].value = max(metrics[index].value, value)
-        }
-    }
+extension TrainingSequence {
+    /// Tokens that a forward pass has of it, alone: all but the last, from which nothing is predicted.
+    var inputCount: Int { prompt.count + max(0, response.count - 1) }
 }
