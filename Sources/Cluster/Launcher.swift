@@ -22,6 +22,8 @@ public final class Launcher: Sendable {
         public var grace: Duration = .seconds(10)
         /// What to say after a rank was lost.
         public var remedy = ""
+        /// Exit codes with which a rank has said itself why it ends.
+        public var explained: Set<Int32> = [1, 2]
 
         public init(count: Int, executable: String, arguments: [String], environment: [String: String]) {
             self.count = count
@@ -125,7 +127,10 @@ public final class Launcher: Sendable {
 
     private func report(_ rank: RankProcess, _ exit: RankExit, after time: Duration) {
         let seconds = Int(time / .seconds(1))
-        write(.errors, "rank \(rank.number) (process \(rank.process)) \(exit), \(seconds) s after the start; the others are ended")
+        write(
+            .errors,
+            "rank \(rank.number) (process \(rank.process)) \(exit), \(seconds) s after the start; the others are ended")
+        if case .exited(let code) = exit, plan.explained.contains(code) { return }
         let tail = rank.lastErrors
         if !tail.isEmpty { write(.errors, "the last it wrote to standard error:") }
         for line in tail { write(.errors, "  " + line) }

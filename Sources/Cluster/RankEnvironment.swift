@@ -58,7 +58,8 @@ public struct RankEnvironment: Sendable, Hashable {
             guard let number = Int(text), range.contains(number) else {
                 throw ClusterError(
                     .badEnvironment,
-                    "the environment's \(name) is '\(text)': it must be an integer from \(range.lowerBound) to \(range.upperBound - 1)")
+                    "the environment's \(name) is '\(text)': it must be an integer from \(range.lowerBound) to \(range.upperBound - 1)"
+                )
             }
             return number
         }

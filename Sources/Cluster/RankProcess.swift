@@ -65,7 +65,8 @@ final class RankProcess {
         let status = posix_spawn(&process, plan.executable, &actions, &attributes, &arguments, &environment)
         guard status == 0 else {
             throw ClusterError(
-                .system, "rank \(place.rank) cannot be started from \(plan.executable): \(String(cString: strerror(status)))")
+                .system,
+                "rank \(place.rank) cannot be started from \(plan.executable): \(String(cString: strerror(status)))")
         }
         self.process = process
     }

@@ -16,14 +16,20 @@ public final class RankProgress: Sendable {
 
     public let watch: RankWatch
     private let place = Mutex(Place())
+    private let rehearsal: FailureRehearsal?
 
-    public init(_ watch: RankWatch) { self.watch = watch }
+    /// - Parameter rehearsal: a failure to act out.
+    public init(_ watch: RankWatch, rehearsal: FailureRehearsal? = nil) {
+        self.watch = watch
+        self.rehearsal = rehearsal
+    }
 
     public var current: Place { place.withLock { $0 } }
 
     public func enter(_ place: Place) {
         self.place.withLock { $0 = place }
         watch.enter(step: place.step > 0 ? place.step : -1, phase: place.phase)
+        rehearsal?.act(rank: watch.rank, at: place)
     }
 
     /// Says what of the phase is being done: a layer, a micro-batch.

@@ -126,7 +126,8 @@ public final class ProcessGroup {
         _ store: RendezvousStore, name: String, rank: Int, size: Int, device: Device, watch: GroupWatch? = nil
     ) throws(TorchError) -> ProcessGroup {
         guard case .cuda(let index) = device else {
-            throw TorchError(code: .device, operation: "group '\(name)'", message: "NCCL needs a CUDA device, not \(device)")
+            throw TorchError(
+                code: .device, operation: "group '\(name)'", message: "NCCL needs a CUDA device, not \(device)")
         }
         var raw: ct_group?
         try check("group '\(name)'") {
@@ -147,7 +148,9 @@ public final class ProcessGroup {
     // MARK: - Operations
 
     /// Reduces each tensor in place.
-    public func startAllReduce(_ tensors: [Tensor], _ reduction: Reduction = .sum) throws(TorchError) -> PendingOperation {
+    public func startAllReduce(_ tensors: [Tensor], _ reduction: Reduction = .sum) throws(TorchError)
+        -> PendingOperation
+    {
         let handles = tensors.map { $0.raw as ct_tensor? }
         return try started("all-reduce", tensors) {
             ct_group_all_reduce(raw, handles, Int32(handles.count), reduction.raw, $0, $1)

@@ -138,6 +138,8 @@ public struct WorkerError: Error, Sendable, CustomStringConvertible {
         public static let badSetting = Code("badSetting")
         public static let badCheckpoint = Code("badCheckpoint")
         public static let device = Code("device")
+        /// Ranks that should agree do not.
+        public static let ranks = Code("ranks")
     }
     public let code: Code
     public let message: String

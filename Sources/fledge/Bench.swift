@@ -12,11 +12,12 @@ struct Bench: AsyncParsableCommand {
               fledge bench train --model models/smollm2-135m-instruct --sequences 32 --length 128
               fledge bench load --shape qwen2-7b
               fledge bench tokenizer --tokenizer models/smollm2 --text corpus.txt --threads 8
+              fledge bench collectives --devices 2
             A comparison with transformers in one run: scripts/peers/compare; with tokenizers: scripts/peers/tokenizers.
             """,
         subcommands: [
             GenerateBench.self, RolloutBench.self, TrainBench.self, LoadBench.self, TokenizerBench.self,
-            QuantizationBench.self,
+            QuantizationBench.self, CollectivesBench.self,
         ])
 }
 

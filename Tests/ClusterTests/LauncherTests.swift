@@ -6,7 +6,9 @@ import Testing
 /// What the ranks' lines were.
 private final class Lines: Sendable {
     private let all = Mutex<[String]>([])
-    func add(_ stream: Launcher.Stream, _ line: String) { all.withLock { $0.append((stream == .output ? "1 " : "2 ") + line) } }
+    func add(_ stream: Launcher.Stream, _ line: String) {
+        all.withLock { $0.append((stream == .output ? "1 " : "2 ") + line) }
+    }
     var sorted: [String] { all.withLock { $0.sorted() } }
     var text: String { all.withLock { $0.joined(separator: "\n") } }
 }
@@ -28,7 +30,9 @@ private final class Lines: Sendable {
 
     @Test func ranksKnowTheirPlaceAndTheirLinesAreMarked() async throws {
         let (code, lines) = try await run(
-            3, "echo \"$RANK $WORLD_SIZE $LOCAL_RANK $MASTER_ADDR $KEPT ${FLEDGE_STORE_SOCKET:-none}\" >&2; printf end >&2")
+            3,
+            "echo \"$RANK $WORLD_SIZE $LOCAL_RANK $MASTER_ADDR $KEPT ${FLEDGE_STORE_SOCKET:-none}\" >&2; printf end >&2"
+        )
         #expect(code == 0)
         #expect(
             lines.sorted == [
@@ -45,7 +49,8 @@ private final class Lines: Sendable {
 
     @Test func aRankThatFailsIsNamedAndEndsTheOthers() async throws {
         let (code, lines) = try await run(
-            3, "if [ $RANK = 1 ]; then echo no luck >&2; exit 4; else trap '' TERM INT; sleep 100; fi", grace: .milliseconds(200))
+            3, "if [ $RANK = 1 ]; then echo no luck >&2; exit 4; else trap '' TERM INT; sleep 100; fi",
+            grace: .milliseconds(200))
         #expect(code == 4)
         #expect(lines.text.contains("rank 1 (process "))
         #expect(lines.text.contains(") ended with exit code 4"))
@@ -68,7 +73,8 @@ private final class Lines: Sendable {
 
     @Test func signalsGoToRankZero() async throws {
         let (code, lines) = try await run(
-            2, "trap 'echo heard >&2; exit 130' INT; n=0; while [ $RANK = 0 ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n+1)); done"
+            2,
+            "trap 'echo heard >&2; exit 130' INT; n=0; while [ $RANK = 0 ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n+1)); done"
         ) { launcher in
             Thread.detachNewThread {
                 // Whenever the shell is ready to hear it.
@@ -102,8 +108,11 @@ private final class Lines: Sendable {
     @Test func placesOfSeveralLaunchersAreUnderstood() throws {
         let given = ["MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"]
         let torchrun = try RankEnvironment.given(
-            given.merging(["RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"]) { $1 })
-        #expect(torchrun?.rank == 5 && torchrun?.size == 8 && torchrun?.localRank == 1 && torchrun?.hasForeignStore == true)
+            given.merging(["RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"]) {
+                $1
+            })
+        #expect(
+            torchrun?.rank == 5 && torchrun?.size == 8 && torchrun?.localRank == 1 && torchrun?.hasForeignStore == true)
         #expect(torchrun?.host == "10.0.0.1" && torchrun?.port == 29500 && torchrun?.launcher == nil)
         let mpi = try RankEnvironment.given(
             given.merging([

@@ -100,7 +100,9 @@ import Testing
     @Test func aRankThatFailsTellsTheOthersWhy() throws {
         let found = try outcomes(3, deadline: .seconds(60)) { rank, watch, group in
             watch.enter(step: 2, phase: "generate")
-            if rank == 1 { throw TorchError(code: .outOfMemory, operation: "empty", message: "no memory for the pages") }
+            if rank == 1 {
+                throw TorchError(code: .outOfMemory, operation: "empty", message: "no memory for the pages")
+            }
             try group.allReduce([Tensor([Float(1)])])
         }
         for rank in [0, 2] {

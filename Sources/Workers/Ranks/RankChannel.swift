@@ -15,8 +15,9 @@ actor RankChannel {
     init(_ members: RankMembership) throws {
         self.members = members
         func group(_ name: String, isPatient: Bool) throws -> ProcessGroup {
+            // Some load longer than others; those that die are noticed.
             try .gloo(
-                members.store, name: name, rank: members.rank, size: members.size, timeout: members.watch.deadline,
+                members.store, name: name, rank: members.rank, size: members.size, timeout: .seconds(24 * 3600),
                 watch: GroupWatch(members.watch, isPatient: isPatient))
         }
         commands = try group("commands", isPatient: true)

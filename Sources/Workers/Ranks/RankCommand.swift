@@ -11,6 +11,8 @@ enum RankCommand: Codable {
     case logProbs(TrainingRows)
     case referenceLogProbs(TrainingRows)
     case update(TrainingRows, seed: UInt64)
+    /// Rank 0 writes the checkpoint; the others say that they have come so far too.
+    case save
     case finish
 }
 

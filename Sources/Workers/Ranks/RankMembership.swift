@@ -11,11 +11,11 @@ public final class RankMembership: Sendable {
     let store: RendezvousStore
     var watch: RankWatch { progress.watch }
 
-    private init(rank: Int, size: Int, store: RendezvousStore, watch: RankWatch) {
+    private init(rank: Int, size: Int, store: RendezvousStore, watch: RankWatch, rehearsal: FailureRehearsal?) {
         self.rank = rank
         self.size = size
         self.store = store
-        progress = RankProgress(watch)
+        progress = RankProgress(watch, rehearsal: rehearsal)
     }
 
     /// How long a process with a lost peer may take to end by itself.
@@ -25,6 +25,13 @@ public final class RankMembership: Sendable {
     /// - Parameter deadline: how long an operation waits for a rank that does nothing.
     /// - Throws: ``TorchError``; ``WorkerError`` where the ranks are not all on this host.
     public static func join(_ place: RankEnvironment, deadline: Duration) throws -> RankMembership {
+        let variables = ProcessInfo.processInfo.environment
+        let rehearsal = try variables[FailureRehearsal.variable].map { text in
+            guard let rehearsal = FailureRehearsal(text) else {
+                throw WorkerError(.badSetting, "\(FailureRehearsal.variable)='\(text)' is not as kill:1:3:update")
+            }
+            return rehearsal
+        }
         let listens = place.rank == 0 && !place.hasForeignStore
         let store = try RendezvousStore.tcp(
             host: place.host, port: place.port, listens: listens, socket: listens ? place.storeSocket : nil,
@@ -32,7 +39,8 @@ public final class RankMembership: Sendable {
         let board = try board(store, place)
         let watch = try RankWatch(
             board, rank: place.rank, deadline: deadline, exitsAfter: exitTime, exitCode: RankExit.lostOther)
-        return RankMembership(rank: place.rank, size: place.size, store: store, watch: watch)
+        return RankMembership(
+            rank: place.rank, size: place.size, store: store, watch: watch, rehearsal: rehearsal)
     }
 
     /// Memory that all ranks map, by way of a file that is gone when all have it.
@@ -64,7 +72,8 @@ public final class RankMembership: Sendable {
 
     /// A mesh of all ranks. To be made and used on one thread, by all ranks at the same point.
     func mesh(_ shape: MeshShape, device: Device) -> DeviceMesh {
-        DeviceMesh(shape, rank: rank, store: store, device: device, timeout: watch.deadline, watch: watch)
+        DeviceMesh(
+            shape, rank: rank, store: store, device: device, timeout: max(watch.deadline, .seconds(60)), watch: watch)
     }
 
     /// Says that this rank ends, so that the others need not guess.

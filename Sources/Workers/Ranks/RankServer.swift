@@ -38,6 +38,8 @@ public struct RankServer: Sendable {
             case .update(let rows, let seed):
                 _ = try await worker.update(rows.trajectories, seed: seed)
                 try await channel.answer(.done)
+            case .save:
+                try await channel.answer(.done)
             case .finish:
                 try await channel.answer(.done)
                 members.leave()

@@ -5,7 +5,7 @@ import Telemetry
 
 /// The policy over all ranks, as rank 0's loop sees it: each call is sent to the others as a command, done here too, and the answers
 /// are put together.
-actor RankedPolicy: RolloutGroup, ActorGroup, ReferenceGroup {
+actor RankedPolicy {
     private let worker: PolicyWorker
     private let members: RankMembership
     private let channel: RankChannel
@@ -52,7 +52,8 @@ actor RankedPolicy: RolloutGroup, ActorGroup, ReferenceGroup {
                 throw WorkerError(
                     .ranks,
                     "rank \(rank) samples from other weights than rank 0 (digests \(share.weightDigest) and "
-                        + "\(own.weightDigest)): the ranks' updates differ; this is a fault of Fledge or of the machine")
+                        + "\(own.weightDigest)): the ranks' updates differ; this is a fault of Fledge or of the machine"
+                )
             }
             shares.append(share)
         }
@@ -75,7 +76,7 @@ actor RankedPolicy: RolloutGroup, ActorGroup, ReferenceGroup {
 
     nonisolated var reference: any ReferenceGroup { RankedReference(policy: self) }
 
-    func referenceLogProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+    fileprivate func referenceLogProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] {
         try await together(.referenceLogProbs(TrainingRows(trajectories))) {
             try await worker.referenceLogProbs(trajectories)
         }.own
@@ -95,8 +96,8 @@ actor RankedPolicy: RolloutGroup, ActorGroup, ReferenceGroup {
     // MARK: - Checkpoints
 
     func save(step: Int, state: LoopState) async throws {
-        // After a rank was lost, what is in a GPU's memory may not be what was computed.
-        try members.watch.verify()
+        // After a rank was lost, what is in a GPU's memory may not be what was computed: they all answer first.
+        _ = try await together(.save) {}
         try await worker.save(step: step, state: state)
     }
 
