@@ -107,13 +107,16 @@ public final class Launcher: Sendable {
                     report(rank, exit, after: ContinuousClock.now - start)
                 }
             }
-            if let limit = end, ContinuousClock.now > limit {
-                for rank in ranks where rank.isRunning {
-                    write(.errors, "rank \(rank.number) (process \(rank.process)) does not end, and is killed")
-                    rank.kill()
-                }
-                end = .now + plan.grace
+            guard let limit = end else { continue }
+            let isLate = ContinuousClock.now > limit
+            for rank in ranks where rank.isRunning && (isLate || rank.isStopped) {
+                write(
+                    .errors,
+                    "rank \(rank.number) (process \(rank.process)) \(isLate ? "does not end" : "stands still"), and is killed"
+                )
+                rank.kill()
             }
+            if isLate { end = .now + plan.grace }
         }
         // What they started and left behind, and their last words.
         for rank in ranks { rank.kill() }

@@ -91,6 +91,20 @@ final class RankProcess {
         return RankExit(status: status)
     }
 
+    /// Whether it was stopped, as by SIGSTOP: it cannot end by itself.
+    var isStopped: Bool {
+        let descriptor = open("/proc/\(process)/stat", O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return false }
+        defer { close(descriptor) }
+        var buffer = [UInt8](repeating: 0, count: 512)
+        let count = read(descriptor, &buffer, buffer.count)
+        // After the name in brackets, which may hold anything.
+        guard count > 0, let bracket = buffer[..<count].lastIndex(of: UInt8(ascii: ")")), bracket + 2 < count else {
+            return false
+        }
+        return buffer[bracket + 2] == UInt8(ascii: "T")
+    }
+
     func reap() {
         var status: Int32 = 0
         while isRunning, waitpid(process, &status, 0) == -1, errno == EINTR {}

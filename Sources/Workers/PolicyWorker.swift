@@ -64,6 +64,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// - Returns: the checkpoint's text half, for whoever makes prompts.
     @discardableResult
     public func load() throws -> TextProcessor {
+        try plan.device.makeCurrent()
         let source = try ModelSource.open(plan.modelPath)
         let model = try ModelRegistry.load(source, dtype: plan.dtype, device: plan.device)
         try plan.adapter?.add(to: model)

@@ -34,7 +34,7 @@ struct Train: AsyncParsableCommand {
         try await Failures.reported {
             let ranks = try RankedCommand(
                 count: RankedCommand.count(settings), deadline: .seconds(settings.trainer.collectiveTimeout),
-                remedy: "the last checkpoint is whole: the same command goes on from it")
+                remedy: "the run's checkpoints are whole: the same command goes on from the last one")
             if ranks.speaks { for warning in settings.warnings { Console.note("warning: \(warning)") } }
             try await ranks.run { place, members in
                 guard let place, place.rank > 0, let members else { return try await train(settings, members) }

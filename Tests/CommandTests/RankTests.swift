@@ -80,7 +80,7 @@ extension CommandSuites {
                     && $0.contains("at step \(failure.step), phase \(failure.phase)")
             }
             #expect(named, "\(outcome)")
-            #expect(outcome.errors.contains("the same command goes on from it"), "\(outcome)")
+            #expect(outcome.errors.contains("the same command goes on from the last one"), "\(outcome)")
             #expect(outcome.errors.contains("rank \(1 - failure.rank) of 2 gives up"), "\(outcome)")
 
             let resumed = try await workspace.train(Self.two + Self.short)
