@@ -21,6 +21,11 @@ final class ReshardBucketWork {
     ) throws {
         self.index = index
         rank = resharder.rank
+        let device = (targets.first ?? sources.first)?.tensor.device ?? .cpu
+        // The group's tensors lie on one device: what is offloaded to the host goes by way of staging memory.
+        func isReady(_ view: Tensor, _ dtype: DType) -> Bool {
+            view.isContiguous && view.dtype == dtype && view.device == device
+        }
         var copies = Copies()
         var packs: [(from: Tensor, to: ReshardStaging.Slot)] = []
         var sends: [Post] = [], receives: [Post] = []
@@ -42,7 +47,7 @@ final class ReshardBucketWork {
             } else if move.from == rank {
                 sentBytes += move.byteCount
                 let view = try sources[move.held].view(of: move.box)
-                if view.isContiguous, view.dtype == move.dtype {
+                if isReady(view, move.dtype) {
                     sends.append(Post(peer: move.to, place: .memory(view)))
                 } else {
                     let slot = staging.reserve(move.box.sizes, move.dtype)
@@ -52,7 +57,7 @@ final class ReshardBucketWork {
             } else {
                 receivedBytes += move.byteCount
                 let view = try targets[move.wanted].view(of: move.box)
-                if view.isContiguous, view.dtype == move.dtype {
+                if isReady(view, move.dtype) {
                     receives.append(Post(peer: move.from, place: .memory(view)))
                 } else {
                     let slot = staging.reserve(move.box.sizes, move.dtype)
@@ -90,12 +95,12 @@ final class ReshardBucketWork {
             receivedBytes += part * (gather.ranks.count - 1)
             copiedBytes += part
             var input = Place.memory(from), output = Place.memory(to)
-            if !from.isContiguous || from.dtype != gather.dtype {
+            if !isReady(from, gather.dtype) {
                 let slot = staging.reserve(gather.part(member).sizes, gather.dtype)
                 packs.append((from, slot))
                 input = .staged(slot)
             }
-            if !to.isContiguous {
+            if !isReady(to, gather.dtype) {
                 let slot = staging.reserve(gather.box.sizes, gather.dtype)
                 unpacks.append((to, slot))
                 output = .staged(slot)
@@ -104,7 +109,6 @@ final class ReshardBucketWork {
             gathers[gather.ranks, default: []].append((input, output))
         }
 
-        let device = (targets.first ?? sources.first)?.tensor.device ?? .cpu
         try staging.allocate(on: device)
         for pack in packs { copies.add(pack.from, try staging.tensor(pack.to)) }
         try copies.run()

@@ -16,7 +16,7 @@ struct Bench: AsyncParsableCommand {
             """,
         subcommands: [
             GenerateBench.self, RolloutBench.self, TrainBench.self, LoadBench.self, TokenizerBench.self,
-            QuantizationBench.self,
+            QuantizationBench.self, ReshardBench.self,
         ])
 }
 
