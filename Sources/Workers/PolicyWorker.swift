@@ -335,9 +335,14 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         // An adapter that the run trained is made as the run made it, whatever this worker's recipe says.
         if parts.model.adapter == nil, let settings = saved.adapter { try parts.model.addAdapter(settings) }
         try saved.check(adapter: parts.model.adapter, checkpoint.folder)
-        try withNoGrad {
-            for parameter in parts.model.trainableParameters {
-                try parameter.tensor.copy(from: checkpoint.tensors.tensor(named: AdamW.masterName(parameter)))
+        if let sharded = checkpoint.sharded {
+            // Under the checkpoint's names: a model of one process reads what any number of ranks wrote.
+            try sharded.fill(parts.model.trainableParameters.flatMap { try $0.shards() })
+        } else {
+            try withNoGrad {
+                for parameter in parts.model.trainableParameters {
+                    try parameter.tensor.copy(from: checkpoint.tensors.tensor(named: AdamW.masterName(parameter)))
+                }
             }
         }
         digest = nil

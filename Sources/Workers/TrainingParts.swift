@@ -77,7 +77,7 @@ struct TrainingParts {
         }
         if let mesh {
             trainer = try PolicyTrainer.sharded(
-                model, over: mesh, sharding: ShardingSettings(mode: .noShard), optimizer: plan.optimizer, schedule: schedule,
+                model, over: mesh, sharding: TrainingEngine.ShardingSettings(mode: .noShard), optimizer: plan.optimizer, schedule: schedule,
                 settings: settings)
         } else {
             trainer = PolicyTrainer(

@@ -19,7 +19,7 @@ struct Bench: AsyncParsableCommand {
             """,
         subcommands: [
             GenerateBench.self, RolloutBench.self, TrainBench.self, LoadBench.self, TokenizerBench.self,
-            QuantizationBench.self, StepBench.self, CollectivesBench.self,
+            QuantizationBench.self, StepBench.self, CollectivesBench.self, ReshardBench.self,
         ])
 }
 
