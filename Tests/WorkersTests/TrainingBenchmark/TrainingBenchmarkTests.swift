@@ -26,7 +26,7 @@ import Testing
         [false, true].map { isGrouped in
             var settings = TrainingBenchmark.Settings()
             settings.rows = 2
-            settings.length = 12
+            settings.length = 14
             if isGrouped { settings.groups = .init(prompt: 9, answer: 5, answers: 3) }
             settings.objective = objective
             settings.states = objective == .policy ? .float32 : .bf16
@@ -44,8 +44,8 @@ import Testing
         #expect(report.seconds.count == 3 && report.seconds.allSatisfy { $0 > 0 })
         #expect(report.microBatches == 2 && report.attention == "cpu")
         // Nothing is predicted from a sequence's last token.
-        #expect(report.computedTokens == (settings.groups == nil ? 2 * 11 : 2 * (9 + 3 * 4)))
-        #expect(report.cost.tokens == (settings.groups == nil ? 2 * 12 : 2 * 3 * 14))
+        #expect(report.computedTokens == (settings.groups == nil ? 2 * 13 : 2 * (9 + 3 * 4)))
+        #expect(report.cost.tokens == (settings.groups == nil ? 2 * 14 : 2 * 3 * 14))
         // Random weights know nothing: each token is as likely as any other.
         #expect(abs(report.lastLoss - 6.238) < 0.1)
     }
