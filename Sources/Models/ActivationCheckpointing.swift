@@ -29,7 +29,8 @@ public struct ActivationCheckpointing: Sendable, Hashable {
     public static let none = ActivationCheckpointing(.none)
     public static let full = ActivationCheckpointing(.full)
     /// Every layer keeps its input and `kept`: by default what is smallest for its price.
-    public static func selective(keeps kept: KeptActivations = [.attention, .queryKeyValue]) -> ActivationCheckpointing {
+    public static func selective(keeps kept: KeptActivations = [.attention, .queryKeyValue]) -> ActivationCheckpointing
+    {
         ActivationCheckpointing(.selective(kept))
     }
 
