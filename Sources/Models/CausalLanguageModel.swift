@@ -58,6 +58,8 @@ public protocol SequenceModel: AnyObject {
     var checkpointing: ActivationCheckpointing { get set }
     /// Where what checkpointed layers keep waits for backward; nil: on the device.
     var activationOffload: ActivationOffload? { get set }
+    /// What hears of each pass's way through the layers.
+    var layerHooks: (any LayerHooks)? { get set }
 
     /// Final normed hidden states `[T, C]` of `ids` (int64 `[T]`) at `positions` (int64 `[T]`).
     /// `observe` sees the input of the first layer (index 0), each layer's output, and the final norm's in place of the last.

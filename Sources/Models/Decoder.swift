@@ -48,6 +48,7 @@ final class DecoderBody {
     var checkpointing = ActivationCheckpointing.none
     var offload: ActivationOffload?
     var routingRecord: RoutingRecord?
+    var layerHooks: (any LayerHooks)?
     var experts: ExpertShape? { outline.experts }
 
     private let outline: DecoderOutline
@@ -76,6 +77,7 @@ final class DecoderBody {
     func hiddenStates(
         ids: Tensor, positions: Tensor, attention: any AttentionBackend, observe: ((Int, Tensor) -> Void)?
     ) throws -> Tensor {
+        try layerHooks?.willBegin()
         var x_TC = try embedding.embedding(ids)
         if outline.embeddingMultiplier != 1 { x_TC = try x_TC.multiplied(by: outline.embeddingMultiplier) }
         let pass = DecoderPass(
@@ -84,6 +86,7 @@ final class DecoderBody {
         observe?(0, x_TC)
         var stream = ResidualStream(x_TC)
         for (index, layer) in layers.enumerated() {
+            if let layerHooks { stream = ResidualStream(try layerHooks.willRun(layer: index, stream.sum())) }
             if isGradEnabled, let kept = checkpointing.kept(layer: index) {
                 // What the last layer keeps is wanted at once: there is no time to carry it away.
                 let away = index + 1 < layers.count ? offload : nil
@@ -91,6 +94,7 @@ final class DecoderBody {
             } else {
                 try layer(&stream, pass)
             }
+            if let layerHooks { stream = ResidualStream(try layerHooks.didRun(layer: index, stream.sum())) }
             if let observe, index + 1 < layers.count { observe(index + 1, try stream.sum()) }
         }
         x_TC = try stream.finished(by: norm)
@@ -140,6 +144,10 @@ public final class DecoderModel: CausalLanguageModel {
     public var activationOffload: ActivationOffload? {
         get { body.offload }
         set { body.offload = newValue }
+    }
+    public var layerHooks: (any LayerHooks)? {
+        get { body.layerHooks }
+        set { body.layerHooks = newValue }
     }
     public var experts: ExpertShape? { body.experts }
     public var routingRecord: RoutingRecord? {

@@ -42,6 +42,10 @@ public final class ScoringModel: SequenceModel {
         get { body.offload }
         set { body.offload = newValue }
     }
+    public var layerHooks: (any LayerHooks)? {
+        get { body.layerHooks }
+        set { body.layerHooks = newValue }
+    }
     public var experts: ExpertShape? { body.experts }
     public var routingRecord: RoutingRecord? {
         get { body.routingRecord }

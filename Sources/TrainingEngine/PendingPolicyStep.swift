@@ -8,8 +8,10 @@ public final class PendingPolicyStep {
     /// nil where there was nothing to learn from.
     var step: AdamW.PendingStep?
     private var metrics: [LossMetric] = []
+    private let parallel: DataParallel?
 
-    init(microBatches: Int, lossTokens: Int) {
+    init(microBatches: Int, lossTokens: Int, parallel: DataParallel? = nil) {
+        self.parallel = parallel
         self.microBatches = microBatches
         self.lossTokens = lossTokens
     }
@@ -21,17 +23,22 @@ public final class PendingPolicyStep {
         }
     }
 
-    /// What the step did; waits for the device.
+    /// What the step did; waits for the device, and for other ranks, whose micro-batches count too.
     public func report() throws -> PolicyStepReport {
         let (gradNorm, stepped) = try step?.result() ?? (0, false)
-        var report = PolicyStepReport(
-            metrics: [], gradNorm: gradNorm, learningRate: learningRate, stepped: stepped, microBatches: microBatches,
-            computedTokens: computedTokens, lossTokens: lossTokens)
+        var sums = MetricSums()
         for (metric, value) in zip(metrics, try values()) {
             let share = metric.reduction == .tokenMean ? 1 / Double(max(1, lossTokens)) : 1
-            report.add(metric.name, value * share, metric.reduction)
+            sums.add(metric.name, value * share, isMaximum: metric.reduction == .max)
         }
-        return report
+        var computed = computedTokens
+        if let parallel {
+            sums = try parallel.whole(sums)
+            computed = try parallel.sum(computed)
+        }
+        return PolicyStepReport(
+            metrics: sums.values, gradNorm: gradNorm, learningRate: learningRate, stepped: stepped,
+            microBatches: microBatches, computedTokens: computed, lossTokens: lossTokens)
     }
 
     /// The metrics' numbers, those of the device in one copy.
@@ -51,18 +58,5 @@ public final class PendingPolicyStep {
             }
         }
         return values
-    }
-}
-
-extension PolicyStepReport {
-    fileprivate mutating func add(_ name: String, _ value: Double, _ reduction: LossMetric.Reduction) {
-        guard let index = metrics.firstIndex(where: { $0.name == name }) else {
-            metrics.append((name, value))
-            return
-        }
-        switch reduction {
-        case .sum, .tokenMean: metrics[index].value += value
-        case .max: metrics[index].value = max(metrics[index].value, value)
-        }
     }
 }
