@@ -43,7 +43,7 @@ import TrainingEngine
         #expect(small.remedies.contains { $0.contains("such devices") })
         #expect(small.rejected.count == 1 && small.rejected[0].why.contains("GiB in"))
         let four = try planner("qwen2-7b", device("h100"), devices: 4).plan()
-        #expect(four.verdict == .fits && four.chosen != nil)
+        #expect(four.verdict == .mayRunOut && four.chosen != nil)
         #expect(four.rejected.contains { $0.why.contains("a step") || $0.why.contains("GiB") })
         // Whoever does not shard has all of it on each device.
         #expect(four.rejected.contains { $0.what == "dp=4" && $0.why.contains("usable are") })
