@@ -60,7 +60,7 @@ let package = Package(
                 .unsafeFlags([
                     "-I\(torch)/include", "-I\(torch)/include/torch/csrc/api/include", "-O3", "-fno-math-errno",
                     "-Wno-deprecated-declarations",
-                ])
+                ]),
             ],
             linkerSettings: linkTorch),
         .target(name: "CNoICUData"),
@@ -94,8 +94,9 @@ let package = Package(
         layer(
             "Workers",
             [
-                "Algorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config", "Conversations", "Datasets",
-                "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine",
+                "Algorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config", "Conversations",
+                "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore",
+                "Tokenizers", "TrainingEngine",
                 logging,
                 orderedCollections,
             ]),
@@ -103,8 +104,9 @@ let package = Package(
         .executableTarget(
             name: "fledge",
             dependencies: [
-                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config", "Conversations",
-                "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
+                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config",
+                "Conversations", "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry",
+                "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
                 argumentParser, logging, orderedCollections,
             ],
             swiftSettings: strict),
@@ -128,7 +130,8 @@ let package = Package(
         tests("Algorithms", ["TensorCore"]),
         tests("RolloutCore", []),
         tests("RolloutEngine", ["TensorCore", "Collectives", "Models", "RolloutCore", "Tokenizers"]),
-        tests("TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints", orderedCollections]),
+        tests(
+            "TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints", orderedCollections]),
         tests("Rewards", [orderedCollections]),
         tests("Datasets", []),
         tests("Fuzzing", ["fledge-fuzz"]),

@@ -1,26 +1,18 @@
-public import TensorCore
+import TensorCore
 
-/// Metrics of a batch, gathered from its micro-batches in order.
+/// A batch's metrics, gathered from its micro-batches in order.
 public struct MetricSums: Sendable {
     public var values: [(name: String, value: Double)] { entries.map { ($0.name, $0.value) } }
     private var entries: [(name: String, value: Double, isMaximum: Bool)] = []
 
     public init() {}
 
-    /// - Parameter lossTokens: what divides `tokenMean`: the tokens of the whole batch that take part in the loss.
-    public mutating func add(_ metrics: [LossMetric], lossTokens: Int) throws(TorchError) {
-        for metric in metrics {
-            let share = metric.reduction == .tokenMean ? 1 / Double(max(1, lossTokens)) : 1
-            add(metric.name, try metric.value.item() * share, isMaximum: metric.reduction == .max)
-        }
-    }
-
     /// Adds those of other micro-batches of the same batch.
     public mutating func merge(_ other: MetricSums) {
         for entry in other.entries { add(entry.name, entry.value, isMaximum: entry.isMaximum) }
     }
 
-    private mutating func add(_ name: String, _ value: Double, isMaximum: Bool) {
+    public mutating func add(_ name: String, _ value: Double, isMaximum: Bool = false) {
         guard let index = entries.firstIndex(where: { $0.name == name }) else {
             entries.append((name, value, isMaximum))
             return

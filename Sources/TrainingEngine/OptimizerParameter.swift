@@ -8,43 +8,37 @@ public struct OptimizerParameter {
     public let weight: Tensor
     /// Whether weight decay pulls on it.
     public let decays: Bool
+    /// Called after each micro-batch's backward pass.
+    let gather: () throws(TorchError) -> Void
     /// The mini-batch's summed gradient, of the weight's shape; nil: there is none, and the tensor is left alone.
     let gradient: () throws(TorchError) -> Tensor?
     /// Frees the gradient.
     let clear: () throws(TorchError) -> Void
-    /// Takes what one backward pass left in the leaf into the sum.
-    var gather: () throws(TorchError) -> Void = { () throws(TorchError) in }
 
     public init(
-        name: String, weight: Tensor, decays: Bool = true, gradient: @escaping () throws(TorchError) -> Tensor?,
-        clear: @escaping () throws(TorchError) -> Void
+        name: String, weight: Tensor, decays: Bool = true,
+        gather: @escaping () throws(TorchError) -> Void = { () throws(TorchError) in },
+        gradient: @escaping () throws(TorchError) -> Tensor?, clear: @escaping () throws(TorchError) -> Void
     ) {
         self.name = name
         self.weight = weight
         self.decays = decays
+        self.gather = gather
         self.gradient = gradient
         self.clear = clear
     }
 
-    private final class Sum { var value: Tensor? }
-
-    /// A parameter that gathers its own gradient, in `gradDType`.
+    /// A parameter that gathers its own gradient. Where `gradDType` is not the weight's type, each backward pass's share is added
+    /// to a sum of that type as soon as it is there, and freed.
     public init(_ parameter: Parameter, decays: Bool = true, gradDType: DType) throws(TorchError) {
         let leaf = parameter.tensor
         try leaf.setRequiresGrad()
-        let sum = Sum(), isSummed = leaf.dtype != gradDType
+        let isSummed = leaf.dtype != gradDType
+        if isSummed { try leaf.sumGradients(as: gradDType) } else { try leaf.endGradientSum() }
         self.init(
             name: parameter.name, weight: leaf, decays: decays,
-            gradient: { () throws(TorchError) in isSummed ? sum.value : try leaf.grad() },
-            clear: { () throws(TorchError) in
-                sum.value = nil
-                try leaf.setGrad(nil)
-            })
-        guard isSummed else { return }
-        gather = { () throws(TorchError) in
-            guard let grad = try leaf.grad() else { return }
-            if let value = sum.value { try value.add(grad) } else { sum.value = try grad.to(dtype: gradDType) }
-            try leaf.setGrad(nil)
-        }
+            gather: { () throws(TorchError) in if isSummed { try leaf.gatherGradient() } },
+            gradient: { () throws(TorchError) in isSummed ? try leaf.gradientSum() : try leaf.grad() },
+            clear: { () throws(TorchError) in isSummed ? try leaf.clearGradientSum() : try leaf.setGrad(nil) })
     }
 }

@@ -27,8 +27,34 @@ public struct BatchTotals: Sendable, Hashable {
     }
 }
 
-/// A policy loss and what to report of it.
-public typealias PolicyLossOutput = LossOutput
+/// A number to report of a loss, and how micro-batches' shares of it come together.
+public struct LossMetric {
+    public enum Reduction: Sendable {
+        case sum, max
+        /// The value is a sum over answer tokens; reported is the mean over those that took part.
+        case tokenMean
+    }
+    public var name: String
+    public var value: Tensor
+    public var reduction: Reduction
+
+    public init(_ name: String, _ value: Tensor, _ reduction: Reduction = .sum) {
+        self.name = name
+        self.value = value
+        self.reduction = reduction
+    }
+}
+
+/// A loss and what to report of it. The loss is additive over micro-batches.
+public struct PolicyLossOutput {
+    public var loss: Tensor
+    public var metrics: [LossMetric]
+
+    public init(loss: Tensor, metrics: [LossMetric]) {
+        self.loss = loss
+        self.metrics = metrics
+    }
+}
 
 public typealias PolicyLossFunction = (PolicyLossInputs) throws -> PolicyLossOutput
 
@@ -73,7 +99,8 @@ public final class PolicyTrainer {
         public var gradClip: Double
         public var temperature: Double
         public var sharesPrefixes: Bool
-        public var logitsChunk: Int
+        /// Rows of logits that exist at a time; nil: as many as suit the device.
+        public var logitsChunk: Int?
         /// Leaves sequences whose advantages are all zero out of the forward pass, where the loss has no other term: their
         /// gradient is zero. They count in the totals all the same, so the loss stays what it is.
         public var skipsZeroAdvantages: Bool
@@ -81,7 +108,7 @@ public final class PolicyTrainer {
         public var routerAuxLossCoefficient: Double
         public init(
             microBatchTokens: Int = 4096, gradClip: Double = 1, temperature: Double = 1, sharesPrefixes: Bool = true,
-            logitsChunk: Int = 256, skipsZeroAdvantages: Bool = false, routerAuxLossCoefficient: Double = 0,
+            logitsChunk: Int? = nil, skipsZeroAdvantages: Bool = false, routerAuxLossCoefficient: Double = 0,
             microBatchSequences: Int? = nil
         ) {
             self.microBatchSequences = microBatchSequences
@@ -100,7 +127,7 @@ public final class PolicyTrainer {
     public let schedule: LearningRateSchedule
     public let settings: Settings
     /// The ranks that share batches and parameters out among them: then ``update(_:loss:)`` and ``score(_:)`` are given this rank's
-    /// sequences, and all ranks call them together.
+    /// sequences, and all ranks call them together, with reports read in the same order.
     public let parallel: DataParallel?
 
     public init(
@@ -133,22 +160,26 @@ public final class PolicyTrainer {
         let micros = try microBatches(sequences, Array(sequences.indices))
         // The sampler's copies of the weights may hold an adapter, or be older than the last step.
         model.unpackProjections()
-        let passes = try parallel?.greatest(micros.count) ?? micros.count
-        try parallel?.parameters.begin()
         try withNoGrad {
-            for index in 0..<passes {
-                guard index < micros.count else {
-                    _ = try parallel?.idle()
-                    continue
+            // Read when all are launched: no micro-batch waits for the one before.
+            var passes: [(micro: [Int], outputs: ResponseOutputs)] = []
+            if let parallel {
+                try parallel.forEach(micros) { micro, _ in
+                    if let micro {
+                        passes.append((micro, try forward(micro.map { sequences[$0] })))
+                    } else {
+                        _ = try parallel.idle()
+                    }
                 }
-                let micro = micros[index], batch = micro.map { sequences[$0] }
-                let outputs = try forward(batch)
-                let padding = Padding(lengths: batch.map(\.response.count))
+            } else {
+                for micro in micros { passes.append((micro, try forward(micro.map { sequences[$0] }))) }
+            }
+            for (micro, outputs) in passes {
+                let padding = Padding(lengths: micro.map { sequences[$0].response.count })
                 for (index, values) in zip(micro, try padding.rows(outputs.logProbs)) { logProbs[index] = values }
                 for (index, values) in zip(micro, try padding.rows(outputs.entropies)) { entropies[index] = values }
             }
         }
-        try parallel?.parameters.end()
         return (logProbs, entropies)
     }
 
@@ -166,24 +197,34 @@ public final class PolicyTrainer {
             ?? split
     }
 
-    private var accumulation: GradientAccumulation {
-        GradientAccumulation(
-            model: model, optimizer: optimizer, schedule: schedule, gradClip: settings.gradClip, parallel: parallel)
-    }
-
     /// One optimizer step on a mini-batch, whatever the number of micro-batches it takes.
     public func update(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
-        var report = try accumulate(samples, loss: loss)
-        report.learningRate = schedule.rate(step: optimizer.stepCount)
+        try enqueue(samples, loss: loss).report()
+    }
+
+    /// The same without waiting for the device at the end: the next mini-batch's work may be launched meanwhile.
+    public func enqueue(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
+        let gathered = try gather(samples, loss: loss)
+        gathered.learningRate = try learningRate()
         // Without a sequence to learn from there is no gradient, and nothing is stepped.
-        guard report.microBatches > 0 else { return report }
-        let step = try accumulation.step()
-        (report.gradNorm, report.stepped) = (step.gradNorm, step.stepped)
-        return report
+        if gathered.microBatches > 0 {
+            gathered.step = try optimizer.beginStep(learningRate: gathered.learningRate, maxNorm: settings.gradClip)
+        }
+        return gathered
+    }
+
+    /// Of the next step. The last step's outcome, which the device has told by now, is part of its number.
+    private func learningRate() throws -> Double {
+        try optimizer.settle()
+        return schedule.rate(step: optimizer.stepCount)
     }
 
     /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
     func accumulate(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
+        try gather(samples, loss: loss).report()
+    }
+
+    private func gather(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
         let sequences = samples.map(\.sequence)
         var totals = BatchTotals(
             sequences: samples.count, tokens: sequences.reduce(0) { $0 + $1.response.count },
@@ -192,30 +233,70 @@ public final class PolicyTrainer {
             !settings.skipsZeroAdvantages || samples[index].advantages.contains { $0 != 0 }
         }
         let micros = try microBatches(sequences, live)
-        var report = PolicyStepReport(
-            metrics: [], gradNorm: 0, learningRate: 0, stepped: false, microBatches: micros.count, computedTokens: 0,
-            lossTokens: live.reduce(0) { $0 + sequences[$1].response.count })
-        var allTokens = live.reduce(0) { $0 + sequences[$1].inputCount }
+        var counts = [micros.count, live.reduce(0) { $0 + sequences[$1].response.count }, tokens(live.map { sequences[$0] })]
         if let parallel {
             totals = try parallel.whole(totals)
-            let all = try parallel.gathered([report.lossTokens, allTokens, micros.count])
-            report.lossTokens = all.reduce(0) { $0 + $1[0] }
-            allTokens = all.reduce(0) { $0 + $1[1] }
-            report.microBatches = all.map { $0[2] }.max() ?? 0
+            let all = try parallel.gathered(counts)
+            counts = [all.map { $0[0] }.max() ?? 0, all.reduce(0) { $0 + $1[1] }, all.reduce(0) { $0 + $1[2] }]
         }
-        let balance = RouterBalance(coefficient: settings.routerAuxLossCoefficient, group: "actor")
-        report.metrics = try accumulation.accumulate(microBatches: micros.count, lossTokens: report.lossTokens) {
-            index in
-            let batch = micros[index].map { samples[$0] }
+        let report = PendingPolicyStep(microBatches: counts[0], lossTokens: counts[1], parallel: parallel)
+        let allTokens = Double(counts[2])
+        model.unpackProjections()
+        func run(_ micro: [Int]) throws -> PolicyLossOutput {
+            let batch = micro.map { samples[$0] }
             let outputs = try trainingForward(batch.map(\.sequence))
             var output = try loss(inputs(batch, outputs, totals))
-            let tokens = batch.reduce(0) { $0 + $1.sequence.inputCount }
-            try balance.add(to: &output, outputs, share: Double(tokens) / Double(allTokens))
+            try balance(&output, outputs, share: Double(tokens(batch.map(\.sequence))) / allTokens)
             report.computedTokens += outputs.computedTokens
             return output
-        }.values
-        if let parallel { report.computedTokens = try parallel.sum(report.computedTokens) }
+        }
+        /// Each rank and micro-batch has dropout of its own.
+        func pass(_ number: Int, _ body: () throws -> Void) throws {
+            try model.adapter?.training(step: optimizer.stepCount, microBatch: number, body) ?? body()
+        }
+        if let parallel {
+            var index = 0
+            try parallel.forEach(micros) { micro, isLast in
+                try pass(index * parallel.count + parallel.rank) {
+                    let output = try withGrad {
+                        try micro.map(run) ?? PolicyLossOutput(loss: parallel.idle(), metrics: [])
+                    }
+                    try parallel.parameters.backward(output.loss, isLast: isLast)
+                    try report.add(output.metrics)
+                }
+                index += 1
+            }
+        } else {
+            for (index, micro) in micros.enumerated() {
+                try pass(index) {
+                    let output = try withGrad { try run(micro) }
+                    try output.loss.backward()
+                    try report.add(output.metrics)
+                }
+                try optimizer.gatherGrads()
+            }
+        }
         return report
+    }
+
+    private func tokens(_ sequences: [TrainingSequence]) -> Int {
+        sequences.reduce(0) { $0 + $1.prompt.count + max(0, $1.response.count - 1) }
+    }
+
+    /// Adds a micro-batch's share of the router's balancing loss, each micro-batch's own, weighted by its tokens.
+    private func balance(
+        _ output: inout PolicyLossOutput, _ outputs: ResponseOutputs, share: Double
+    ) throws(TorchError) {
+        guard let (record, weights) = outputs.routing,
+            let term = try record.loadBalancingLoss(tokenWeights: weights)?.multiplied(by: share)
+        else { return }
+        output.loss = try output.loss.adding(term.multiplied(by: settings.routerAuxLossCoefficient))
+        let loads = try record.loads()
+        output.metrics += [
+            LossMetric("actor/router_aux_loss", try term.detached()),
+            LossMetric("actor/expert_imbalance", try Tensor([Float(loads.map(\.imbalance).max() ?? 1)]), .max),
+            LossMetric("actor/unused_experts", try Tensor([Float(loads.map(\.unused).max() ?? 0)]), .max),
+        ]
     }
 
     private func inputs(
@@ -232,9 +313,4 @@ public final class PolicyTrainer {
             refLogProbs: refs.count == batch.count ? try padding.pad(refs, device: device) : nil,
             rolloutLogProbs: try padding.pad(batch.map(\.rolloutLogProbs), device: device), totals: totals)
     }
-}
-
-extension TrainingSequence {
-    /// Tokens that a forward pass has of it, alone: all but the last, from which nothing is predicted.
-    var inputCount: Int { prompt.count + max(0, response.count - 1) }
 }

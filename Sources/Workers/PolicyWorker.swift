@@ -20,7 +20,9 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         public var templatePath: String?
         public var dtype: DType
         public var device: Device
-        public var checkpointsActivations = false
+        public var checkpointing = ActivationCheckpointing.none
+        /// Whether what checkpointed layers keep waits on the host; nothing happens where the device is the host.
+        public var offloadsActivations = false
         public var engine = RolloutEngineSettings()
         public var ignoresEndOfTurn = false
         public var stop: [String] = []
@@ -68,7 +70,10 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         let source = try ModelSource.open(plan.modelPath)
         let model = try ModelRegistry.load(source, dtype: plan.dtype, device: plan.device)
         try plan.adapter?.add(to: model)
-        model.usesCheckpointing = plan.checkpointsActivations
+        model.checkpointing = plan.checkpointing
+        if plan.offloadsActivations, plan.device != .cpu {
+            model.activationOffload = try ActivationOffload(device: plan.device)
+        }
         let text = try TextProcessor(source, templatePath: plan.templatePath)
         let rollout = RolloutEngine(model: model, options: plan.engine.options(mergesAdapter: plan.mergesAdapter))
         rollout.makeDetokenizer = text.makeDetokenizer
@@ -223,7 +228,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
 
     public func update(_ trajectories: [Trajectory], seed: UInt64) throws -> PhaseMetrics {
         let (parts, training) = try training()
-        let metrics = try training.update(trajectories, seed: seed)
+        let before = parts.model.activationOffload?.statistics
+        var metrics = try training.update(trajectories, seed: seed)
+        if let before, let after = parts.model.activationOffload?.statistics {
+            metrics["actor/offloaded_bytes"] = Double(after.sentBytes - before.sentBytes)
+            metrics["actor/offload_pinned_bytes"] = Double(after.pinnedBytes)
+        }
         parts.rollout.weightVersion += 1
         digest = nil
         return metrics
@@ -232,6 +242,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     public func save(step: Int, state: LoopState) throws {
         let (parts, training) = try training()
         guard let store = training.store else { return }
+        try training.trainer.optimizer.settle()
         let envelope = SavedState(
             loop: state, optimizerSteps: training.trainer.optimizer.stepCount,
             weightVersion: parts.rollout.weightVersion, modelDigest: parts.source.digest,
@@ -303,6 +314,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         }
     }
 
+    /// What the optimizer keeps and where, and what of its settings changes nothing; nothing before ``prepare(_:)``.
+    public func optimizerSummary() -> [String] {
+        guard let optimizer = trainingParts?.trainer.optimizer else { return [] }
+        return [optimizer.summary] + optimizer.notes
+    }
+
     /// Runs `body` on the worker's thread with its model.
     func withModel<Result: Sendable>(
         _ body: @Sendable (any CausalLanguageModel, Device) throws -> Result
@@ -318,9 +335,14 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         // An adapter that the run trained is made as the run made it, whatever this worker's recipe says.
         if parts.model.adapter == nil, let settings = saved.adapter { try parts.model.addAdapter(settings) }
         try saved.check(adapter: parts.model.adapter, checkpoint.folder)
-        try withNoGrad {
-            for parameter in parts.model.trainableParameters {
-                try parameter.tensor.copy(from: checkpoint.tensors.tensor(named: AdamW.masterName(parameter)))
+        if let sharded = checkpoint.sharded {
+            // Under the checkpoint's names: a model of one process reads what any number of ranks wrote.
+            try sharded.fill(parts.model.trainableParameters.flatMap { try $0.shards() })
+        } else {
+            try withNoGrad {
+                for parameter in parts.model.trainableParameters {
+                    try parameter.tensor.copy(from: checkpoint.tensors.tensor(named: AdamW.masterName(parameter)))
+                }
             }
         }
         digest = nil

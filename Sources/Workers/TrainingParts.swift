@@ -8,13 +8,14 @@ import Models
 public import OrderedCollections
 import Telemetry
 import TensorCore
-import TrainingEngine
+public import TrainingEngine
 
 /// How a policy is trained, from the configuration.
 public struct TrainingPlan: Sendable {
     public var actor: ActorSettings
     public var algorithm: AlgorithmSettings
     public var rollout: RolloutSettings
+    public var optimizer: AdamW.Settings
     /// Optimizer steps of the whole run, for the learning rate's schedule.
     public var optimizerSteps: Int
     public var needsReference: Bool
@@ -74,16 +75,15 @@ struct TrainingParts {
         } else {
             reference = nil
         }
-        let adam = AdamW.Settings(
-            beta1: optim.betas[0], beta2: optim.betas[1], epsilon: optim.eps, weightDecay: optim.weightDecay)
         if let mesh {
             trainer = try PolicyTrainer.sharded(
-                model, over: mesh, sharding: ShardingSettings(mode: .noShard), optimizer: adam, schedule: schedule,
+                model, over: mesh, sharding: TrainingEngine.ShardingSettings(mode: .noShard), optimizer: plan.optimizer, schedule: schedule,
                 settings: settings)
         } else {
             trainer = PolicyTrainer(
-                model: model, optimizer: try AdamW(parameters: model.trainableParameters, settings: adam),
-                schedule: schedule, settings: settings)
+                model: model,
+                optimizer: try AdamW(parameters: model.trainableParameters, settings: plan.optimizer), schedule: schedule,
+                settings: settings)
         }
         store = try plan.checkpointFolder.map {
             try CheckpointStore(folder: $0, keepLast: plan.checkpointsKept ?? Int.max)
@@ -163,13 +163,14 @@ struct TrainingParts {
                 sequence: $0.sequence, oldLogProbs: $0.oldLogProbs, advantages: $0.advantages,
                 rolloutLogProbs: $0.rolloutLogProbs, refLogProbs: $0.refLogProbs)
         }
-        var reports: [PolicyStepReport] = []
+        // Their numbers are read when all steps have been launched.
+        var steps: [PendingPolicyStep] = []
         for epoch in 0..<plan.actor.ppoEpochs {
             for batch in miniBatches(trajectories, seed: seed &+ UInt64(epoch)) {
-                reports.append(try trainer.updateShared(batch.map { samples[$0] }) { try objective($0) })
+                steps.append(try trainer.enqueueShared(batch.map { samples[$0] }) { try objective($0) })
             }
         }
-        return try Self.metrics(reports, samples: samples.count)
+        return try Self.metrics(steps.map { try $0.report() }, samples: samples.count)
     }
 
     /// Indices by mini-batch: whole groups, `ppo_mini_batch_size` prompts each, shuffled where asked.

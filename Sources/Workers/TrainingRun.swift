@@ -57,6 +57,7 @@ public struct TrainingRun: Sendable {
     /// Trains. `onStart` gets the observer, so that a signal handler can ask it to stop.
     public func run(onStart: @Sendable (RunObserver) -> Void = { _ in }) async throws -> Outcome {
         let plan = try RunPlan(config, localRank: members.map { _ in 0 })
+        for note in plan.notes { log.warning("\(note)") }
         plan.limitThreads(ranks: members?.size ?? 1)
         if config.trainer.deterministic { Torch.useDeterministicAlgorithms(true) }
 
@@ -77,6 +78,7 @@ public struct TrainingRun: Sendable {
     ) async throws -> Outcome {
         let start = ContinuousClock.now
         let data = try DataSources(config)
+        for warning in try plan.checkMemory() { log.warning("\(warning)") }
         let worker = PolicyWorker(plan.policy(members))
         let text = try await worker.load()
         let prompts = try data.prepare(config, PromptEncoder(text: text, data: config.data), log)
@@ -86,6 +88,7 @@ public struct TrainingRun: Sendable {
             if let members { RankedPolicy(worker, members, try RankChannel(members)) } else { worker }
         try await policy.prepare(training, totalSteps: prompts.totalSteps)
         if let summary = try await worker.adapterSummary() { log.info("\(summary)") }
+        for line in await worker.optimizerSummary() { log.info("\(line)") }
 
         let resumed = try await resume(worker, policy)?.goingOn(to: prompts.totalSteps)
         let recorder = try RunRecorder(

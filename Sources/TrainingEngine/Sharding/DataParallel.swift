@@ -95,6 +95,15 @@ public final class DataParallel {
 
     // MARK: - Passes
 
+    /// Runs `body` on each of this rank's micro-batches, between the parameters' ``ShardedParameters/begin()`` and
+    /// ``ShardedParameters/end()``, and with nil for each that another rank has more.
+    public func forEach<Micro>(_ micros: [Micro], _ body: (_ micro: Micro?, _ isLast: Bool) throws -> Void) throws {
+        let count = try greatest(micros.count)
+        try parameters.begin()
+        for index in 0..<count { try body(index < micros.count ? micros[index] : nil, index + 1 == count) }
+        try parameters.end()
+    }
+
     /// A pass that computes nothing to keep, for a rank that has no micro-batch left: the others' collectives need it. Its result is
     /// zero, and its gradients are.
     public func idle() throws -> Tensor {

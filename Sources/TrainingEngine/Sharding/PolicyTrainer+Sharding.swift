@@ -10,6 +10,8 @@ extension PolicyTrainer {
         optimizer: AdamW.Settings = .init(), schedule: LearningRateSchedule, settings: Settings = .init(),
         axes: (Parameter) -> GradientAxes = { _ in .replicated }
     ) throws -> PolicyTrainer {
+        var sharding = sharding
+        sharding.gradDType = optimizer.gradDType
         let parallel = try DataParallel(
             model, trained: model.trainableParameters, mesh: mesh, sharding: sharding, axes: axes)
         return PolicyTrainer(
@@ -32,16 +34,22 @@ extension PolicyTrainer {
 
     /// One optimizer step on a mini-batch that all ranks have: each computes its share.
     public func updateShared(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
-        guard let parallel else { return try update(samples, loss: loss) }
+        try enqueueShared(samples, loss: loss).report()
+    }
+
+    /// The same without waiting for the device at the end.
+    public func enqueueShared(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
+        guard let parallel else { return try enqueue(samples, loss: loss) }
         let share = parallel.share(of: samples.map(\.sequence), sharesPrefixes: settings.sharesPrefixes)
-        return try update(share.map { samples[$0] }, loss: loss)
+        return try enqueue(share.map { samples[$0] }, loss: loss)
     }
 }
 
 extension DataParallel {
     /// AdamW on this rank's rows of what is trained; its gradients' norm is that of all ranks.
     public func optimizer(_ settings: AdamW.Settings) throws -> AdamW {
-        let optimizer = try AdamW(parameters.optimizerParameters(), settings: settings)
+        let decaying = try parameters.optimizerParameters { settings.decaysVectors || $0.tensor.rank > 1 }
+        let optimizer = try AdamW(decaying, settings: settings)
         optimizer.completeSquares = parameters.completeSquares
         return optimizer
     }

@@ -88,7 +88,7 @@ final class ShardUnit {
                     try member.add(grad)
                 } else if !replicas.isEmpty, member.gradSum == nil {
                     // Others may have one, and count on this rank.
-                    try member.add(member.padded(nil, .float32))
+                    try member.add(member.padded(nil, member.sumDType))
                 }
             }
             if isLast { try startSum() }
@@ -135,7 +135,7 @@ final class ShardUnit {
         try finishReduce()
         for (members, sums, operation) in summing {
             try operation.wait()
-            for (member, sum) in zip(members, sums) { member.gradSum = try sum.to(dtype: .float32) }
+            for (member, sum) in zip(members, sums) { member.gradSum = try sum.to(dtype: member.sumDType) }
         }
         summing = []
     }

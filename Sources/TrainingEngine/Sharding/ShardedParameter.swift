@@ -16,22 +16,24 @@ public final class ShardedParameter {
     let axes: GradientAxes
     /// Of the parameter with its padding.
     let paddedShape: [Int]
-    /// What the mini-batch's backward passes have left so far, float32, of the chunk's shape.
+    /// What the mini-batch's backward passes have left so far, of ``sumDType`` and of the chunk's shape.
     var gradSum: Tensor?
 
-    private let isShared: Bool
+    let sumDType: DType
 
-    init(_ parameter: Parameter, trains: Bool, axes: GradientAxes, rank: Int, ranks: Int) throws {
+    init(
+        _ parameter: Parameter, trains: Bool, axes: GradientAxes, gradDType: DType, rank: Int, ranks: Int
+    ) throws {
         self.parameter = parameter
+        sumDType = parameter.tensor.dtype == .float32 ? .float32 : gradDType
         self.trains = trains
         self.axes = axes
-        isShared = ranks > 1
         let tensor = parameter.tensor, count = tensor.size(0), rest = Array(tensor.shape.dropFirst())
         try tensor.setRequiresGrad(false)
         let length = (count + ranks - 1) / ranks
         rows = min(count, rank * length)..<min(count, (rank + 1) * length)
         paddedShape = [length * ranks] + rest
-        if isShared {
+        if ranks > 1 {
             chunk = try Tensor.zeros([length] + rest, dtype: tensor.dtype, device: tensor.device)
             if !rows.isEmpty { try chunk.narrowed(0, 0..<rows.count).copy(from: tensor.narrowed(0, rows)) }
             try tensor.releaseStorage()
@@ -83,6 +85,6 @@ public final class ShardedParameter {
 
     /// Adds a share, of the chunk's shape, to the sum; may keep `share` itself.
     func add(_ share: Tensor) throws(TorchError) {
-        if let gradSum { try gradSum.add(share) } else { gradSum = try share.to(dtype: .float32) }
+        if let gradSum { try gradSum.add(share) } else { gradSum = try share.to(dtype: sumDType) }
     }
 }

@@ -57,7 +57,8 @@ public final class ShardedParameters {
                 replicas.append(try mesh.group(axes.summed))
                 members.append(
                     try ShardedParameter(
-                        parameter, trains: names.contains(parameter.name), axes: axes, rank: rank, ranks: ranks))
+                        parameter, trains: names.contains(parameter.name), axes: axes, gradDType: settings.gradDType,
+                        rank: rank, ranks: ranks))
             }
             all += members
             return ShardUnit(members, shards: shards, replicas: replicas, reduceDType: settings.reduceDType)
@@ -85,6 +86,7 @@ public final class ShardedParameters {
     ///
     /// - Parameter isLast: of the mini-batch's micro-batches.
     public func backward(_ loss: Tensor, isLast: Bool) throws {
+        precondition(holders == 0, "whole weights that somebody holds would outlive the step")
         self.isLast = isLast
         try loss.backward()
         // Where no gradient goes through a layer's input, nothing told that the layer was done.

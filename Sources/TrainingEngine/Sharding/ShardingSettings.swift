@@ -14,12 +14,15 @@ public enum ShardingMode: String, Sendable, Hashable, CaseIterable {
 
 public struct ShardingSettings: Sendable, Hashable {
     public var mode: ShardingMode
-    /// The type in which gradients travel; they are summed up over micro-batches in float32 either way.
+    /// The type in which gradients travel.
     public var reduceDType: DType
+    /// The type that they are summed up in over micro-batches; a float32 weight's are float32 always.
+    public var gradDType: DType
     /// Whether the next layer's weights travel while a layer runs.
     public var prefetches: Bool
 
-    public init(mode: ShardingMode = .fullShard, reduceDType: DType = .float32, prefetches: Bool = true) {
+    public init(mode: ShardingMode = .fullShard, reduceDType: DType = .float32, gradDType: DType = .float32, prefetches: Bool = true) {
+        self.gradDType = gradDType
         self.mode = mode
         self.reduceDType = reduceDType
         self.prefetches = prefetches

@@ -47,7 +47,7 @@ import Testing
         try onRanks(2) { rank in
             let mesh = DeviceMesh(Self.shape, rank: rank, store: store)
             let model = try TinyFamily(name: "Qwen2").model()
-            model.usesCheckpointing = checkpointing
+            model.checkpointing = checkpointing ? .full : .none
             let units = ParameterUnits(model.parameters), ranks = mode == .noShard ? 1 : 2
             let root = bytes(units.root, ranks: ranks), layer = bytes(units.layers[0], ranks: ranks)
             let parameters = try ShardedParameters(

@@ -7,25 +7,28 @@ import Testing
 @testable import TrainingEngine
 
 /// However ranks share a model and its batches out, they learn what one process learns.
-@Suite struct ShardedTrainingTests {
-    @Test(arguments: TinyFamily.all, Layout.all)
-    func ranksLearnWhatOneProcessLearns(family: TinyFamily, layout: Layout) throws {
+@Suite(.serialized) struct ShardedTrainingTests {
+    @Test(arguments: TinyFamily.all) func ranksLearnWhatOneProcessLearns(family: TinyFamily) throws {
         var run = ShardedTraining(family: family)
         let alone = try run.alone()
-        for checkpointing in [false, true] {
-            run.checkpointing = checkpointing
+        for (index, layout) in Layout.all.enumerated() {
+            run.checkpointing = index % 2 == 0
             try expectSame(run.on(layout), alone)
         }
+        run.checkpointing = false
+        try expectSame(run.on(Layout.all[0]), alone)
+    }
+
+    @Test(arguments: Layout.all, [false, true]) func withAndWithoutCheckpointing(layout: Layout, checkpointing: Bool) throws {
+        let run = ShardedTraining(checkpointing: checkpointing, steps: 4)
+        try expectSame(run.on(layout), run.alone())
     }
 
     /// Only A and B learn, of which some ranks have no row; what is frozen is shared out all the same.
     @Test(arguments: Layout.all, [1, 4]) func adapters(layout: Layout, rank: Int) throws {
-        var run = ShardedTraining(adapter: LoRASettings(rank: rank, targets: .modules(["q_proj", "v_proj", "down_proj"])))
-        let alone = try run.alone()
-        for checkpointing in [false, true] {
-            run.checkpointing = checkpointing
-            try expectSame(run.on(layout), alone)
-        }
+        let targets = LoRASettings.Targets.modules(["q_proj", "v_proj", "down_proj"])
+        let run = ShardedTraining(checkpointing: rank == 1, adapter: LoRASettings(rank: rank, targets: targets))
+        try expectSame(run.on(layout), run.alone())
     }
 
     /// A rank whose sequences make fewer micro-batches, or none, takes part in the others'.
@@ -45,7 +48,7 @@ import Testing
 
     /// bfloat16 weights, float32 masters and sums: each rank's gradients are rounded, and little else.
     @Test(arguments: Layout.all, [DType.float32, .bfloat16]) func halfPrecision(layout: Layout, reduced: DType) throws {
-        let run = ShardedTraining(dtype: .bfloat16, steps: 4, sharding: .init(reduceDType: reduced))
+        let run = ShardedTraining(dtype: .bfloat16, sharding: .init(reduceDType: reduced))
         let alone = try run.alone()
         for result in try run.on(layout) {
             for (own, other) in zip(result.reports, alone.reports) {
@@ -54,7 +57,8 @@ import Testing
             }
             for (name, values) in alone.weights {
                 let scale = values.map(abs).max() ?? 0
-                for (x, y) in zip(try #require(result.weights[name]), values) { #expect(abs(x - y) < 0.03 * scale) }
+                let worst = zip(try #require(result.weights[name]), values).map { abs($0 - $1) }.max() ?? 0
+                #expect(worst < 0.02 * scale, "\(name)")
             }
         }
     }
@@ -87,7 +91,7 @@ import Testing
                 TinyFamily.llama.model(), over: mesh, sharding: .init(mode: mode), schedule: .init(peak: 1e-3))
             let report = try trainer.update([PolicyTrainerTests.samples[rank]]) { inputs in
                 let factor = rank == 1 ? Double.infinity : 1
-                return LossOutput(loss: try inputs.logProbs.sum().multiplied(by: factor), metrics: [])
+                return PolicyLossOutput(loss: try inputs.logProbs.sum().multiplied(by: factor), metrics: [])
             }
             #expect(!report.stepped && !report.gradNorm.isFinite && trainer.optimizer.stepCount == 0)
             #expect(try trainer.update([PolicyTrainerTests.samples[rank]], loss: PolicyTrainerTests.loss).stepped)
@@ -104,7 +108,7 @@ import Testing
             let tokens = PolicyTrainerTests.samples[..<6].reduce(0) { $0 + $1.sequence.response.count }
             let report = try trainer.update(samples) { inputs in
                 #expect(inputs.totals.tokens == tokens && inputs.totals.sequences == 6)
-                return LossOutput(
+                return PolicyLossOutput(
                     loss: try inputs.logProbs.sum(),
                     metrics: [
                         LossMetric("test/rows", try Tensor([Float(inputs.logProbs.size(0))])),
