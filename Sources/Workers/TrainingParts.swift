@@ -77,12 +77,14 @@ struct TrainingParts {
         }
         if let mesh {
             trainer = try PolicyTrainer.sharded(
-                model, over: mesh, sharding: TrainingEngine.ShardingSettings(mode: .noShard), optimizer: plan.optimizer, schedule: schedule,
+                model, over: mesh, sharding: TrainingEngine.ShardingSettings(mode: .noShard), optimizer: plan.optimizer,
+                schedule: schedule,
                 settings: settings)
         } else {
             trainer = PolicyTrainer(
                 model: model,
-                optimizer: try AdamW(parameters: model.trainableParameters, settings: plan.optimizer), schedule: schedule,
+                optimizer: try AdamW(parameters: model.trainableParameters, settings: plan.optimizer),
+                schedule: schedule,
                 settings: settings)
         }
         store = try plan.checkpointFolder.map {

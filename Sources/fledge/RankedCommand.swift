@@ -69,6 +69,8 @@ struct RankedCommand {
             count: count, executable: executable, arguments: Array(CommandLine.arguments.dropFirst()),
             environment: ProcessInfo.processInfo.environment)
         plan.remedy = remedy
+        // libtorch's warnings of connections that broke, pages of them, say nothing that the ranks do not.
+        if plan.environment["TORCH_CPP_LOG_LEVEL"] == nil { plan.environment["TORCH_CPP_LOG_LEVEL"] = "ERROR" }
         let launcher = Launcher(plan) { stream, line in
             if stream == .output { Console.say(line) } else { Console.note(line) }
         }
@@ -88,8 +90,9 @@ struct RankedCommand {
             members?.leave()
             leave(0)
         } catch {
-            members?.leave(failure: error)
-            leave(report(error, place))
+            let cause = await members?.cause(of: error) ?? error
+            members?.leave(failure: cause)
+            leave(report(cause, place))
         }
     }
 

@@ -39,9 +39,9 @@ extension CommandSuites {
             (["--device", "abacus"], 64), (["--memory", "much"], 64), (["--devices", "0"], 64),
             (["--layout", "up=2"], 64),
         ])
-        func refusesWhatCannotBe(_ arguments: [String], _ code: Int32) async throws {
+        func refusesWhatCannotBe(_ arguments: [String], _ code: Int) async throws {
             let outcome = try await run(arguments)
-            #expect(outcome.exitCode == Int(code), "\(outcome)")
+            #expect(outcome.exitCode == code, "\(outcome)")
         }
     }
 }

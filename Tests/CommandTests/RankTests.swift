@@ -142,6 +142,7 @@ extension CommandSuites {
             let outcome = try await workspace.train(Self.two + ["data.train_files=nothing.jsonl"])
             #expect(outcome.exitCode == 2, "\(outcome)")
             #expect(outcome.errors.contains("[rank 0] error: "), "\(outcome)")
+            #expect(!outcome.errors.contains("[rank 1] error: "), "\(outcome)")
             #expect(!outcome.errors.contains("the same command goes on"), "\(outcome)")
             let gpu = try await workspace.train(["device=cuda:1", "trainer.n_gpus_per_node=2"])
             #expect(gpu.exitCode == 2 && gpu.errors.contains("is one GPU"), "\(gpu)")

@@ -76,6 +76,17 @@ public final class RankMembership: Sendable {
             shape, rank: rank, store: store, device: device, timeout: max(watch.deadline, .seconds(60)), watch: watch)
     }
 
+    /// What to say of an error: where another rank was lost, that is the cause of what broke here.
+    public func cause(of error: any Error) async -> any Error {
+        guard let broken = error as? TorchError, broken.code == .operation else { return error }
+        // A connection breaks a moment before its other end is seen to be gone.
+        for _ in 0..<100 {
+            do { try watch.verify() } catch { return error }
+            guard (try? await Task.sleep(for: .milliseconds(10))) != nil else { break }
+        }
+        return error
+    }
+
     /// Says that this rank ends, so that the others need not guess.
     public func leave(failure: (any Error)? = nil) { watch.leave(failure: failure.map { "\($0)" }) }
 }
