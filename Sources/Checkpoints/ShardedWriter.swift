@@ -110,7 +110,8 @@ final class ShardedWriter: @unchecked Sendable {
     /// Leaves a list of files for rank 0, whole or not at all.
     private static func publish(_ bytes: [UInt8], _ rank: Int, _ fileSystem: any FileSystem, _ folder: String) throws {
         let path = partPath(rank, folder), parent = parentFolder(path)
-        var writer = try HashingWriter(fileSystem, folder: parent, name: String(path.dropFirst(parent.count + 1)) + ".tmp")
+        var writer = try HashingWriter(
+            fileSystem, folder: parent, name: String(path.dropFirst(parent.count + 1)) + ".tmp")
         try writer.write(bytes)
         _ = try writer.finish()
         try fileSystem.rename(path + ".tmp", to: path + ".part")
