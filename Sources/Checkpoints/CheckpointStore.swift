@@ -181,10 +181,32 @@ public struct CheckpointStore {
     /// Opens the checkpoint of `step`, reading every byte to check it.
     ///
     /// - Throws: `CheckpointError`: `notFound`, `damaged` with the file and what does not match.
-    public func load(_ step: Int) throws -> Checkpoint { try load(step, verifying: (0, 1)) }
+    public func load(_ step: Int) throws -> Checkpoint {
+        try verify(step, share: (0, 1))
+        return try open(step)
+    }
 
-    /// - Parameter verifying: of several processes that open it together, which this is: each reads its share of the files.
-    func load(_ step: Int, verifying share: (rank: Int, size: Int)) throws -> Checkpoint {
+    /// Reads every byte of a share of the files of the checkpoint of `step`, that of rank `share.rank` of `share.size` processes.
+    func verify(_ step: Int, share: (rank: Int, size: Int)) throws {
+        let place = path(of: step), files = try manifest(of: step).files
+        for (index, file) in files.enumerated() where index % share.size == share.rank { try file.verify(in: place) }
+    }
+
+    /// Opens a checkpoint whose files were verified.
+    func open(_ step: Int) throws -> Checkpoint {
+        let place = path(of: step), manifest = try manifest(of: step)
+        let state = try MappedFile.contents(of: place + "/" + CheckpointManifest.stateName)
+        guard let sharding = manifest.sharding else {
+            let tensors = try SafetensorsModel(folder: place, name: CheckpointManifest.tensorsName)
+            return Checkpoint(step: step, folder: place, state: state, tensors: tensors, sharded: nil)
+        }
+        let sharded = ShardedCheckpoint(manifest, sharding, folder: place)
+        return Checkpoint(
+            step: step, folder: place, state: state, tensors: try SafetensorsModel(folder: sharded.modelFolder),
+            sharded: sharded)
+    }
+
+    private func manifest(of step: Int) throws -> CheckpointManifest {
         let place = path(of: step)
         guard pathExists(place) else {
             let others = try steps().map(String.init).joined(separator: ", ")
@@ -196,18 +218,7 @@ public struct CheckpointStore {
         guard manifest.step == step else {
             throw CheckpointError(.damaged, place, "the manifest is of step \(manifest.step)")
         }
-        for (index, file) in manifest.files.enumerated() where index % share.size == share.rank {
-            try file.verify(in: place)
-        }
-        let state = try MappedFile.contents(of: place + "/" + CheckpointManifest.stateName)
-        guard let sharding = manifest.sharding else {
-            let tensors = try SafetensorsModel(folder: place, name: CheckpointManifest.tensorsName)
-            return Checkpoint(step: step, folder: place, state: state, tensors: tensors, sharded: nil)
-        }
-        let sharded = ShardedCheckpoint(manifest, sharding, folder: place)
-        return Checkpoint(
-            step: step, folder: place, state: state, tensors: try SafetensorsModel(folder: sharded.modelFolder),
-            sharded: sharded)
+        return manifest
     }
 }
 

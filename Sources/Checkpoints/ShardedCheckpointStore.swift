@@ -203,7 +203,9 @@ public final class ShardedCheckpointStore {
     /// - Throws: on every rank, what any found: `notFound`, `damaged` with the file and what does not match.
     public func load(_ step: Int) throws -> CheckpointStore.Checkpoint {
         var found: CheckpointStore.Checkpoint?
-        try Self.together(group, device) { found = try store.load(step, verifying: (rank, size)) }
+        // What is opened was verified by all before: what is damaged is told as that, not as what it led to.
+        try Self.together(group, device) { try store.verify(step, share: (rank, size)) }
+        try Self.together(group, device) { found = try store.open(step) }
         return found!
     }
 
@@ -213,14 +215,17 @@ public final class ShardedCheckpointStore {
         try Self.together(group, device) { if rank == 0 { try store.removeAll() } }
     }
 
-    /// Runs `body` on every rank; when it fails on any, all throw: a rank's own error, else that of the first rank that has one.
+    /// Runs `body` on every rank; when it fails on any, all throw: a rank's own error, unless that only says that another failed, else
+    /// that of the first rank that has one.
     private static func together(_ group: ProcessGroup?, _ device: Device, _ body: () throws -> Void) throws {
         guard let group else { return try body() }
         var own: (any Error)?
         do { try body() } catch { own = error }
-        let all = try group.exchange(own.map(Verdict.init), device: device)
-        if let own { throw own }
-        for case let verdict? in all { throw verdict.error }
+        let all = try group.exchange(own.map(Verdict.init), device: device).compactMap(\.self)
+        if let own, (own as? CheckpointError)?.code != .otherRank { throw own }
+        if let first = all.first(where: { $0.code != CheckpointError.Code.otherRank.name }) ?? all.first {
+            throw first.error
+        }
     }
 
     private struct Verdict: Codable {

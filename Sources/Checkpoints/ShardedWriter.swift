@@ -61,11 +61,12 @@ final class ShardedWriter: @unchecked Sendable {
         let folder = job.store.temporaryPath(of: job.step)
         do {
             let part = try writePart(job, folder)
-            if job.rank > 0 { return try publish(part.bytes, "part", job.rank, job.store.fileSystem, folder) }
+            if job.rank > 0 { return try publish(part.bytes, job.rank, job.store.fileSystem, folder) }
             try finish(job, part, folder)
         } catch {
-            // Rank 0 need not wait for this part. The first error is the one to tell; what is left over goes when all have ended.
-            try? publish(Array("\(error)".utf8), "failed", job.rank, job.store.fileSystem, folder)
+            // Rank 0 need not wait for this part: an empty file has room on a full disk too. The first error is the one to tell; what is
+            // left over goes when all have ended.
+            try? job.store.fileSystem.createFile(partPath(job.rank, folder) + ".failed").close()
             throw error
         }
     }
@@ -102,16 +103,18 @@ final class ShardedWriter: @unchecked Sendable {
         return part
     }
 
-    /// Leaves bytes for rank 0, whole or not at all.
-    private static func publish(
-        _ bytes: [UInt8], _ kind: String, _ rank: Int, _ fileSystem: any FileSystem, _ folder: String
-    ) throws {
-        let name = "\(folder)/\(partsFolder)/rank-\(padded(rank, 5))"
+    private static func partPath(_ rank: Int, _ folder: String) -> String {
+        "\(folder)/\(partsFolder)/rank-\(padded(rank, 5))"
+    }
+
+    /// Leaves a list of files for rank 0, whole or not at all.
+    private static func publish(_ bytes: [UInt8], _ rank: Int, _ fileSystem: any FileSystem, _ folder: String) throws {
+        let path = partPath(rank, folder), parent = parentFolder(path)
         var writer = try HashingWriter(
-            fileSystem, folder: "\(folder)/\(partsFolder)", name: "rank-\(padded(rank, 5)).\(kind).tmp")
+            fileSystem, folder: parent, name: String(path.dropFirst(parent.count + 1)) + ".tmp")
         try writer.write(bytes)
         _ = try writer.finish()
-        try fileSystem.rename("\(name).\(kind).tmp", to: "\(name).\(kind)")
+        try fileSystem.rename(path + ".tmp", to: path + ".part")
     }
 
     private static func finish(_ job: Job, _ own: Part, _ folder: String) throws {
@@ -141,15 +144,13 @@ final class ShardedWriter: @unchecked Sendable {
     /// Other ranks' parts come by way of the folder itself: a group's operations have their order on the training threads, and this is
     /// none of them.
     private static func waitForPart(_ rank: Int, _ job: Job, _ folder: String) throws -> [UInt8] {
-        let name = "\(folder)/\(partsFolder)/rank-\(padded(rank, 5))"
+        let name = partPath(rank, folder)
         let deadline = ContinuousClock.now + job.partTimeout
         var pause: UInt32 = 1000
         while true {
             if pathExists(name + ".part") { return try MappedFile.contents(of: name + ".part") }
             if pathExists(name + ".failed") {
-                let reason = String(decoding: try MappedFile.contents(of: name + ".failed"), as: UTF8.self)
-                throw CheckpointError(
-                    .inputOutput, folder, "rank \(rank) could not write its part of step \(job.step): \(reason)")
+                throw CheckpointError(.otherRank, folder, "rank \(rank) could not write its part of step \(job.step)")
             }
             guard ContinuousClock.now < deadline else {
                 throw CheckpointError(

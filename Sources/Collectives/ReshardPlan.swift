@@ -98,3 +98,10 @@ public struct ReshardPlan: Sendable {
         }
     }
 }
+
+extension ReshardPlan: CustomStringConvertible {
+    public var description: String {
+        "\(rankCount) ranks, \(buckets.count) buckets, \(traffic.total) bytes moved for \(traffic.gatheringAll) of gathering all; sent "
+            + "\(traffic.sent), received \(traffic.received), kept \(traffic.local)"
+    }
+}

@@ -64,6 +64,9 @@ struct ReshardBench: AsyncParsableCommand {
         for (name, type) in [("from", fromDtype), ("to", toDtype)] where Self.types[type] == nil {
             throw ValidationError("--\(name)-dtype '\(type)' is not bfloat16 or float32")
         }
+        for (name, text) in [("from", from), ("to", to)] {
+            do { _ = try MeshShape(parsing: text) } catch { throw ValidationError("--\(name): \(error)") }
+        }
         if bucket < 1 || bucket > 1 << 20 { throw ValidationError("--bucket \(bucket) is not from 1 to \(1 << 20)") }
         if let ranksPerNode, ranksPerNode < 1 {
             throw ValidationError("--ranks-per-node \(ranksPerNode) is less than 1")

@@ -19,7 +19,7 @@ struct ShardedCase: Sendable {
     var folder: String
     var keepLast = 3
     /// Small, so that there are several files.
-    var maxShardBytes = 6000
+    var maxShardBytes = 2500
     var fileSystem: @Sendable (_ rank: Int) -> any FileSystem = { _ in POSIXFileSystem() }
 
     init(_ layout: String, _ folder: String) throws {
@@ -43,7 +43,7 @@ struct ShardedCase: Sendable {
     }
 
     static func value(_ box: ShardBox, _ step: Int) throws -> Tensor {
-        let seed = box.name.utf8.reduce(UInt64(step)) { ($0 &* 31) &+ UInt64($1) }
+        let seed = box.name.utf8.reduce(UInt64(bitPattern: Int64(step))) { ($0 &* 31) &+ UInt64($1) }
         let whole = try Tensor.randomNormal(box.shape, generator: RandomGenerator(seed: seed))
         return try LocalShard(box: ShardBox(whole: box.name, shape: box.shape), tensor: whole).view(of: box)
     }

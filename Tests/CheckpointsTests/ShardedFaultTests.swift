@@ -77,7 +77,7 @@ import Testing
         var ranks = try ShardedCase("fsdp2", folder.path)
         try ranks.save(1)
         ranks.fileSystem = { _ in FaultyFileSystem(.free(bytes: 4096)) }
-        try ranks.run { [ranks]  rank, store in
+        try ranks.run { [ranks] rank, store in
             let error = #expect(throws: CheckpointError.self) { try store.save(ranks.contents(rank, 2)) }
             #expect(error?.code == .diskFull)
             #expect(error?.freeBytes == 4096)
@@ -93,8 +93,10 @@ import Testing
         let folder = try TemporaryFolder()
         var ranks = try ShardedCase("fsdp2", folder.path)
         try ranks.save(1)
-        ranks.fileSystem = { rank in rank == victim ? FaultyFileSystem(.diskFull(afterBytes: limit)) as any FileSystem : POSIXFileSystem() }
-        try ranks.run { [ranks]  rank, store in
+        ranks.fileSystem = { rank in
+            rank == victim ? FaultyFileSystem(.diskFull(afterBytes: limit)) as any FileSystem : POSIXFileSystem()
+        }
+        try ranks.run { [ranks] rank, store in
             try store.save(ranks.contents(rank, 2))
             let error = #expect(throws: CheckpointError.self) { try store.settle() }
             #expect(error.map { "\($0)" }?.contains("No space left") == true, "\(error as Any)")
