@@ -56,7 +56,8 @@ struct TrainingParts {
             microBatchTokens: actor.ppoMaxTokenLenPerGPU, gradClip: actor.gradClip ?? 0,
             temperature: plan.rollout.temperature > 0 ? plan.rollout.temperature : 1, sharesPrefixes: actor.sharePrefix,
             skipsZeroAdvantages: objective.vanishesWithoutAdvantage && actor.routerAuxLossCoefficient == 0,
-            routerAuxLossCoefficient: actor.routerAuxLossCoefficient)
+            routerAuxLossCoefficient: actor.routerAuxLossCoefficient,
+            microBatchSequences: actor.useDynamicBatchSize ? nil : actor.ppoMicroBatchSizePerGPU)
         let warmup = optim.lrWarmupSteps ?? Int(optim.lrWarmupStepsRatio * Double(plan.optimizerSteps))
         let schedule = LearningRateSchedule(
             peak: optim.lr, warmupSteps: warmup, decay: Self.decay(optim.schedule),

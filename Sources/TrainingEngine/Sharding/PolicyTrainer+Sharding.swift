@@ -6,7 +6,7 @@ extension PolicyTrainer {
     /// trained. The model has its adapter by now, and the same weights on all ranks; its own tensors are empty afterwards, see
     /// ``ShardedParameters/withWholeWeights(_:)``. Every rank of the mesh calls it.
     public static func sharded(
-        _ model: any CausalLanguageModel, over mesh: DeviceMesh, sharding: ShardingSettings = .init(),
+        _ model: any CausalLanguageModel, over mesh: DeviceMesh, sharding: ShardingOptions = .init(),
         optimizer: AdamW.Settings = .init(), schedule: LearningRateSchedule, settings: Settings = .init(),
         axes: (Parameter) -> GradientAxes = { _ in .replicated }
     ) throws -> PolicyTrainer {

@@ -45,7 +45,7 @@ struct ShardedTraining: Sendable {
     var adapter: LoRASettings?
     var budget = 45
     var steps = 2
-    var sharding = ShardingSettings()
+    var sharding = ShardingOptions()
     /// Which of the samples a rank of so many takes; nil: by work.
     var share: (@Sendable (_ rank: Int, _ ranks: Int) -> [Int])?
     var samples = PolicyTrainerTests.samples

@@ -12,7 +12,7 @@ public enum ShardingMode: String, Sendable, Hashable, CaseIterable {
     case noShard = "NO_SHARD"
 }
 
-public struct ShardingSettings: Sendable, Hashable {
+public struct ShardingOptions: Sendable, Hashable {
     public var mode: ShardingMode
     /// The type in which gradients travel.
     public var reduceDType: DType
