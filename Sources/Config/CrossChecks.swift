@@ -167,7 +167,8 @@ struct CrossChecks {
             "gradients of float32 weights are float32",
             remedy: "make model.dtype bfloat16, or remove actor.fsdp_config.grad_dtype")
         warn(
-            config.actor.fsdp.paramOffload && (isWide || model.paramDType == .bfloat16), "actor.fsdp_config.param_offload",
+            config.actor.fsdp.paramOffload && (isWide || model.paramDType == .bfloat16),
+            "actor.fsdp_config.param_offload",
             isWide ? "model.dtype" : "model.param_dtype", "there are no master weights to keep elsewhere",
             remedy: "remove actor.fsdp_config.param_offload")
     }
@@ -175,7 +176,9 @@ struct CrossChecks {
     private func checkSharding() {
         let actor = config.actor, fsdp = actor.fsdp
         if fsdp.fsdpSize == 0 {
-            problem("actor.fsdp_config.fsdp_size", "no rank is no set of ranks", remedy: "write -1 for all ranks, or 1 for none")
+            problem(
+                "actor.fsdp_config.fsdp_size", "no rank is no set of ranks",
+                remedy: "write -1 for all ranks, or 1 for none")
         }
         refuse(
             !actor.useDynamicBatchSize && actor.ppoMicroBatchSizePerGPU == nil, "actor.use_dynamic_bsz",

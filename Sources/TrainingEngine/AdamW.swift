@@ -109,7 +109,8 @@ public final class AdamW {
     public var bytes: (device: Int, host: Int) {
         let moments = parameters.reduce(0) { $0 + 2 * settings.moments.bytes($1.weight.count) }
         let masters = masters.reduce(0) { $0 + ($1?.byteCount ?? 0) }
-        let hostMoments = device.isCUDA && settings.offloadsMoments, hostMasters = device.isCUDA && settings.offloadsMasters
+        let hostMoments = device.isCUDA && settings.offloadsMoments,
+            hostMasters = device.isCUDA && settings.offloadsMasters
         return (
             (hostMoments ? 0 : moments) + (hostMasters ? 0 : masters),
             (hostMoments ? moments : 0) + (hostMasters ? masters : 0)
@@ -139,7 +140,8 @@ public final class AdamW {
         if settings.offloadsMoments || settings.offloadsMasters, !device.isCUDA {
             notes.append("the optimizer's offload changes nothing: weights and states lie in the host's memory already")
         } else if settings.offloadsMasters, masters.allSatisfy({ $0 == nil }) {
-            notes.append("param_offload changes nothing: there are no master weights beside those that passes compute with")
+            notes.append(
+                "param_offload changes nothing: there are no master weights beside those that passes compute with")
         }
         return notes
     }
@@ -171,7 +173,8 @@ public final class AdamW {
                     weightDecay: parameter.decays ? settings.weightDecay : 0, slot: slot))
         }
         let step = AdamWStep(
-            tensors, progress: moments.progress, learningRate: learningRate, beta1: settings.beta1, beta2: settings.beta2,
+            tensors, progress: moments.progress, learningRate: learningRate, beta1: settings.beta1,
+            beta2: settings.beta2,
             epsilon: settings.epsilon, roundsStochastically: settings.roundsStochastically, seed: settings.seed)
         try step.sumSquares()
         try completeSquares?(moments.progress.squares)

@@ -53,7 +53,9 @@ public final class PendingPolicyStep {
             }
         }
         if !tensors.isEmpty {
-            for (index, value) in zip(remote, try Tensor.concatenate(tensors).values(Double.self)) { values[index] = value }
+            for (index, value) in zip(remote, try Tensor.concatenate(tensors).values(Double.self)) {
+                values[index] = value
+            }
         }
         return values
     }

@@ -15,7 +15,8 @@ public struct ShardingPlan: Sendable, Hashable {
         guard size > 0, ranks % size == 0 else {
             throw WorkerError(
                 .badSetting,
-                "actor.fsdp_config.fsdp_size: \(ranks) ranks do not divide into sets of \(size); make it a divisor of \(ranks), or -1")
+                "actor.fsdp_config.fsdp_size: \(ranks) ranks do not divide into sets of \(size); make it a divisor of \(ranks), or -1"
+            )
         }
         mesh = MeshShape([.replicate: ranks / size, .shard: size])
         options = ShardingOptions(

@@ -47,7 +47,8 @@ import Testing
             yaml: minimal, file: "recipe.yaml",
             overrides: [
                 "actor.fsdp_config.fsdp_size=2", "actor.fsdp_config.reshard_after_forward=false",
-                "actor.fsdp_config.forward_prefetch=false", "actor.fsdp_config.reduce_dtype=bfloat16", "model.dtype=bfloat16",
+                "actor.fsdp_config.forward_prefetch=false", "actor.fsdp_config.reduce_dtype=bfloat16",
+                "model.dtype=bfloat16",
                 "actor.use_dynamic_bsz=false", "actor.ppo_micro_batch_size_per_gpu=3",
             ])
         #expect(config.actor.fsdp.fsdpSize == 2 && !config.actor.fsdp.reshardAfterForward)

@@ -131,7 +131,8 @@ public struct OptimizerSettings: Hashable, Sendable {
         stochasticRounding = section.bool(
             "stochastic_rounding", default: true,
             doc:
-                "Round what is trained or kept in bfloat16 up or down by chance: to the nearest, small steps would be lost.")
+                "Round what is trained or kept in bfloat16 up or down by chance: to the nearest, small steps would be lost."
+        )
         lrWarmupSteps = section.optionalInt(
             "lr_warmup_steps", in: 0...Int.max,
             doc: "Steps over which the learning rate rises from 0; null for lr_warmup_steps_ratio.")
@@ -180,6 +181,8 @@ public struct ShardingSettings: Hashable, Sendable {
             "optimizer_offload", default: false, doc: "The same for the optimizer's moments.")
         gradDType = section.choice(
             "grad_dtype", default: .float32,
-            doc: "The type that gradients of micro-batches are summed in; bfloat16 takes half the memory and is less exact.")
+            doc:
+                "The type that gradients of micro-batches are summed in; bfloat16 takes half the memory and is less exact."
+        )
     }
 }

@@ -21,7 +21,10 @@ public struct ShardingOptions: Sendable, Hashable {
     /// Whether the next layer's weights travel while a layer runs.
     public var prefetches: Bool
 
-    public init(mode: ShardingMode = .fullShard, reduceDType: DType = .float32, gradDType: DType = .float32, prefetches: Bool = true) {
+    public init(
+        mode: ShardingMode = .fullShard, reduceDType: DType = .float32, gradDType: DType = .float32,
+        prefetches: Bool = true
+    ) {
         self.gradDType = gradDType
         self.mode = mode
         self.reduceDType = reduceDType
