@@ -20,11 +20,12 @@ constexpr char optimizer_text[] = {
 #embed "cuda/optimizer.cu"
 };
 
-constexpr int64_t chunk = 8192, moment_block = 256;
+constexpr int64_t chunk = 16384, moment_block = 256;
 constexpr unsigned threads = 256;
 
 const std::string &text() {
-    static const std::string whole = "#define MOMENT_CODE __device__ __forceinline__\n#define LEADING_ZEROS __clz\n" +
+    static const std::string whole = "#define MOMENT_CODE __device__ __forceinline__\n#define LEADING_ZEROS __clz\n"
+                                     "#define FLOAT_BITS __float_as_uint\n" +
                                      std::string(codes_text, sizeof codes_text) + "\n" +
                                      std::string(optimizer_text, sizeof optimizer_text);
     return whole;

@@ -240,12 +240,13 @@ void prepare_heads(const at::Tensor &heads, const at::Tensor &out, int64_t head,
         .launch(heads.device(), blocks(lanes), 1, 1, threads, 0, arguments);
 }
 
-HeadGradients prepare_heads_backward(const at::Tensor &heads, int64_t head, const HeadTerms &terms, const at::Tensor &d_query,
-                                     const at::Tensor &d_key, const at::Tensor &d_value) {
-    const int64_t rows = heads.size(0), hq = terms.query_heads, hk = terms.kv_heads;
+HeadGradients prepare_heads_backward(const at::Tensor &heads, int64_t rows, const at::TensorOptions &options, int64_t head,
+                                     const HeadTerms &terms, const at::Tensor &d_query, const at::Tensor &d_key,
+                                     const at::Tensor &d_value) {
+    const int64_t hq = terms.query_heads, hk = terms.kv_heads;
     const bool has_norms = terms.query_norm.weight.defined();
     HeadGradients result;
-    result.heads = at::empty({rows, (hq + 2 * hk) * head}, heads.options());
+    result.heads = at::empty({rows, (hq + 2 * hk) * head}, options);
     const int lane_bits = lane_bits_of(head);
     const int64_t lanes = (rows * std::max(hq, 2 * hk)) << lane_bits;
     TORCH_CHECK(lanes < (int64_t(1) << 31), "heads: ", rows, " rows are too many for one call");
@@ -257,16 +258,16 @@ HeadGradients prepare_heads_backward(const at::Tensor &heads, int64_t head, cons
     const auto dq = readable(d_query), dk = readable(d_key), dv = readable(d_value);
     // Where weights learn, a block goes through many heads before it writes its share.
     int64_t grid = blocks(lanes);
-    if (has_norms) grid = std::min<int64_t>(grid, 8 * multiprocessors(heads.device()));
+    if (has_norms) grid = std::min<int64_t>(grid, 8 * multiprocessors(result.heads.device()));
     at::Tensor partial;
-    if (has_norms) partial = at::zeros({std::max<int64_t>(grid, 1), 2, head}, heads.options().dtype(at::kFloat));
+    if (has_norms) partial = at::zeros({std::max<int64_t>(grid, 1), 2, head}, options.dtype(at::kFloat));
     if (lanes > 0) {
         const auto stride = [](const at::Tensor &d, int dim) -> long long { return d.defined() ? d.stride(dim) : 0; };
         const void *dq_at = address(dq), *dk_at = address(dk), *dv_at = address(dv), *heads_at = has_norms ? address(heads) : nullptr,
                    *cos_at = address(terms.cos), *sin_at = address(terms.sin), *q_weight = address(terms.query_norm.weight),
                    *k_weight = address(terms.key_norm.weight);
         long long q_row = stride(dq, 0), q_head = stride(dq, 1), k_row = stride(dk, 0), k_head = stride(dk, 1),
-                  v_row = stride(dv, 0), v_head = stride(dv, 1), own_stride = heads.stride(0);
+                  v_row = stride(dv, 0), v_head = stride(dv, 1), own_stride = has_norms ? heads.stride(0) : 0;
         void *to = place(result.heads), *partial_at = place(partial);
         int count = static_cast<int>(rows), query_heads = static_cast<int>(hq), kv_heads = static_cast<int>(hk),
             size = static_cast<int>(head), turned = static_cast<int>(terms.rotated()), bits = lane_bits,
@@ -275,8 +276,9 @@ HeadGradients prepare_heads_backward(const at::Tensor &heads, int64_t head, cons
         void *arguments[] = {&dq_at,  &q_row,    &q_head, &dk_at, &k_row,  &k_head,   &dv_at,    &v_row, &v_head,    &heads_at, &own_stride, &to,
                              &count,  &query_heads, &kv_heads, &size, &turned, &bits, &cos_at, &sin_at, &q_weight, &k_weight, &eps,
                              &own_flags, &partial_at};
-        backward_kernel(heads, std::string(has_norms ? "prepare_normed_heads_backward" : "prepare_heads_backward") + suffix(heads))
-            .launch(heads.device(), static_cast<unsigned>(grid), 2, 1, threads, 0, arguments);
+        const auto &own = result.heads;
+        backward_kernel(own, std::string(has_norms ? "prepare_normed_heads_backward" : "prepare_heads_backward") + suffix(own))
+            .launch(own.device(), static_cast<unsigned>(grid), 2, 1, threads, 0, arguments);
     }
     if (has_norms) {
         const auto total = partial.sum(0);

@@ -52,11 +52,11 @@ void prepare_heads(const at::Tensor &heads, const at::Tensor &out, int64_t head,
 bool has_rotary_store(const at::Tensor &heads, int64_t head, int64_t rotated, const at::Tensor &key_pool,
                       const at::Tensor &value_pool);
 // Gradients of queries [T, Hq, D], keys and values, undefined where none came, to those of the rows of heads; and of the norms'
-// weights, float32. `heads` as they were are read only where there are norms.
+// weights, float32. `heads` as they were are read only where there are norms; their sizes and options are given apart.
 struct HeadGradients {
     at::Tensor heads, query_weight, key_weight;
 };
-HeadGradients prepare_heads_backward(const at::Tensor &heads, int64_t head, const HeadTerms &terms, const at::Tensor &d_query,
+HeadGradients prepare_heads_backward(const at::Tensor &heads, int64_t rows, const at::TensorOptions &options, int64_t head, const HeadTerms &terms, const at::Tensor &d_query,
                                      const at::Tensor &d_key, const at::Tensor &d_value);
 
 bool has_rotary_angles(const at::Tensor &positions, const at::Tensor &frequencies);

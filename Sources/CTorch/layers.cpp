@@ -259,7 +259,8 @@ Parts parts_of(const at::Tensor &heads, const HeadTerms &terms, int64_t head) {
 // Keeps the projection's rows where there are norms, else nothing.
 struct HeadsNode : LayerNode {
     KeptInput heads;
-    at::Tensor like; // one element: type, device and sizes of the rows
+    int64_t rows = 0;
+    at::TensorOptions options;
     HeadTerms terms;
     int64_t head = 0;
 
@@ -267,15 +268,15 @@ struct HeadsNode : LayerNode {
     variable_list apply(variable_list &&grads) override {
         at::NoGradGuard no_grad;
         const bool has_norms = terms.query_norm.weight.defined();
-        const auto rows = has_norms ? heads.get() : like;
-        if (!on_cpu(rows)) {
-            auto all = prepare_heads_backward(rows, head, terms, grads[0], grads[1], grads[2]);
+        const auto kept = has_norms ? heads.get() : at::Tensor();
+        if (!options.device().is_cpu()) {
+            auto all = prepare_heads_backward(kept, rows, options, head, terms, grads[0], grads[1], grads[2]);
             if (!has_norms) return {all.heads, at::Tensor(), at::Tensor()};
             return {all.heads, all.query_weight.to(terms.query_norm.weight.scalar_type()),
                     all.key_weight.to(terms.key_norm.weight.scalar_type())};
         }
-        auto d = at::empty(rows.sizes(), rows.options());
-        const auto to = parts_of(d, terms, head), from = has_norms ? parts_of(rows, terms, head) : Parts();
+        auto d = at::empty({rows, (terms.query_heads + 2 * terms.kv_heads) * head}, options);
+        const auto to = parts_of(d, terms, head), from = has_norms ? parts_of(kept, terms, head) : Parts();
         const auto query_weight = return_part(from.query, grads[0], to.query, terms, terms.query_norm);
         const auto key_weight = return_part(from.key, grads[1], to.key, terms, terms.key_norm);
         if (grads[2].defined()) to.value.copy_(grads[2]);
@@ -315,7 +316,8 @@ Parts prepare(const at::Tensor &heads, int64_t head, const HeadTerms &terms) {
     if (overwrites) heads.unsafeGetTensorImpl()->bump_version();
     if (!node) return result;
     if (has_norms) node->heads = KeptInput(heads);
-    node->like = at::empty({1}, heads.options()).expand(heads.sizes());
+    node->rows = heads.size(0);
+    node->options = heads.options();
     node->terms = terms;
     node->head = head;
     return {result_of(node, result.query), result_of(node, result.key), result_of(node, result.value)};

@@ -28,14 +28,14 @@ struct AdamWBlock {
 };
 
 struct MomentTables {
-    float first[256], second[256], first_tops[8], second_tops[8];
+    float first[256], second[256], decades[18];
 };
 
 struct OptimizerKernels {
     float (*squares)(const void *grad, bool is_wide, int count);
     void (*adamw)(const AdamWBlock &block, const MomentTables &tables);
-    void (*encode)(const float *x, bool is_signed, uint8_t *codes, float *scale, int count, const float *tops);
-    void (*decode)(const uint8_t *codes, float scale, bool is_signed, float *x, int count, const float *table);
+    void (*encode)(const float *x, bool is_signed, uint8_t *codes, float *scale, int count, const float *decades);
+    void (*decode)(const uint8_t *codes, float scale, float *x, int count, const float *table);
     void (*fill)(MomentTables &tables);
     uint32_t (*key)(uint64_t seed, int64_t slot, float step);
 };
@@ -245,6 +245,9 @@ extern "C" {
 CT_DO(ct_sum_gradients, (ct_tensor leaf, int dtype, ct_message *error), {
     torch::autograd::impl::set_post_acc_grad_hooks(T(leaf), std::make_unique<GradientSum>(static_cast<at::ScalarType>(dtype)));
 })
+CT_DO(ct_gather_gradient, (ct_tensor leaf, ct_message *error), {
+    if (auto *sum = GradientSum::of(T(leaf))) (*sum)(T(leaf));
+})
 CT_DO(ct_end_gradient_sum, (ct_tensor leaf, ct_message *error), {
     if (GradientSum::of(T(leaf))) torch::autograd::impl::set_post_acc_grad_hooks(T(leaf), nullptr);
 })
@@ -293,12 +296,11 @@ int ct_encode_moments(ct_tensor moments, bool is_signed, ct_tensor *codes, ct_te
         const int64_t n = x.numel(), blocks = (n + block - 1) / block;
         auto made = at::empty({n}, at::kByte), made_scales = at::empty({blocks}, at::kFloat);
         const auto &k = optimizer_kernels();
-        const float *tops = is_signed ? tables().first_tops : tables().second_tops;
         ct::parallel_for(0, blocks, 64, [&](int64_t first, int64_t last) {
             for (int64_t b = first; b < last; ++b)
                 k.encode(static_cast<const float *>(x.const_data_ptr()) + b * block, is_signed,
                          static_cast<uint8_t *>(made.mutable_data_ptr()) + b * block,
-                         static_cast<float *>(made_scales.mutable_data_ptr()) + b, static_cast<int>(std::min(block, n - b * block)), tops);
+                         static_cast<float *>(made_scales.mutable_data_ptr()) + b, static_cast<int>(std::min(block, n - b * block)), tables().decades);
         });
         *codes = wrap(made.view(T(moments).sizes()));
         *scales = wrap(made_scales);
@@ -315,7 +317,7 @@ int ct_decode_moments(ct_tensor codes, ct_tensor scales, bool is_signed, CT_RESU
         const auto &k = optimizer_kernels();
         for (int64_t b = 0; b < blocks; ++b)
             k.decode(static_cast<const uint8_t *>(c.const_data_ptr()) + b * block, static_cast<const float *>(s.const_data_ptr())[b],
-                     is_signed, static_cast<float *>(x.mutable_data_ptr()) + b * block,
+                     static_cast<float *>(x.mutable_data_ptr()) + b * block,
                      static_cast<int>(std::min(block, n - b * block)), is_signed ? tables().first : tables().second);
         *out = wrap(x.view(T(codes).sizes()));
     });

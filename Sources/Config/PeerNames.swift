@@ -166,7 +166,7 @@ enum PeerNames {
         ("algorithm.rollout_correction", .notYet("both phases compute the same log-probabilities; remove it")),
         // verl: trainer
         ("trainer.total_training_epochs", .here("trainer.total_epochs")),
-        ("trainer.n_gpus_per_node", oneDevice), ("trainer.nnodes", oneDevice), ("trainer.device", .here("device")),
+        ("nccl_timeout", .here("trainer.nccl_timeout")), ("trainer.device", .here("device")),
         ("trainer.project_name", .here("project_name")), ("trainer.experiment_name", .here("experiment_name")),
         ("trainer.seed", .here("seed")), ("trainer.max_critic_ckpt_to_keep", noCritic),
         ("trainer.critic_warmup", noCritic), ("trainer.val_only", .notYet("use fledge eval")),

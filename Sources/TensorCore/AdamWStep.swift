@@ -127,7 +127,8 @@ public struct AdamWStep {
         let raw = tensors.map {
             ct_adamw_tensor(
                 weight: $0.weight.raw, master: $0.master?.raw, grad: $0.grad.raw, exp_avg: $0.expAvg.raw,
-                exp_avg_sq: $0.expAvgSq.raw, exp_avg_scale: $0.expAvgScale?.raw, exp_avg_sq_scale: $0.expAvgSqScale?.raw,
+                exp_avg_sq: $0.expAvgSq.raw, exp_avg_scale: $0.expAvgScale?.raw,
+                exp_avg_sq_scale: $0.expAvgSqScale?.raw,
                 weight_decay: $0.weightDecay, slot: Int64($0.slot))
         }
         try withExtendedLifetime((tensors, progress)) { () throws(TorchError) in
@@ -140,6 +141,11 @@ extension Tensor {
     /// From now on, what backward passes leave in this leaf is added to a sum of type `dtype` and freed at once.
     public func sumGradients(as dtype: DType) throws(TorchError) {
         try check("sumGradients", [self]) { ct_sum_gradients(raw, dtype.rawValue, $0) }
+    }
+
+    /// Adds to the sum what was put into ``grad()`` other than by a backward pass.
+    public func gatherGradient() throws(TorchError) {
+        try check("gatherGradient", [self]) { ct_gather_gradient(raw, $0) }
     }
 
     /// Leaves gradients in ``grad()`` again; a sum is lost.

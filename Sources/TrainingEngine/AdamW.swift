@@ -148,8 +148,8 @@ public final class AdamW {
 
     // MARK: - Step
 
-    /// What one micro-batch's backward pass left goes into the sums as it comes: there is nothing to gather.
-    public func gatherGrads() throws(TorchError) {}
+    /// What a backward pass leaves in the leaves goes into the sums as it comes; this takes what was put there otherwise.
+    public func gatherGrads() throws(TorchError) { for parameter in parameters { try parameter.gather() } }
 
     /// Clips the gathered gradients to `maxNorm` and steps, unless their norm is not finite: then nothing changes.
     ///
@@ -161,6 +161,7 @@ public final class AdamW {
     /// The same without waiting for the device, which decides by itself whether the gradients are finite.
     public func beginStep(learningRate: Double, maxNorm: Double) throws(TorchError) -> PendingStep {
         try settle()
+        try gatherGrads()
         let moments = try currentMoments()
         var tensors: [AdamWTensor] = []
         for (slot, parameter) in parameters.enumerated() {

@@ -8,18 +8,22 @@ public struct OptimizerParameter {
     public let weight: Tensor
     /// Whether weight decay pulls on it.
     public let decays: Bool
+    /// Called after each micro-batch's backward pass.
+    let gather: () throws(TorchError) -> Void
     /// The mini-batch's summed gradient, of the weight's shape; nil: there is none, and the tensor is left alone.
     let gradient: () throws(TorchError) -> Tensor?
     /// Frees the gradient.
     let clear: () throws(TorchError) -> Void
 
     public init(
-        name: String, weight: Tensor, decays: Bool = true, gradient: @escaping () throws(TorchError) -> Tensor?,
-        clear: @escaping () throws(TorchError) -> Void
+        name: String, weight: Tensor, decays: Bool = true,
+        gather: @escaping () throws(TorchError) -> Void = { () throws(TorchError) in },
+        gradient: @escaping () throws(TorchError) -> Tensor?, clear: @escaping () throws(TorchError) -> Void
     ) {
         self.name = name
         self.weight = weight
         self.decays = decays
+        self.gather = gather
         self.gradient = gradient
         self.clear = clear
     }
@@ -33,6 +37,7 @@ public struct OptimizerParameter {
         if isSummed { try leaf.sumGradients(as: gradDType) } else { try leaf.endGradientSum() }
         self.init(
             name: parameter.name, weight: leaf, decays: decays,
+            gather: { () throws(TorchError) in if isSummed { try leaf.gatherGradient() } },
             gradient: { () throws(TorchError) in isSummed ? try leaf.gradientSum() : try leaf.grad() },
             clear: { () throws(TorchError) in isSummed ? try leaf.clearGradientSum() : try leaf.setGrad(nil) })
     }

@@ -161,19 +161,23 @@ public final class PolicyTrainer {
         // The sampler's copies of the weights may hold an adapter, or be older than the last step.
         model.unpackProjections()
         try withNoGrad {
-            func pass(_ micro: [Int]) throws {
-                let batch = micro.map { sequences[$0] }
-                let outputs = try forward(batch)
-                let padding = Padding(lengths: batch.map(\.response.count))
-                for (index, values) in zip(micro, try padding.rows(outputs.logProbs)) { logProbs[index] = values }
-                for (index, values) in zip(micro, try padding.rows(outputs.entropies)) { entropies[index] = values }
-            }
+            // Read when all are launched: no micro-batch waits for the one before.
+            var passes: [(micro: [Int], outputs: ResponseOutputs)] = []
             if let parallel {
                 try parallel.forEach(micros) { micro, _ in
-                    if let micro { try pass(micro) } else { _ = try parallel.idle() }
+                    if let micro {
+                        passes.append((micro, try forward(micro.map { sequences[$0] })))
+                    } else {
+                        _ = try parallel.idle()
+                    }
                 }
             } else {
-                for micro in micros { try pass(micro) }
+                for micro in micros { passes.append((micro, try forward(micro.map { sequences[$0] }))) }
+            }
+            for (micro, outputs) in passes {
+                let padding = Padding(lengths: micro.map { sequences[$0].response.count })
+                for (index, values) in zip(micro, try padding.rows(outputs.logProbs)) { logProbs[index] = values }
+                for (index, values) in zip(micro, try padding.rows(outputs.entropies)) { entropies[index] = values }
             }
         }
         return (logProbs, entropies)

@@ -65,8 +65,9 @@ public struct SelfCheck {
             },
             try adamW(),
         ]
+        results += try optimizer()
         results += try training()
-        results += try kernels()
+        results += try kernels() + layerGradients()
         for (name, make) in SelfCheckFamilies.models() {
             let model = SelfCheckModel(name: name, device: device, dtype: dtype, make: make)
             results += try model.results(tolerance: tolerance)

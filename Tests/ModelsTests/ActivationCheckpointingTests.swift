@@ -175,7 +175,8 @@ import Testing
         var bytes = ActivationBytes(layer, dtype: .float32, mode: .none)
         bytes.attention = 0
         let attention = try Self.attentionBytes()
-        #expect(try bytesPerLayer(Self.sizes, name, .none) == bytes.total * tokens + attention)
+        let found = try bytesPerLayer(Self.sizes, name, .none), expected = bytes.total * tokens + attention
+        #expect(found == expected)
     }
 
     @Test func checkpointedLayersKeepWhatTheFormulaSays() throws {

@@ -48,7 +48,8 @@ import Testing
             let entries = [("matrix", matrix), ("vector", vector)].enumerated().map { index, entry in
                 OptimizerParameter(
                     name: entry.0, weight: entry.1, decays: entry.1.rank > 1,
-                    gradient: { [unowned self] () throws(TorchError) in self.grads[index] }, clear: { () throws(TorchError) in })
+                    gradient: { [unowned self] () throws(TorchError) in self.grads[index] },
+                    clear: { () throws(TorchError) in })
             }
             return try AdamW(entries, settings: settings)
         }
@@ -64,7 +65,9 @@ import Testing
 
     @Test func fiveStepsGiveTorchsNumbers() throws {
         let problem = try Problem(.float32), optimizer = try problem.optimizer()
-        let norms = [2.6338586807250977, 2.5399465560913086, 2.8059723377227783, 2.6787526607513428, 2.5168051719665527]
+        let norms = [
+            2.6338586807250977, 2.5399465560913086, 2.8059723377227783, 2.6787526607513428, 2.5168051719665527,
+        ]
         for norm in norms {
             try problem.advance(.float32)
             let result = try optimizer.step(learningRate: 0.01, maxNorm: 1)
@@ -145,7 +148,8 @@ import Testing
         let optimizer = try AdamW(
             [
                 OptimizerParameter(
-                    name: "w", weight: weight, gradient: { () throws(TorchError) in grad }, clear: { () throws(TorchError) in })
+                    name: "w", weight: weight, gradient: { () throws(TorchError) in grad },
+                    clear: { () throws(TorchError) in })
             ], settings: settings)
         for _ in 0..<50 { _ = try optimizer.step(learningRate: 1e-5, maxNorm: 0) }
         let mean = try weight.to(dtype: .float64).mean().item()
@@ -233,6 +237,21 @@ import Testing
         try leaf.endGradientSum()
         try withGrad { try leaf.to(dtype: .float32).sum().backward() }
         #expect(try leaf.grad() != nil && leaf.gradientSum() == nil)
+    }
+
+    /// The head's gradient is put into its leaf by a kernel, not by a backward pass.
+    @Test func whatIsPutIntoTheLeafIsGatheredOnce() throws {
+        let parameter = try PolicyTrainerTests.model(dtype: .bfloat16).parameters[0], leaf = parameter.tensor
+        let optimizer = try AdamW(parameters: [parameter], settings: .init())
+        for _ in 0..<2 {
+            try leaf.setGrad(Tensor.ones(leaf.shape, dtype: .bfloat16))
+            try optimizer.gatherGrads()
+            #expect(try leaf.grad() == nil)
+        }
+        #expect(try #require(try leaf.gradientSum()).values(Float.self).allSatisfy { $0 == 2 })
+        let norm = try optimizer.step(learningRate: 0.1, maxNorm: 0).gradNorm
+        #expect(abs(norm - 2 * Double(leaf.count).squareRoot()) < 1e-6)
+        #expect(try leaf.gradientSum() == nil)
     }
 
     /// A leaf that is used within a checkpointed body and outside gets both shares.

@@ -41,7 +41,10 @@ import Testing
     @Test func zerosStayZerosAndTinyBlocksDoNotBlowUp() throws {
         for isSigned in [true, false] {
             let zeros = try Tensor.zeros([300]).encodedMoments(isSigned: isSigned)
-            #expect(try zeros.codes.decodedMoments(scales: zeros.scales, isSigned: isSigned).values(Float.self).allSatisfy { $0 == 0 })
+            #expect(
+                try zeros.codes.decodedMoments(scales: zeros.scales, isSigned: isSigned).values(Float.self).allSatisfy {
+                    $0 == 0
+                })
             let tiny = try Tensor.full([300], 1e-41).encodedMoments(isSigned: isSigned)
             let back = try tiny.codes.decodedMoments(scales: tiny.scales, isSigned: isSigned).values(Float.self)
             #expect(back.allSatisfy { $0.isFinite && abs(Double($0)) <= 2e-41 })
@@ -111,7 +114,8 @@ import Testing
     /// A run may go on with another storage; moments are converted, within the codes' bound.
     @Test(arguments: [(MomentType.float32, MomentType.int8), (.int8, .float32), (.bfloat16, .int8)])
     func aRunMayGoOnWithAnotherStorage(from: MomentType, to: MomentType) throws {
-        let weight = try Tensor.ones([70, 70]), grad = try Tensor.randomNormal([70, 70], generator: RandomGenerator(seed: 2))
+        let weight = try Tensor.ones([70, 70]),
+            grad = try Tensor.randomNormal([70, 70], generator: RandomGenerator(seed: 2))
         func optimizer(_ type: MomentType) throws -> AdamW {
             var settings = AdamW.Settings()
             settings.moments = type

@@ -211,9 +211,10 @@ extern "C" __global__ void __launch_bounds__(threads) apply(const Entry *entries
                                       reinterpret_cast<unsigned long long>(e.second);
     const bool aligned = places % 16 == 0;
 #if MOMENTS == 2
-    __shared__ float first_tops[FIRST_HIGHEST + 1], second_tops[SECOND_HIGHEST + 1];
-    if (threadIdx.x <= FIRST_HIGHEST) first_tops[threadIdx.x] = decade(threadIdx.x, FIRST_HIGHEST);
-    if (threadIdx.x <= SECOND_HIGHEST) second_tops[threadIdx.x] = decade(threadIdx.x, SECOND_HIGHEST);
+    __shared__ float decades[2 * DECADES], first_values[256], second_values[256];
+    if (threadIdx.x < 2 * DECADES) decades[threadIdx.x] = decade_entry(threadIdx.x);
+    first_values[threadIdx.x] = decode_first(threadIdx.x);
+    second_values[threadIdx.x] = decode_second(threadIdx.x);
     __syncthreads();
 #endif
 #if STOCHASTIC
@@ -238,8 +239,8 @@ extern "C" __global__ void __launch_bounds__(threads) apply(const Entry *entries
         const float a_scale = e.first_scale[block], b_scale = e.second_scale[block];
 #pragma unroll
         for (int j = 0; j < piece; ++j) {
-            m[j] = decode_first(a[j], first_tops) * a_scale;
-            v[j] = decode_second(b[j], second_tops) * b_scale;
+            m[j] = first_values[a[j]] * a_scale;
+            v[j] = second_values[b[j]] * b_scale;
         }
 #else
         load(static_cast<const Moment *>(e.first) + i, m, n, whole);
@@ -288,8 +289,8 @@ extern "C" __global__ void __launch_bounds__(threads) apply(const Entry *entries
         const float by_a = a_max > TINY_MOMENT ? 1 / a_max : 0, by_b = b_max > TINY_MOMENT ? 1 / b_max : 0;
 #pragma unroll
         for (int j = 0; j < piece; ++j) {
-            a[j] = encode_first(m[j] * by_a, first_tops);
-            b[j] = encode_second(v[j] * by_b, second_tops);
+            a[j] = encode_first(m[j] * by_a, decades);
+            b[j] = encode_second(v[j] * by_b, decades);
         }
         // Every lane has read the old scales by now: the shuffles above saw to that.
         if (lane == 0) {

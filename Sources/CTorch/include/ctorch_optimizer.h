@@ -8,6 +8,8 @@ extern "C" {
 // ---- gradient sums
 // From now on what a backward pass leaves in the leaf is added to a sum of type `dtype`, and freed, as soon as it is there.
 int ct_sum_gradients(ct_tensor leaf, int dtype, ct_message *error);
+// Adds what was put into the leaf's gradient other than by a backward pass; nothing where there is none.
+int ct_gather_gradient(ct_tensor leaf, ct_message *error);
 // Ends that; the sum is lost.
 int ct_end_gradient_sum(ct_tensor leaf, ct_message *error);
 // The sum so far; *out is NULL where nothing has come.

@@ -34,9 +34,14 @@ extension PolicyTrainer {
 
     /// One optimizer step on a mini-batch that all ranks have: each computes its share.
     public func updateShared(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
-        guard let parallel else { return try update(samples, loss: loss) }
+        try enqueueShared(samples, loss: loss).report()
+    }
+
+    /// The same without waiting for the device at the end.
+    public func enqueueShared(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
+        guard let parallel else { return try enqueue(samples, loss: loss) }
         let share = parallel.share(of: samples.map(\.sequence), sharesPrefixes: settings.sharesPrefixes)
-        return try update(share.map { samples[$0] }, loss: loss)
+        return try enqueue(share.map { samples[$0] }, loss: loss)
     }
 }
 
