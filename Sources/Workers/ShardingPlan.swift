@@ -9,6 +9,12 @@ public struct ShardingPlan: Sendable, Hashable {
     public let mesh: MeshShape
     public let options: ShardingOptions
 
+    /// The sampler's captured graphs read weights where they lay when they were captured, and weights that are shared out come and go.
+    static let unusable = WorkerError(
+        .badSetting,
+        "actor.fsdp_config.fsdp_size: a run samples from the tensors that it trains, which cannot be shared out among ranks yet; make it 1"
+    )
+
     /// - Throws: ``WorkerError`` when the ranks do not divide into sets of `fsdp_size`.
     public init(_ settings: Config.ShardingSettings, ranks: Int) throws(WorkerError) {
         let size = settings.fsdpSize == -1 ? ranks : settings.fsdpSize

@@ -35,7 +35,8 @@ struct TrainingParts {
 
     /// - Parameter mesh: of the ranks that train together: each computes its share of every batch, and all have the same weights.
     init(
-        _ plan: TrainingPlan, model: any CausalLanguageModel, source: ModelSource, mesh: DeviceMesh? = nil
+        _ plan: TrainingPlan, model: any CausalLanguageModel, source: ModelSource, mesh: DeviceMesh? = nil,
+        sharding: ShardingOptions = ShardingOptions(mode: .noShard)
     ) throws {
         self.plan = plan
         if model.adapter == nil { try source.requireTrainableWeights() }
@@ -78,12 +79,13 @@ struct TrainingParts {
         }
         if let mesh {
             trainer = try PolicyTrainer.sharded(
-                model, over: mesh, sharding: TrainingEngine.ShardingSettings(mode: .noShard), optimizer: plan.optimizer, schedule: schedule,
-                settings: settings)
+                model, over: mesh, sharding: sharding, optimizer: plan.optimizer, schedule: schedule, settings: settings
+            )
         } else {
             trainer = PolicyTrainer(
                 model: model,
-                optimizer: try AdamW(parameters: model.trainableParameters, settings: plan.optimizer), schedule: schedule,
+                optimizer: try AdamW(parameters: model.trainableParameters, settings: plan.optimizer),
+                schedule: schedule,
                 settings: settings)
         }
         store = try plan.checkpointFolder.map {

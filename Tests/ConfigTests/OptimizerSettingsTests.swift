@@ -41,7 +41,7 @@ import Testing
 
     @Test func shardingIsReadByVerlsNames() throws {
         let plain = try RunConfig(yaml: minimal, file: "recipe.yaml").actor
-        #expect(plain.fsdp.fsdpSize == -1 && plain.fsdp.reshardAfterForward && plain.fsdp.forwardPrefetch)
+        #expect(plain.fsdp.fsdpSize == 1 && plain.fsdp.reshardAfterForward && plain.fsdp.forwardPrefetch)
         #expect(plain.fsdp.reduceDType == .float32 && plain.useDynamicBatchSize && plain.ppoMicroBatchSizePerGPU == nil)
         let config = try RunConfig(
             yaml: minimal, file: "recipe.yaml",

@@ -160,10 +160,11 @@ public struct ShardingSettings: Hashable, Sendable {
 
     init(_ section: inout SectionReader) {
         fsdpSize = section.int(
-            "fsdp_size", default: -1, in: -1...65_536,
+            "fsdp_size", default: 1, in: -1...65_536,
             doc:
-                "Ranks that share weights, gradients and the optimizer's states out among them: -1 for all, 1 for none (every rank "
-                + "has all of them), a divisor of the ranks for several such sets side by side.")
+                "Ranks that share weights, gradients and the optimizer's states out among them: 1 for none (every rank has all of "
+                + "them, as a run needs them now), -1 for all, a divisor of the ranks for several such sets side by side."
+        )
         reshardAfterForward = section.bool(
             "reshard_after_forward", default: true,
             doc:
