@@ -1,6 +1,6 @@
 public import Collectives
 public import Config
-public import TensorCore
+import TensorCore
 public import TrainingEngine
 
 /// `actor.fsdp_config` on a number of ranks.
@@ -16,7 +16,8 @@ public struct ShardingPlan: Sendable, Hashable {
     )
 
     /// - Throws: ``WorkerError`` when the ranks do not divide into sets of `fsdp_size`.
-    public init(_ settings: Config.ShardingSettings, ranks: Int) throws(WorkerError) {
+    public init(_ actor: ActorSettings, ranks: Int) throws(WorkerError) {
+        let settings = actor.fsdp
         let size = settings.fsdpSize == -1 ? ranks : settings.fsdpSize
         guard size > 0, ranks % size == 0 else {
             throw WorkerError(
