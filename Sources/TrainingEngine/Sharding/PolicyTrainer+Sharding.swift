@@ -1,5 +1,6 @@
 public import Collectives
 public import Models
+import TensorCore
 
 extension PolicyTrainer {
     /// A trainer of this rank's part of `model` in `mesh`: the parameters shared out, the optimizer on this rank's rows of what is

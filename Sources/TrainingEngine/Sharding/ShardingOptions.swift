@@ -1,5 +1,4 @@
 public import Collectives
-public import Models
 public import TensorCore
 
 /// What of a model's state the ranks of a mesh's `fsdp` axis share out among them.
