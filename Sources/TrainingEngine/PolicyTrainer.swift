@@ -189,7 +189,8 @@ public final class PolicyTrainer {
             return MicroBatches.split(sequences, indices: indices, size: size)
         }
         let split = MicroBatches.split(
-            sequences, indices: indices, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
+            sequences, indices: indices, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes
+        )
         guard let parallel, parallel.count > 1 else { return split }
         return MicroBatches.balanced(
             sequences, indices: indices, into: try parallel.greatest(split.count),
@@ -233,7 +234,9 @@ public final class PolicyTrainer {
             !settings.skipsZeroAdvantages || samples[index].advantages.contains { $0 != 0 }
         }
         let micros = try microBatches(sequences, live)
-        var counts = [micros.count, live.reduce(0) { $0 + sequences[$1].response.count }, tokens(live.map { sequences[$0] })]
+        var counts = [
+            micros.count, live.reduce(0) { $0 + sequences[$1].response.count }, tokens(live.map { sequences[$0] }),
+        ]
         if let parallel {
             totals = try parallel.whole(totals)
             let all = try parallel.gathered(counts)

@@ -84,8 +84,11 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// Makes the optimizer and what else training needs; a worker that only samples does without.
     public func prepare(_ plan: TrainingPlan) throws {
         let parts = try loaded()
-        let mesh = self.plan.members.map { $0.mesh(MeshShape([.replicate: $0.size]), device: self.plan.device) }
-        trainingParts = try TrainingParts(plan, model: parts.model, source: parts.source, mesh: mesh)
+        let sharding = try ShardingPlan(plan.actor, ranks: self.plan.members?.size ?? 1)
+        guard sharding.options.mode == .noShard else { throw ShardingPlan.unusable }
+        let mesh = self.plan.members.map { $0.mesh(sharding.mesh, device: self.plan.device) }
+        trainingParts = try TrainingParts(
+            plan, model: parts.model, source: parts.source, mesh: mesh, sharding: sharding.options)
     }
 
     private func loaded() throws -> Parts {

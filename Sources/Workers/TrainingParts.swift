@@ -35,7 +35,8 @@ struct TrainingParts {
 
     /// - Parameter mesh: of the ranks that train together: each computes its share of every batch, and all have the same weights.
     init(
-        _ plan: TrainingPlan, model: any CausalLanguageModel, source: ModelSource, mesh: DeviceMesh? = nil
+        _ plan: TrainingPlan, model: any CausalLanguageModel, source: ModelSource, mesh: DeviceMesh? = nil,
+        sharding: ShardingOptions = ShardingOptions(mode: .noShard)
     ) throws {
         self.plan = plan
         if model.adapter == nil { try source.requireTrainableWeights() }
@@ -60,7 +61,8 @@ struct TrainingParts {
             microBatchTokens: actor.ppoMaxTokenLenPerGPU, gradClip: actor.gradClip ?? 0,
             temperature: plan.rollout.temperature > 0 ? plan.rollout.temperature : 1, sharesPrefixes: actor.sharePrefix,
             skipsZeroAdvantages: objective.vanishesWithoutAdvantage && actor.routerAuxLossCoefficient == 0,
-            routerAuxLossCoefficient: actor.routerAuxLossCoefficient)
+            routerAuxLossCoefficient: actor.routerAuxLossCoefficient,
+            microBatchSequences: actor.useDynamicBatchSize ? nil : actor.ppoMicroBatchSizePerGPU)
         let warmup = optim.lrWarmupSteps ?? Int(optim.lrWarmupStepsRatio * Double(plan.optimizerSteps))
         let schedule = LearningRateSchedule(
             peak: optim.lr, warmupSteps: warmup, decay: Self.decay(optim.schedule),
@@ -77,9 +79,8 @@ struct TrainingParts {
         }
         if let mesh {
             trainer = try PolicyTrainer.sharded(
-                model, over: mesh, sharding: TrainingEngine.ShardingSettings(mode: .noShard), optimizer: plan.optimizer,
-                schedule: schedule,
-                settings: settings)
+                model, over: mesh, sharding: sharding, optimizer: plan.optimizer, schedule: schedule, settings: settings
+            )
         } else {
             trainer = PolicyTrainer(
                 model: model,

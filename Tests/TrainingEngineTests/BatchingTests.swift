@@ -55,7 +55,8 @@ import Testing
         groups.enumerated().flatMap { index, group in
             group.answers.map { length in
                 TrainingSequence(
-                    prompt: (0..<group.prompt).map { Int32($0 + 100 * index) }, response: (0..<length).map { Int32($0) })
+                    prompt: (0..<group.prompt).map { Int32($0 + 100 * index) }, response: (0..<length).map { Int32($0) }
+                )
             }
         }
     }
@@ -79,7 +80,10 @@ import Testing
 
     @Test(arguments: 0..<30, [1, 2, 4]) func everySequenceIsSomewhere(seed: Int, ranks: Int) {
         let groups = (0..<(seed % 7)).map { group in
-            (prompt: 1 + (seed * 7 + group * 13) % 30, answers: (0..<(1 + (seed + group) % 5)).map { ($0 * 11 + seed) % 40 })
+            (
+                prompt: 1 + (seed * 7 + group * 13) % 30,
+                answers: (0..<(1 + (seed + group) % 5)).map { ($0 * 11 + seed) % 40 }
+            )
         }
         let sequences = Self.sequences(groups)
         for shares in [true, false] {

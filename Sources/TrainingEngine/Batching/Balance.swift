@@ -48,7 +48,9 @@ private struct Division {
         for (bin, mate) in zip(bins, other.bins.reversed()) {
             merged.append(Bin(sum: bin.sum + mate.sum, items: bin.items + mate.items))
         }
-        let order = merged.indices.sorted { merged[$0].sum == merged[$1].sum ? $0 < $1 : merged[$0].sum > merged[$1].sum }
+        let order = merged.indices.sorted {
+            merged[$0].sum == merged[$1].sum ? $0 < $1 : merged[$0].sum > merged[$1].sum
+        }
         return Division(bins: order.map { merged[$0] }, number: number)
     }
 }

@@ -14,7 +14,7 @@ public final class DataParallel {
 
     /// Shares out the parameters of `model`: see ``ShardedParameters``.
     public init(
-        _ model: any SequenceModel, trained: [Parameter], mesh: DeviceMesh, sharding: ShardingSettings = .init(),
+        _ model: any SequenceModel, trained: [Parameter], mesh: DeviceMesh, sharding: ShardingOptions = .init(),
         axes: (Parameter) -> GradientAxes = { _ in .replicated }
     ) throws {
         self.model = model

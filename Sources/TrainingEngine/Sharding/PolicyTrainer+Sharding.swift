@@ -1,12 +1,13 @@
 public import Collectives
 public import Models
+import TensorCore
 
 extension PolicyTrainer {
     /// A trainer of this rank's part of `model` in `mesh`: the parameters shared out, the optimizer on this rank's rows of what is
     /// trained. The model has its adapter by now, and the same weights on all ranks; its own tensors are empty afterwards, see
     /// ``ShardedParameters/withWholeWeights(_:)``. Every rank of the mesh calls it.
     public static func sharded(
-        _ model: any CausalLanguageModel, over mesh: DeviceMesh, sharding: ShardingSettings = .init(),
+        _ model: any CausalLanguageModel, over mesh: DeviceMesh, sharding: ShardingOptions = .init(),
         optimizer: AdamW.Settings = .init(), schedule: LearningRateSchedule, settings: Settings = .init(),
         axes: (Parameter) -> GradientAxes = { _ in .replicated }
     ) throws -> PolicyTrainer {

@@ -45,8 +45,6 @@ final class ShardUnit {
 
     // MARK: - Weights
 
-    var isApart: Bool { if case .apart = weights { shards != nil } else { false } }
-
     /// Begins to bring the weights together, if nobody has.
     func startGather() throws(TorchError) {
         guard let shards, case .apart = weights, !members.isEmpty else { return }

@@ -40,7 +40,9 @@ public final class ShardedParameter {
         } else {
             chunk = try tensor.detached()
         }
-        if trains { try tensor.setRequiresGrad() }
+        guard trains else { return }
+        try tensor.setRequiresGrad()
+        try tensor.endGradientSum()
     }
 
     /// This rank's rows, to train, save and load; a view. What is written here is in the whole tensor when that is next brought

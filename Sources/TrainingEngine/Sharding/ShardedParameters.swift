@@ -13,7 +13,7 @@ public import TensorCore
 /// The model's own tensors are empty between mini-batches unless ``withWholeWeights(_:)`` brings all together, or the mode is
 /// `noShard`.
 public final class ShardedParameters {
-    public let settings: ShardingSettings
+    public let settings: ShardingOptions
     public let mesh: DeviceMesh
     /// All parameters, in the model's order, its adapter's last.
     public let all: [ShardedParameter]
@@ -37,7 +37,7 @@ public final class ShardedParameters {
     ///   - trained: what learns; the rest is shared out too, without gradients.
     ///   - axes: what the mesh's other axes mean for a parameter.
     public init(
-        _ model: any SequenceModel, trained: [Parameter], mesh: DeviceMesh, settings: ShardingSettings = .init(),
+        _ model: any SequenceModel, trained: [Parameter], mesh: DeviceMesh, settings: ShardingOptions = .init(),
         axes: (Parameter) -> GradientAxes = { _ in .replicated }
     ) throws {
         self.settings = settings

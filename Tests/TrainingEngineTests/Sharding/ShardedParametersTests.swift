@@ -87,7 +87,8 @@ import Testing
     }
 
     @Test(arguments: [2, 3, 4]) func wholeWeightsAreTheModelsOwn(ranks: Int) throws {
-        let store = try RendezvousStore.local(), family = TinyFamily(name: "Qwen3Moe", settings: TinyFamily.all[11].settings)
+        let store = try RendezvousStore.local(),
+            family = TinyFamily(name: "Qwen3Moe", settings: TinyFamily.all[11].settings)
         try onRanks(ranks) { rank in
             let mesh = DeviceMesh(MeshShape([.shard: ranks]), rank: rank, store: store)
             let model = try family.model(), expected = try family.model()
@@ -125,7 +126,9 @@ import Testing
         for (name, tensor) in try model.namedTensors() {
             let own = boxes.all.withLock { $0 }.filter { $0.name == name }
             #expect(own.reduce(0) { $0 + $1.count } == tensor.count, "\(name)")
-            for (index, box) in own.enumerated() { for other in own[..<index] { #expect(box.intersection(other) == nil) } }
+            for (index, box) in own.enumerated() {
+                for other in own[..<index] { #expect(box.intersection(other) == nil) }
+            }
         }
     }
 
@@ -134,7 +137,8 @@ import Testing
     }
 
     /// Two passes before one backward: the sums are those of both.
-    @Test(arguments: [ShardingMode.fullShard, .noShard]) func severalPassesBeforeOneBackward(mode: ShardingMode) throws {
+    @Test(arguments: [ShardingMode.fullShard, .noShard]) func severalPassesBeforeOneBackward(mode: ShardingMode) throws
+    {
         let store = try RendezvousStore.local()
         let alone = try TinyFamily.llama.model()
         for parameter in alone.parameters { try parameter.tensor.setRequiresGrad() }
@@ -163,7 +167,9 @@ import Testing
     @Test func whatAHookThrowsEndsBackward() throws {
         let x = try Tensor([Float(1), 2])
         try x.setRequiresGrad()
-        let y = try withGrad { try x.multiplied(by: 2).onBackward { throw TorchError(code: .device, operation: "late", message: "rank 3") } }
+        let y = try withGrad {
+            try x.multiplied(by: 2).onBackward { throw TorchError(code: .device, operation: "late", message: "rank 3") }
+        }
         let error = #expect(throws: TorchError.self) { try y.sum().backward() }
         #expect(error?.description.contains("rank 3") == true)
     }

@@ -45,7 +45,7 @@ struct ShardedTraining: Sendable {
     var adapter: LoRASettings?
     var budget = 45
     var steps = 2
-    var sharding = ShardingSettings()
+    var sharding = ShardingOptions()
     /// Which of the samples a rank of so many takes; nil: by work.
     var share: (@Sendable (_ rank: Int, _ ranks: Int) -> [Int])?
     var samples = PolicyTrainerTests.samples
@@ -147,10 +147,14 @@ func expectSame(
     _ ranks: [Trained], _ alone: Trained, _ tolerance: Double = 1e-5,
     sourceLocation: SourceLocation = #_sourceLocation
 ) throws {
-    func norm(_ values: some Sequence<Float>) -> Double { values.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot() }
+    func norm(_ values: some Sequence<Float>) -> Double {
+        values.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot()
+    }
     func close(_ a: [Float], _ b: some Collection<Float>, of scale: Double? = nil, _ what: String) {
         let error = norm(zip(a, b).map { $0 - $1 }), scale = scale ?? norm(b)
-        #expect(a.count <= b.count && error <= tolerance * scale, "\(what): \(error) of \(scale)", sourceLocation: sourceLocation)
+        #expect(
+            a.count <= b.count && error <= tolerance * scale, "\(what): \(error) of \(scale)",
+            sourceLocation: sourceLocation)
     }
     for result in ranks {
         for (step, (own, other)) in zip(result.reports, alone.reports).enumerated() {

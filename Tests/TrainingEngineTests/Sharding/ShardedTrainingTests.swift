@@ -19,7 +19,9 @@ import Testing
         try expectSame(run.on(Layout.all[0]), alone)
     }
 
-    @Test(arguments: Layout.all, [false, true]) func withAndWithoutCheckpointing(layout: Layout, checkpointing: Bool) throws {
+    @Test(arguments: Layout.all, [false, true]) func withAndWithoutCheckpointing(layout: Layout, checkpointing: Bool)
+        throws
+    {
         let run = ShardedTraining(checkpointing: checkpointing, steps: 4)
         try expectSame(run.on(layout), run.alone())
     }
@@ -74,7 +76,8 @@ import Testing
         try onRanks(2) { rank in
             let mesh = DeviceMesh(MeshShape([.shard: 2]), rank: rank, store: store)
             let trainer = try PolicyTrainer.sharded(
-                TinyFamily.llama.model(), over: mesh, schedule: .init(peak: 1e-3), settings: .init(skipsZeroAdvantages: true))
+                TinyFamily.llama.model(), over: mesh, schedule: .init(peak: 1e-3),
+                settings: .init(skipsZeroAdvantages: true))
             var sample = PolicyTrainerTests.samples[0]
             sample.advantages = sample.advantages.map { _ in 0 }
             let report = try trainer.update([sample], loss: PolicyTrainerTests.loss)
@@ -83,7 +86,9 @@ import Testing
     }
 
     /// All ranks leave a step out when one rank's gradient is not finite.
-    @Test(arguments: [ShardingMode.fullShard, .noShard]) func aGradientThatIsNotFiniteStopsAll(mode: ShardingMode) throws {
+    @Test(arguments: [ShardingMode.fullShard, .noShard]) func aGradientThatIsNotFiniteStopsAll(mode: ShardingMode)
+        throws
+    {
         let store = try RendezvousStore.local()
         try onRanks(2) { rank in
             let mesh = DeviceMesh(MeshShape([.shard: 2]), rank: rank, store: store)

@@ -43,7 +43,8 @@ struct TinyFamily: Sendable, CustomTestStringConvertible {
         TinyFamily(name: "Phi3"),
         TinyFamily(name: "Olmo2"),
         TinyFamily(name: "SmolLM3", settings: ["no_rope_layer_interval": .int(2)]),
-        TinyFamily(name: "Granite", settings: ["residual_multiplier": .double(0.4), "embedding_multiplier": .double(5)]),
+        TinyFamily(
+            name: "Granite", settings: ["residual_multiplier": .double(0.4), "embedding_multiplier": .double(5)]),
         TinyFamily(name: "Mixtral", settings: ["num_local_experts": .int(5)]),
         TinyFamily(
             name: "Qwen3Moe",

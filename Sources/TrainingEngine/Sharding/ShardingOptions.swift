@@ -1,5 +1,4 @@
 public import Collectives
-public import Models
 public import TensorCore
 
 /// What of a model's state the ranks of a mesh's `fsdp` axis share out among them.
@@ -12,7 +11,7 @@ public enum ShardingMode: String, Sendable, Hashable, CaseIterable {
     case noShard = "NO_SHARD"
 }
 
-public struct ShardingSettings: Sendable, Hashable {
+public struct ShardingOptions: Sendable, Hashable {
     public var mode: ShardingMode
     /// The type in which gradients travel.
     public var reduceDType: DType
@@ -21,7 +20,10 @@ public struct ShardingSettings: Sendable, Hashable {
     /// Whether the next layer's weights travel while a layer runs.
     public var prefetches: Bool
 
-    public init(mode: ShardingMode = .fullShard, reduceDType: DType = .float32, gradDType: DType = .float32, prefetches: Bool = true) {
+    public init(
+        mode: ShardingMode = .fullShard, reduceDType: DType = .float32, gradDType: DType = .float32,
+        prefetches: Bool = true
+    ) {
         self.gradDType = gradDType
         self.mode = mode
         self.reduceDType = reduceDType
