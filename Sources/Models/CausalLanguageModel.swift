@@ -3,6 +3,8 @@ public import TensorCore
 /// Numbers that the engines need of any decoder, whatever its family.
 public struct ModelShape: Sendable, Hashable {
     public var vocabulary, hidden, layers, queryHeads, keyValueHeads, headDim: Int
+    /// Key-value heads whose keys and values this process keeps: all, unless tensor ranks share them.
+    public var rankKeyValueHeads: Int
     /// Size of a value head; that of a key head but for latent attention.
     public var valueHeadDim: Int
     /// The longest sequence that the checkpoint says it knows.
@@ -25,6 +27,7 @@ public struct ModelShape: Sendable, Hashable {
         self.layers = layers
         self.queryHeads = queryHeads
         self.keyValueHeads = keyValueHeads
+        rankKeyValueHeads = keyValueHeads
         self.headDim = headDim
         self.valueHeadDim = valueHeadDim ?? headDim
         self.maxPositions = maxPositions
@@ -54,6 +57,8 @@ public protocol SequenceModel: AnyObject {
     var routingRecord: RoutingRecord? { get set }
     /// Every weight that is multiplied with, the head among them.
     var projections: [Projection] { get }
+    /// How ranks share the model; this object is one rank's part.
+    var parallel: ParallelContext { get }
     /// Whether layers are run again in backward instead of keeping their activations.
     var usesCheckpointing: Bool { get set }
 
@@ -70,20 +75,43 @@ public protocol CausalLanguageModel: SequenceModel {
     var output: Projection { get }
     /// What turns `output`'s products into logits.
     var logitsTransform: LogitsTransform { get }
+    /// How tensor ranks share the rows of `output`; nil: this process has all of them.
+    var vocabulary: VocabularyShare? { get }
 }
 
 extension CausalLanguageModel {
-    /// Logits `[T, V]` of hidden states `[T, C]`.
-    public func logits(_ hidden: Tensor) throws(TorchError) -> Tensor { try logitsTransform(output(hidden)) }
+    public var vocabulary: VocabularyShare? { nil }
+
+    /// Logits `[T, V]` of hidden states `[T, C]`; ranks that share the vocabulary tell each other theirs.
+    public func logits(_ hidden: Tensor) throws(TorchError) -> Tensor {
+        var products = try output(hidden)
+        if let vocabulary { products = try products.gatheredColumns(of: vocabulary.group, total: vocabulary.total) }
+        if let sequence = parallel.sequence { products = try products.scalingGradient(by: 1 / Double(sequence.size)) }
+        return try logitsTransform(products)
+    }
 
     /// Log-probabilities of `targets` (int64 `[T]`) and entropies, both float32 `[T]`, after hidden states `[T, C]`: what the
-    /// log-softmax of ``logits(_:)`` over `temperature` gives, with no more than `chunk` rows of logits at a time.
+    /// log-softmax of ``logits(_:)`` over `temperature` gives, with no more than `chunk` rows of logits at a time. Ranks that share
+    /// the vocabulary, or tokens, each compute a part of it and all get the whole.
     public func tokenLogProbs(
         hidden: Tensor, targets: Tensor, temperature: Double = 1, chunk: Int = 512
     ) throws(TorchError) -> (logProbs: Tensor, entropies: Tensor) {
-        try Tensor.tokenLogProbs(
-            hidden: hidden, weight: head, targets: targets, temperature: temperature, transform: logitsTransform,
-            chunk: chunk)
+        func own(_ hidden: Tensor, _ targets: Tensor) throws(TorchError) -> (logProbs: Tensor, entropies: Tensor) {
+            if let vocabulary {
+                return try Tensor.tokenLogProbs(
+                    hidden: hidden, weight: head, share: vocabulary, targets: targets, temperature: temperature,
+                    transform: logitsTransform, chunk: chunk)
+            }
+            return try Tensor.tokenLogProbs(
+                hidden: hidden, weight: head, targets: targets, temperature: temperature, transform: logitsTransform,
+                chunk: chunk)
+        }
+        guard let sequence = parallel.sequence else { return try own(hidden, targets) }
+        let parts = try own(hidden.ownRows(in: sequence), targets.ownRows(in: sequence)), total = targets.size(0)
+        return (
+            try parts.logProbs.gatheredRows(of: sequence, total: total, gradient: .own),
+            try parts.entropies.gatheredRows(of: sequence, total: total, gradient: .own)
+        )
     }
 
     /// The weight of the output projection, `[V, C]`. Its products are not logits where ``logitsTransform`` is not the identity.
@@ -91,6 +119,8 @@ extension CausalLanguageModel {
 }
 
 extension SequenceModel {
+    public var parallel: ParallelContext { ParallelContext() }
+
     public func hiddenStates(ids: Tensor, positions: Tensor, attention: any AttentionBackend) throws -> Tensor {
         try hiddenStates(ids: ids, positions: positions, attention: attention, observe: nil)
     }

@@ -13,6 +13,10 @@ public final class Projection {
 
     public let weight: Tensor
     public let bias: Tensor?
+    /// Of a row-parallel projection: added once to the sum of the ranks' products, by whoever forms it.
+    var biasOfSum: Tensor?
+    /// Rows that other tensor ranks hold too.
+    var copied: CopiedRows?
     /// The parameter that `weight` is; nil when it is none.
     public let parameter: Parameter?
     private var copy: Copy?
@@ -38,9 +42,14 @@ public final class Projection {
             product = copied
             if copyHoldsAdapter { return product }
         } else {
-            product = try x.linear(weight, bias: bias)
+            product = try plainProduct(x)
         }
         return try active?.added(to: product, input: x) ?? product
+    }
+
+    private func plainProduct(_ x: Tensor) throws(TorchError) -> Tensor {
+        guard let copied, isGradEnabled else { return try x.linear(weight, bias: bias) }
+        return try x.linear(weight, bias: bias, rowsFrom: copied.first, heldBy: copied.copies, of: copied.group)
     }
 
     /// The copy's product; nil where there is none, or it must not be used now.
