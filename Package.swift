@@ -60,10 +60,11 @@ let package = Package(
                 .unsafeFlags([
                     "-I\(torch)/include", "-I\(torch)/include/torch/csrc/api/include", "-O3", "-fno-math-errno",
                     "-Wno-deprecated-declarations",
-                ])
+                ]),
             ],
             linkerSettings: linkTorch),
         .target(name: "CNoICUData"),
+        .target(name: "CProcess"),
         // Only a header: scripts/setup --parquet builds shim/, which is opened at run time.
         .target(name: "CArrow", exclude: ["shim"]),
         // Layer 1
@@ -88,12 +89,14 @@ let package = Package(
         layer("Datasets", ["CArrow"]),
         // Layer 5, torch-free
         layer("Flow", ["Telemetry", logging, orderedCollections]),
+        layer("Cluster", ["CProcess"]),
         // Layer 6
         layer(
             "Workers",
             [
-                "Algorithms", "ChatTemplates", "Checkpoints", "Collectives", "Config", "Conversations", "Datasets", "Flow",
-                "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine",
+                "Algorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config", "Conversations",
+                "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore",
+                "Tokenizers", "TrainingEngine",
                 logging,
                 orderedCollections,
             ]),
@@ -101,8 +104,9 @@ let package = Package(
         .executableTarget(
             name: "fledge",
             dependencies: [
-                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Collectives", "Config", "Conversations",
-                "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
+                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config",
+                "Conversations", "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry",
+                "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
                 argumentParser, logging, orderedCollections,
             ],
             swiftSettings: strict),
@@ -115,6 +119,7 @@ let package = Package(
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         tests("TensorCore", []),
         tests("Collectives", ["TensorCore"]),
+        tests("Cluster", []),
         tests("ChatTemplates", [orderedCollections]),
         tests("Tokenizers", []),
         tests("Conversations", ["ChatTemplates", "Tokenizers"], resources: [.copy("Fixtures")]),
@@ -125,7 +130,8 @@ let package = Package(
         tests("Algorithms", ["TensorCore"]),
         tests("RolloutCore", []),
         tests("RolloutEngine", ["TensorCore", "Collectives", "Models", "RolloutCore", "Tokenizers"]),
-        tests("TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints", orderedCollections]),
+        tests(
+            "TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints", orderedCollections]),
         tests("Rewards", [orderedCollections]),
         tests("Datasets", []),
         tests("Fuzzing", ["fledge-fuzz"]),

@@ -59,13 +59,18 @@ struct GatherRows : Function<GatherRows> {
 };
 
 struct ScatterRows : Function<ScatterRows> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const GroupPointer &group) {
+    static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const GroupPointer &group, bool is_read) {
         keep(context, group);
         context->saved_data["total"] = x.size(0);
-        return reduce_scattered(*group, padded(x, chunk_rows(x.size(0), group->size) * group->size));
+        const int64_t rows = chunk_rows(x.size(0), group->size);
+        if (is_read) return reduce_scattered(*group, padded(x, rows * group->size));
+        auto sizes = x.sizes().vec();
+        sizes[0] = rows;
+        return at::empty(sizes, x.options());
     }
     static variable_list backward(AutogradContext *context, variable_list grads) {
-        return {all_gathered(*kept(context), grads[0]).narrow(0, 0, context->saved_data["total"].toInt()), at::Tensor()};
+        return {all_gathered(*kept(context), grads[0]).narrow(0, 0, context->saved_data["total"].toInt()), at::Tensor(),
+                at::Tensor()};
     }
 };
 
@@ -205,8 +210,8 @@ int ct_rows_gather(ct_group group, ct_tensor x, int64_t total, bool sums, CT_RES
     });
 }
 
-int ct_rows_scatter(ct_group group, ct_tensor x, CT_RESULT) {
-    return guarded(error, [&] { *out = wrap(ScatterRows::apply(T(x), group->group)); });
+int ct_rows_scatter(ct_group group, ct_tensor x, bool is_read, CT_RESULT) {
+    return guarded(error, [&] { *out = wrap(ScatterRows::apply(T(x), group->group, is_read)); });
 }
 
 int ct_rows_own(ct_group group, ct_tensor x, CT_RESULT) {

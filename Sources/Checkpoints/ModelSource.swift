@@ -83,11 +83,26 @@ public final class ModelSource {
                 + ".save_pretrained(folder, safe_serialization=True)")
     }
 
+    private static func distributed(_ folder: String) -> CheckpointError {
+        CheckpointError(
+            .pickle, folder,
+            "this is a distributed checkpoint of PyTorch or Megatron-LM (.distcp), whose index is a Python pickle, which can run "
+                + "any code when read",
+            remedy:
+                "convert it where it was made: Megatron-LM's tools/checkpoint/convert.py or Megatron-Bridge's export to "
+                + "Hugging Face safetensors; torch.distributed.checkpoint.format_utils, then save_pretrained")
+    }
+
     /// The folder itself when it is a Hugging Face one, else the one GGUF file in it.
     private static func resolve(folder: String) throws -> String {
         let names = try entries(of: folder)
         let ggufs = names.filter { $0.hasSuffix(".gguf") }
         guard names.contains("config.json") else {
+            // A training checkpoint of several ranks holds the model in a folder of its own.
+            if names.contains(CheckpointManifest.fileName), names.contains(ShardedCheckpoint.modelFolder) {
+                return try resolve(folder: folder + "/" + ShardedCheckpoint.modelFolder)
+            }
+            if names.contains(where: { $0.hasSuffix(".distcp") }) { throw distributed(folder) }
             if ggufs.count == 1 { return folder + "/" + ggufs[0] }
             let several = ggufs.isEmpty ? "" : "; of its \(ggufs.count) GGUF files, name one"
             throw CheckpointError(
@@ -95,6 +110,7 @@ public final class ModelSource {
                 remedy: "name a Hugging Face folder or a .gguf file")
         }
         if names.contains("model.safetensors") || names.contains("model.safetensors.index.json") { return folder }
+        if names.contains(where: { $0.hasSuffix(".distcp") }) { throw distributed(folder) }
         let pickles = [".bin", ".pt", ".pth"]
         if let name = names.first(where: { name in pickles.contains { name.hasSuffix($0) } }) {
             throw pickle(folder, name)

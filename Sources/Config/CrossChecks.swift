@@ -18,7 +18,9 @@ struct CrossChecks {
         checkArithmetic()
         checkPolicyLoss()
         checkKL()
+        checkCheckpointing()
         checkLoRA()
+        checkTypes()
         checkSchedule()
         checkSampling()
         checkPenalties()
@@ -114,6 +116,25 @@ struct CrossChecks {
             "the reference model is computed for a loss of weight 0", remedy: "turn actor.use_kl_loss off")
     }
 
+    private func checkCheckpointing() {
+        let model = config.model
+        let mode = "model.activation_checkpointing"
+        refuse(
+            model.checkpointing == .none && model.activationCheckpointingLayers != nil, mode + "_layers", mode,
+            "no layer is checkpointed", remedy: "set \(mode) to selective or full, or remove \(mode)_layers")
+        refuse(
+            model.checkpointing == .none && model.activationOffload, "model.activation_offload", mode,
+            "only what checkpointed layers keep is carried away",
+            remedy: "set \(mode) to selective or full, or remove model.activation_offload")
+        refuse(
+            model.checkpointing != .selective && ledger.isChanged(mode + "_keeps"), mode + "_keeps", mode,
+            "only selective keeps a choice", remedy: "set \(mode) to selective, or remove \(mode)_keeps")
+        warn(
+            model.enableGradientCheckpointing && model.activationCheckpointing == .selective,
+            "model.enable_gradient_checkpointing", mode, "selective it is; the switch alone would mean full",
+            remedy: "remove model.enable_gradient_checkpointing")
+    }
+
     private func checkLoRA() {
         let model = config.model
         let own = ["lora_alpha", "lora_dropout", "lora_use_rslora", "target_modules", "exclude_modules"].map {
@@ -132,6 +153,23 @@ struct CrossChecks {
                     remedy: "make model.lora_rank 1 or more, as 16, or remove \(name)")
             }
         }
+    }
+
+    private func checkTypes() {
+        let model = config.model, isWide = model.dtype == .float32
+        refuse(
+            isWide && model.paramDType == .bfloat16, "model.param_dtype", "model.dtype",
+            "weights that are computed with in float32 are their own masters",
+            remedy: "make model.dtype bfloat16 too, or model.param_dtype float32")
+        refuse(
+            isWide && config.actor.fsdp.gradDType == .bfloat16, "actor.fsdp_config.grad_dtype", "model.dtype",
+            "gradients of float32 weights are float32",
+            remedy: "make model.dtype bfloat16, or remove actor.fsdp_config.grad_dtype")
+        warn(
+            config.actor.fsdp.paramOffload && (isWide || model.paramDType == .bfloat16),
+            "actor.fsdp_config.param_offload",
+            isWide ? "model.dtype" : "model.param_dtype", "there are no master weights to keep elsewhere",
+            remedy: "remove actor.fsdp_config.param_offload")
     }
 
     private func checkSchedule() {

@@ -59,8 +59,12 @@ public protocol SequenceModel: AnyObject {
     var projections: [Projection] { get }
     /// How ranks share the model; this object is one rank's part.
     var parallel: ParallelContext { get }
-    /// Whether layers are run again in backward instead of keeping their activations.
-    var usesCheckpointing: Bool { get set }
+    /// What layers keep between forward and backward; the rest is computed again.
+    var checkpointing: ActivationCheckpointing { get set }
+    /// Where what checkpointed layers keep waits for backward; nil: on the device.
+    var activationOffload: ActivationOffload? { get set }
+    /// What hears of each pass's way through the layers.
+    var layerHooks: (any LayerHooks)? { get set }
 
     /// Final normed hidden states `[T, C]` of `ids` (int64 `[T]`) at `positions` (int64 `[T]`).
     /// `observe` sees the input of the first layer (index 0), each layer's output, and the final norm's in place of the last.
@@ -94,7 +98,7 @@ extension CausalLanguageModel {
     /// log-softmax of ``logits(_:)`` over `temperature` gives, with no more than `chunk` rows of logits at a time. Ranks that share
     /// the vocabulary, or tokens, each compute a part of it and all get the whole.
     public func tokenLogProbs(
-        hidden: Tensor, targets: Tensor, temperature: Double = 1, chunk: Int = 512
+        hidden: Tensor, targets: Tensor, temperature: Double = 1, chunk: Int? = nil
     ) throws(TorchError) -> (logProbs: Tensor, entropies: Tensor) {
         func own(_ hidden: Tensor, _ targets: Tensor) throws(TorchError) -> (logProbs: Tensor, entropies: Tensor) {
             if let vocabulary {
@@ -112,6 +116,41 @@ extension CausalLanguageModel {
             try parts.logProbs.gatheredRows(of: sequence, total: total, gradient: .own),
             try parts.entropies.gatheredRows(of: sequence, total: total, gradient: .own)
         )
+    }
+
+    /// Forward and backward of the head at once, where d loss / d log-probability, and d loss / d entropy unless it is zero, are
+    /// known beforehand, float32 `[T]` each. See ``Tensor/tokenLoss(hidden:weight:targets:logProbGrads:entropyGrads:temperature:transform:chunk:)``.
+    public func tokenLoss(
+        hidden: Tensor, targets: Tensor, logProbGrads: Tensor, entropyGrads: Tensor? = nil, temperature: Double = 1,
+        chunk: Int? = nil
+    ) throws(TorchError) -> TokenLoss {
+        if vocabulary != nil || parallel.sequence != nil {
+            // Ranks must know one another's statistics before the gradients: two passes over the logits.
+            return try sharedTokenLoss(hidden, targets, logProbGrads, entropyGrads, temperature, chunk)
+        }
+        return try Tensor.tokenLoss(
+            hidden: hidden, weight: head, targets: targets, logProbGrads: logProbGrads, entropyGrads: entropyGrads,
+            temperature: temperature, transform: logitsTransform, chunk: chunk)
+    }
+
+    private func sharedTokenLoss(
+        _ hidden: Tensor, _ targets: Tensor, _ logProbGrads: Tensor, _ entropyGrads: Tensor?, _ temperature: Double,
+        _ chunk: Int?
+    ) throws(TorchError) -> TokenLoss {
+        try withGrad { () throws(TorchError) in
+            let leaf = try hidden.detached()
+            try leaf.setRequiresGrad()
+            let (logProbs, entropies) = try tokenLogProbs(
+                hidden: leaf, targets: targets, temperature: temperature, chunk: chunk)
+            var loss = try logProbs.multiplied(by: logProbGrads).sum()
+            if let entropyGrads { loss = try loss.adding(entropies.multiplied(by: entropyGrads).sum()) }
+            try loss.backward()
+            guard let gradient = try leaf.grad() else {
+                preconditionFailure("a loss without its hidden states' gradient")
+            }
+            return TokenLoss(
+                logProbs: try logProbs.detached(), entropies: try entropies.detached(), hiddenGrad: gradient)
+        }
     }
 
     /// The weight of the output projection, `[V, C]`. Its products are not logits where ``logitsTransform`` is not the identity.

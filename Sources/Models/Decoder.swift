@@ -9,6 +9,24 @@ struct DecoderPass {
     let layout: TokenLayout
     /// Where routers note what they decide.
     var routing: RoutingRecord?
+    /// Whether nobody reads the value of what is computed now: the layer is run again for its gradients, and this is its end.
+    private(set) var leavesOutLastProduct = false
+
+    init(
+        angles: [RotaryAngles], attention: any AttentionBackend, layout: TokenLayout, routing: RoutingRecord? = nil
+    ) {
+        self.angles = angles
+        self.attention = attention
+        self.layout = layout
+        self.routing = routing
+    }
+
+    /// The pass at a layer's last part, whose result is only added to the residual stream.
+    var last: DecoderPass {
+        var last = self
+        last.leavesOutLastProduct = isSecondRun
+        return last
+    }
 }
 
 protocol DecoderLayer {
@@ -38,8 +56,10 @@ final class DecoderBody {
     /// Whether the hidden states are for such a head.
     var hasSharedHead = false
     let parallel: ParallelContext
-    var usesCheckpointing = false
+    var checkpointing = ActivationCheckpointing.none
+    var offload: ActivationOffload?
     var routingRecord: RoutingRecord?
+    var layerHooks: (any LayerHooks)?
     var experts: ExpertShape? { outline.experts }
 
     private let outline: DecoderOutline
@@ -90,6 +110,7 @@ final class DecoderBody {
         ids: Tensor, positions: Tensor, attention: any AttentionBackend, input: Tensor? = nil,
         observe: ((Int, Tensor) -> Void)?
     ) throws -> Tensor {
+        try layerHooks?.willBegin()
         let layout = layout(tokens: ids.size(0), attention)
         var x_TC = try input ?? embedded(layout.chunk(ids), layout)
         let pass = DecoderPass(
@@ -101,11 +122,15 @@ final class DecoderBody {
         if let observe { observe(0, try layout.whole(x_TC)) }
         var stream = ResidualStream(x_TC)
         for (index, layer) in layers.enumerated() {
-            if usesCheckpointing, isGradEnabled {
-                stream = ResidualStream(try runAgain(layer, stream.sum(), pass))
+            if let layerHooks { stream = ResidualStream(try layerHooks.willRun(layer: index, stream.sum())) }
+            if isGradEnabled, let kept = checkpointing.kept(layer: index) {
+                // What the last layer keeps is wanted at once: there is no time to carry it away.
+                let away = index + 1 < layers.count ? offload : nil
+                stream = ResidualStream(try runTwice(layer, stream.sum(), pass, keeping: kept, offload: away))
             } else {
                 try layer(&stream, pass)
             }
+            if let layerHooks { stream = ResidualStream(try layerHooks.didRun(layer: index, stream.sum())) }
             if let observe, index + 1 < layers.count { observe(index + 1, try layout.whole(stream.sum())) }
         }
         guard let norm else { return try stream.sum() }
@@ -135,17 +160,22 @@ final class DecoderBody {
     }
 }
 
-/// A layer whose activations are not kept. What its routers decide is noted once, as results of the layer, so that gradients of
-/// their logits reach it when it is run again.
-private func runAgain(_ layer: any DecoderLayer, _ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
+/// A layer that keeps its input and `kept` alone, and is run again for its gradients. What its routers decide is noted once, as results
+/// of the layer, so that gradients of their logits reach it then.
+private func runTwice(
+    _ layer: any DecoderLayer, _ x: Tensor, _ pass: DecoderPass, keeping kept: KeptActivations,
+    offload: ActivationOffload?
+) throws -> Tensor {
     func run(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
         var stream = ResidualStream(x)
         try layer(&stream, pass)
-        return try stream.sum()
+        return try stream.sum(isRead: !isSecondRun)
     }
-    guard let record = pass.routing else { return try checkpoint([x]) { [try run($0[0], pass)] }[0] }
+    guard let record = pass.routing else {
+        return try checkpoint([x], keeping: kept, offload: offload) { [try run($0[0], pass)] }[0]
+    }
     var noted: [RoutingRecord.Layer] = []
-    let results = try checkpoint([x], resultCount: 2) {
+    let results = try checkpoint([x], resultCount: 2, keeping: kept, offload: offload) {
         var inner = pass
         let own = RoutingRecord()
         inner.routing = own
@@ -166,9 +196,17 @@ public final class DecoderModel: CausalLanguageModel {
     public var shape: ModelShape { body.shape }
     public var parallel: ParallelContext { body.parallel }
     public var vocabulary: VocabularyShare? { body.vocabulary }
-    public var usesCheckpointing: Bool {
-        get { body.usesCheckpointing }
-        set { body.usesCheckpointing = newValue }
+    public var checkpointing: ActivationCheckpointing {
+        get { body.checkpointing }
+        set { body.checkpointing = newValue }
+    }
+    public var activationOffload: ActivationOffload? {
+        get { body.offload }
+        set { body.offload = newValue }
+    }
+    public var layerHooks: (any LayerHooks)? {
+        get { body.layerHooks }
+        set { body.layerHooks = newValue }
     }
     public var experts: ExpertShape? { body.experts }
     public var routingRecord: RoutingRecord? {

@@ -77,7 +77,7 @@ struct GroupedQueryAttention: SelfAttention {
     }
 
     func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
-        let all_TN = try queryKeyValue(pass.layout.enter(x))
+        let all_TN = try queryKeyValue(pass.layout.enter(x), kept: .queryKeyValue)
         let angles = rotary.map { pass.angles[$0] }
         let mixed =
             if let widthNorms {
@@ -85,7 +85,8 @@ struct GroupedQueryAttention: SelfAttention {
             } else {
                 try mixedByHead(all_TN, angles, pass)
             }
-        return try pass.layout.leave(output, mixed.reshaped([all_TN.size(0), queryHeads * headDim]))
+        return try pass.layout.leave(
+            output(mixed.reshaped([all_TN.size(0), queryHeads * headDim])), bias: output.biasOfSum)
     }
 
     /// Norms, if any, are over single heads: one kernel on CUDA, which may store keys and values as well.

@@ -86,7 +86,8 @@ struct LatentAttention: SelfAttention {
         let value = try keyValue_THD.narrowed(2, plain..<plain + options.valueDim)
 
         let mixed = try pass.attention.attend(layer: layer, query: query, key: key, value: value, kind: options.kind)
-        return try pass.layout.leave(output, mixed.reshaped([tokens, heads * options.valueDim]))
+        return try pass.layout.leave(
+            output(mixed.reshaped([tokens, heads * options.valueDim])), bias: output.biasOfSum)
     }
 
     private func query(_ x: Tensor, _ latent: Tensor) throws(TorchError) -> Tensor {

@@ -68,9 +68,14 @@ struct GatedMLP: FeedForward {
     }
 
     func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
-        try pass.layout.leave(down, activation.gate(gateUp(pass.layout.enter(x))))
+        let isRead = !pass.leavesOutLastProduct
+        return try pass.layout.leave(part(pass.layout.enter(x), isRead: isRead), bias: down.biasOfSum, isRead: isRead)
     }
 
     /// This rank's part of the sum, from within a region that tensor ranks share.
-    func part(_ x: Tensor) throws(TorchError) -> Tensor { try down(activation.gate(gateUp(x))) }
+    /// - Parameter isRead: false where only the gradients' way through the result is wanted, not its value.
+    func part(_ x: Tensor, isRead: Bool = true) throws(TorchError) -> Tensor {
+        let gated = try activation.gate(gateUp(x, kept: .gateUp), isRead: isRead || down.readsInputAnyway)
+        return try down(gated, isRead: isRead)
+    }
 }

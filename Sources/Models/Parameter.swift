@@ -27,9 +27,10 @@ public struct Parameter {
     public let name: String
     public let tensor: Tensor
     public let parts: [Part]
-    /// The axes along which each rank has a part of the gradient: the whole is their sum. What a rank holds is the same along those axes
-    /// and the other ranks' own along the rest.
+    /// The axes along which each rank has a part of the gradient: the whole is their sum.
     public var gradientAxes: [MeshAxis] = MeshAxis.data + [.sequence]
+    /// The axes along which all ranks hold the same; along the others each holds a part of its own.
+    public var copiedAxes: [MeshAxis] = MeshAxis.data + [.sequence, .tensor]
 
     /// Views of `tensor`, or of something of its shape such as its gradient, under the checkpoint's names.
     public func split(_ whole: Tensor? = nil) throws(TorchError) -> [(name: String, tensor: Tensor)] {
@@ -209,6 +210,9 @@ public final class ParameterBuilder {
     ) throws -> Tensor {
         var parameter = try allocate(name, pieces, columns: columns, held: held, dtype: dtype, storedAs: whole)
         parameter.gradientAxes = gradient.axes(parallel)
+        let isWhole = parameter.parts.allSatisfy(\.box.isWhole)
+        parameter.copiedAxes =
+            MeshAxis.data.filter { $0 != .expert || gradient != .expert } + [.sequence] + (isWhole ? [.tensor] : [])
         parameters.append(parameter)
         return parameter.tensor
     }

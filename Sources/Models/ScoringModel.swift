@@ -35,9 +35,17 @@ public final class ScoringModel: SequenceModel {
     public var shape: ModelShape { body.shape }
     public var parallel: ParallelContext { body.parallel }
     public var labels: Int { score.weight.size(0) }
-    public var usesCheckpointing: Bool {
-        get { body.usesCheckpointing }
-        set { body.usesCheckpointing = newValue }
+    public var checkpointing: ActivationCheckpointing {
+        get { body.checkpointing }
+        set { body.checkpointing = newValue }
+    }
+    public var activationOffload: ActivationOffload? {
+        get { body.offload }
+        set { body.offload = newValue }
+    }
+    public var layerHooks: (any LayerHooks)? {
+        get { body.layerHooks }
+        set { body.layerHooks = newValue }
     }
     public var experts: ExpertShape? { body.experts }
     public var routingRecord: RoutingRecord? {

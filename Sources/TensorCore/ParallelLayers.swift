@@ -41,8 +41,9 @@ extension Tensor {
     }
 
     /// This rank's chunk of the sum over the ranks.
-    public func scatteredSum(over group: ProcessGroup) throws(TorchError) -> Tensor {
-        try parallel("scatter rows", group) { ct_rows_scatter(group.raw, raw, $0, $1) }
+    /// - Parameter isRead: false where only the gradients' way through the sum is wanted, not its value: nothing is sent.
+    public func scatteredSum(over group: ProcessGroup, isRead: Bool = true) throws(TorchError) -> Tensor {
+        try parallel("scatter rows", group) { ct_rows_scatter(group.raw, raw, isRead, $0, $1) }
     }
 
     /// This rank's chunk of what all ranks have alike.

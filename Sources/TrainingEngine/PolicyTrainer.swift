@@ -94,10 +94,13 @@ public struct PolicyStepReport: Sendable {
 public final class PolicyTrainer {
     public struct Settings: Sendable, Hashable {
         public var microBatchTokens: Int
+        /// Where set, micro-batches are of so many sequences, whatever their lengths.
+        public var microBatchSequences: Int?
         public var gradClip: Double
         public var temperature: Double
         public var sharesPrefixes: Bool
-        public var logitsChunk: Int
+        /// Rows of logits that exist at a time; nil: as many as suit the device.
+        public var logitsChunk: Int?
         /// Leaves sequences whose advantages are all zero out of the forward pass, where the loss has no other term: their
         /// gradient is zero. They count in the totals all the same, so the loss stays what it is.
         public var skipsZeroAdvantages: Bool
@@ -105,8 +108,10 @@ public final class PolicyTrainer {
         public var routerAuxLossCoefficient: Double
         public init(
             microBatchTokens: Int = 4096, gradClip: Double = 1, temperature: Double = 1, sharesPrefixes: Bool = true,
-            logitsChunk: Int = 256, skipsZeroAdvantages: Bool = false, routerAuxLossCoefficient: Double = 0
+            logitsChunk: Int? = nil, skipsZeroAdvantages: Bool = false, routerAuxLossCoefficient: Double = 0,
+            microBatchSequences: Int? = nil
         ) {
+            self.microBatchSequences = microBatchSequences
             self.routerAuxLossCoefficient = routerAuxLossCoefficient
             self.skipsZeroAdvantages = skipsZeroAdvantages
             self.microBatchTokens = microBatchTokens
@@ -121,11 +126,15 @@ public final class PolicyTrainer {
     public let optimizer: AdamW
     public let schedule: LearningRateSchedule
     public let settings: Settings
+    /// The ranks that share batches and parameters out among them: then ``update(_:loss:)`` and ``score(_:)`` are given this rank's
+    /// sequences, and all ranks call them together, with reports read in the same order.
+    public let parallel: DataParallel?
 
     public init(
         model: any CausalLanguageModel, optimizer: AdamW, schedule: LearningRateSchedule,
-        settings: Settings = Settings()
+        settings: Settings = Settings(), parallel: DataParallel? = nil
     ) {
+        self.parallel = parallel
         self.model = model
         self.optimizer = optimizer
         self.schedule = schedule
@@ -148,16 +157,25 @@ public final class PolicyTrainer {
     /// Log-probabilities and entropies of every answer token under the weights as they are, without gradients.
     public func score(_ sequences: [TrainingSequence]) throws -> (logProbs: [[Float]], entropies: [[Float]]) {
         var logProbs = [[Float]](repeating: [], count: sequences.count), entropies = logProbs
-        let micros = MicroBatches.split(
-            sequences, indices: Array(sequences.indices), tokenBudget: settings.microBatchTokens,
-            sharesPrefixes: settings.sharesPrefixes)
+        let micros = try microBatches(sequences, Array(sequences.indices))
         // The sampler's copies of the weights may hold an adapter, or be older than the last step.
         model.unpackProjections()
         try withNoGrad {
-            for micro in micros {
-                let batch = micro.map { sequences[$0] }
-                let outputs = try forward(batch)
-                let padding = Padding(lengths: batch.map(\.response.count))
+            // Read when all are launched: no micro-batch waits for the one before.
+            var passes: [(micro: [Int], outputs: ResponseOutputs)] = []
+            if let parallel {
+                try parallel.forEach(micros) { micro, _ in
+                    if let micro {
+                        passes.append((micro, try forward(micro.map { sequences[$0] })))
+                    } else {
+                        _ = try parallel.idle()
+                    }
+                }
+            } else {
+                for micro in micros { passes.append((micro, try forward(micro.map { sequences[$0] }))) }
+            }
+            for (micro, outputs) in passes {
+                let padding = Padding(lengths: micro.map { sequences[$0].response.count })
                 for (index, values) in zip(micro, try padding.rows(outputs.logProbs)) { logProbs[index] = values }
                 for (index, values) in zip(micro, try padding.rows(outputs.entropies)) { entropies[index] = values }
             }
@@ -165,57 +183,104 @@ public final class PolicyTrainer {
         return (logProbs, entropies)
     }
 
+    /// Ranks wait for one another in every layer, so theirs are of about equal work.
+    private func microBatches(_ sequences: [TrainingSequence], _ indices: [Int]) throws(TorchError) -> [[Int]] {
+        if let size = settings.microBatchSequences {
+            return MicroBatches.split(sequences, indices: indices, size: size)
+        }
+        let split = MicroBatches.split(
+            sequences, indices: indices, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
+        guard let parallel, parallel.count > 1 else { return split }
+        return MicroBatches.balanced(
+            sequences, indices: indices, into: try parallel.greatest(split.count),
+            tokenBudget: settings.microBatchTokens, work: parallel.work, sharesPrefixes: settings.sharesPrefixes)
+            ?? split
+    }
+
     /// One optimizer step on a mini-batch, whatever the number of micro-batches it takes.
     public func update(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
-        var report = try accumulate(samples, loss: loss)
-        report.learningRate = schedule.rate(step: optimizer.stepCount)
+        try enqueue(samples, loss: loss).report()
+    }
+
+    /// The same without waiting for the device at the end: the next mini-batch's work may be launched meanwhile.
+    public func enqueue(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
+        let gathered = try gather(samples, loss: loss)
+        gathered.learningRate = try learningRate()
         // Without a sequence to learn from there is no gradient, and nothing is stepped.
-        guard report.microBatches > 0 else { return report }
-        (report.gradNorm, report.stepped) = try optimizer.step(
-            learningRate: report.learningRate, maxNorm: settings.gradClip)
-        return report
+        if gathered.microBatches > 0 {
+            gathered.step = try optimizer.beginStep(learningRate: gathered.learningRate, maxNorm: settings.gradClip)
+        }
+        return gathered
+    }
+
+    /// Of the next step. The last step's outcome, which the device has told by now, is part of its number.
+    private func learningRate() throws -> Double {
+        try optimizer.settle()
+        return schedule.rate(step: optimizer.stepCount)
     }
 
     /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
     func accumulate(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
+        try gather(samples, loss: loss).report()
+    }
+
+    private func gather(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
         let sequences = samples.map(\.sequence)
-        let totals = BatchTotals(
+        var totals = BatchTotals(
             sequences: samples.count, tokens: sequences.reduce(0) { $0 + $1.response.count },
             width: sequences.map(\.response.count).max() ?? 0)
         let live = samples.indices.filter { index in
             !settings.skipsZeroAdvantages || samples[index].advantages.contains { $0 != 0 }
         }
-        let micros = MicroBatches.split(
-            sequences, indices: live, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
-        var report = PolicyStepReport(
-            metrics: [], gradNorm: 0, learningRate: 0, stepped: false, microBatches: micros.count, computedTokens: 0,
-            lossTokens: live.reduce(0) { $0 + sequences[$1].response.count })
+        let micros = try microBatches(sequences, live)
+        var counts = [micros.count, live.reduce(0) { $0 + sequences[$1].response.count }, tokens(live.map { sequences[$0] })]
+        if let parallel {
+            totals = try parallel.whole(totals)
+            let all = try parallel.gathered(counts)
+            counts = [all.map { $0[0] }.max() ?? 0, all.reduce(0) { $0 + $1[1] }, all.reduce(0) { $0 + $1[2] }]
+        }
+        let report = PendingPolicyStep(microBatches: counts[0], lossTokens: counts[1], parallel: parallel)
+        let allTokens = Double(counts[2])
         model.unpackProjections()
-        let allTokens = tokens(live.map { sequences[$0] })
-        for (index, micro) in micros.enumerated() {
+        func run(_ micro: [Int]) throws -> PolicyLossOutput {
             let batch = micro.map { samples[$0] }
-            func run() throws -> PolicyLossOutput {
-                try withGrad {
-                    let outputs = try trainingForward(batch.map(\.sequence))
-                    var output = try loss(inputs(batch, outputs, totals))
-                    try balance(&output, outputs, share: tokens(batch.map(\.sequence)) / allTokens)
-                    try output.loss.backward()
-                    report.computedTokens += outputs.computedTokens
-                    return output
+            let outputs = try trainingForward(batch.map(\.sequence))
+            var output = try loss(inputs(batch, outputs, totals))
+            try balance(&output, outputs, share: Double(tokens(batch.map(\.sequence))) / allTokens)
+            report.computedTokens += outputs.computedTokens
+            return output
+        }
+        /// Each rank and micro-batch has dropout of its own.
+        func pass(_ number: Int, _ body: () throws -> Void) throws {
+            try model.adapter?.training(step: optimizer.stepCount, microBatch: number, body) ?? body()
+        }
+        if let parallel {
+            var index = 0
+            try parallel.forEach(micros) { micro, isLast in
+                try pass(index * parallel.count + parallel.rank) {
+                    let output = try withGrad {
+                        try micro.map(run) ?? PolicyLossOutput(loss: parallel.idle(), metrics: [])
+                    }
+                    try parallel.parameters.backward(output.loss, isLast: isLast)
+                    try report.add(output.metrics)
                 }
+                index += 1
             }
-            let output = try model.adapter?.training(step: optimizer.stepCount, microBatch: index, run) ?? run()
-            try optimizer.gatherGrads()
-            for metric in output.metrics {
-                let share = metric.reduction == .tokenMean ? 1 / Double(max(1, report.lossTokens)) : 1
-                report.add(metric.name, try metric.value.item() * share, metric.reduction)
+        } else {
+            for (index, micro) in micros.enumerated() {
+                try pass(index) {
+                    let output = try withGrad { try run(micro) }
+                    try output.loss.backward()
+                    try report.add(output.metrics)
+                }
+                try optimizer.gatherGrads()
             }
         }
         return report
     }
 
-    private func tokens(_ sequences: [TrainingSequence]) -> Double {
-        Double(sequences.reduce(0) { $0 + $1.prompt.count + max(0, $1.response.count - 1) })
+    private func tokens(_ sequences: [TrainingSequence]) -> Int {
+        sequences.reduce(0) { $0 + $1.prompt.count + max(0, $1.response.count - 1) }
     }
 
     /// Adds a micro-batch's share of the router's balancing loss, each micro-batch's own, weighted by its tokens.
@@ -247,18 +312,5 @@ public final class PolicyTrainer {
                 ? try padding.pad(old, device: device) : try outputs.logProbs.detached(),
             refLogProbs: refs.count == batch.count ? try padding.pad(refs, device: device) : nil,
             rolloutLogProbs: try padding.pad(batch.map(\.rolloutLogProbs), device: device), totals: totals)
-    }
-}
-
-extension PolicyStepReport {
-    fileprivate mutating func add(_ name: String, _ value: Double, _ reduction: LossMetric.Reduction) {
-        guard let index = metrics.firstIndex(where: { $0.name == name }) else {
-            metrics.append((name, value))
-            return
-        }
-        switch reduction {
-        case .sum, .tokenMean: metrics[index].value += value
-        case .max: metrics[index].value = max(metrics[index].value, value)
-        }
     }
 }

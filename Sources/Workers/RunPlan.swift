@@ -1,10 +1,13 @@
+import Cluster
 import Config
 import Datasets
 import Flow
 import Foundation
 import Logging
+import Models
 import RolloutCore
 public import TensorCore
+import TrainingEngine
 
 /// What a configuration comes to on this machine: device, types, seeds.
 struct RunPlan {
@@ -14,35 +17,52 @@ struct RunPlan {
 
     /// - Throws: ``WorkerError`` with code `device` when the device asked for is not there, `badSetting` for a setting that
     ///   nothing here heeds yet: better than to go on as if it were heeded.
-    init(_ config: RunConfig) throws {
+    ///
+    /// - Parameter localRank: this rank's place on its host, which decides its GPU; nil for a run of one process.
+    init(_ config: RunConfig, localRank: Int? = nil) throws {
         if config.algorithm.useKLInReward, config.algorithm.klControl.type == .adaptive {
             throw WorkerError(.badSetting, "algorithm.kl_ctrl.type: adaptive is not done yet; use fixed")
         }
-        if config.model.paramDType != .float32 {
-            throw WorkerError(.badSetting, "model.param_dtype: master weights are float32 only; leave it out")
-        }
         try RolloutEngineSettings.refuseUnheeded(config)
         self.config = config
-        device = try DeviceChoice(config.device).open()
+        device = try DeviceChoice(config.device).of(localRank).open()
         dtype = config.model.dtype == .bfloat16 ? .bfloat16 : .float32
     }
 
-    var policy: PolicyWorker.Plan {
+    func policy(_ members: RankMembership?) -> PolicyWorker.Plan {
         var plan = PolicyWorker.Plan(modelPath: config.model.path, dtype: dtype, device: device)
         plan.templatePath = config.model.chatTemplate
-        plan.checkpointsActivations = config.model.enableGradientCheckpointing
+        plan.checkpointing = ActivationCheckpointing(config.model)
+        plan.offloadsActivations = config.model.activationOffload
         plan.engine = RolloutEngineSettings(config.rollout)
         plan.ignoresEndOfTurn = config.rollout.ignoreEOS
         plan.stop = config.rollout.stop
         plan.adapter = AdapterPlan(config.model, seed: UInt64(config.seed))
         plan.mergesAdapter = config.model.loraMerge
+        plan.members = members
         return plan
     }
 
-    func training(totalSteps: Int, checkpoints: String) -> TrainingPlan {
+    /// What the configuration asks for and this device has no use for.
+    var notes: [String] {
+        guard config.model.activationOffload, device == .cpu else { return [] }
+        return ["model.activation_offload has no effect on the CPU: activations are in the host's memory already"]
+    }
+
+    /// Threads of the CPU's kernels, of which ranks on one host have their part each.
+    func limitThreads(ranks: Int) {
+        if let threads = config.trainer.numThreads {
+            Torch.threadCount = threads
+        } else if ranks > 1 {
+            Torch.threadCount = max(1, ProcessInfo.processInfo.activeProcessorCount / ranks)
+        }
+    }
+
+    func training(totalSteps: Int, checkpoints: String?) -> TrainingPlan {
         let perBatch = (config.data.trainBatchSize + config.actor.ppoMiniBatchSize - 1) / config.actor.ppoMiniBatchSize
         return TrainingPlan(
             actor: config.actor, algorithm: config.algorithm, rollout: config.rollout,
+            optimizer: AdamW.Settings(config),
             optimizerSteps: totalSteps * perBatch * config.actor.ppoEpochs,
             needsReference: config.needsReferenceModel, checkpointFolder: checkpoints,
             checkpointsKept: config.trainer.maxActorCheckpointsToKeep)
@@ -76,6 +96,47 @@ struct RunPlan {
     }
 }
 
+extension ActivationCheckpointing {
+    init(_ model: ModelSettings) {
+        var kept = KeptActivations()
+        for one in model.activationCheckpointingKeeps {
+            switch one {
+            case .attention: kept.insert(.attention)
+            case .queryKeyValue: kept.insert(.queryKeyValue)
+            case .gateUp: kept.insert(.gateUp)
+            }
+        }
+        let mode: Mode =
+            switch model.checkpointing {
+            case .none: .none
+            case .selective: .selective(kept)
+            case .full: .full
+            }
+        self.init(mode, layers: model.activationCheckpointingLayers)
+    }
+}
+
+extension AdamW.Settings {
+    init(_ config: RunConfig) {
+        let optim = config.actor.optim
+        self.init(
+            beta1: optim.betas[0], beta2: optim.betas[1], epsilon: optim.eps, weightDecay: optim.weightDecay)
+        decaysVectors = optim.decaysVectors
+        moments =
+            switch optim.stateDType {
+            case .float32: .float32
+            case .bfloat16: .bfloat16
+            case .int8: .int8
+            }
+        keepsMasters = config.model.paramDType == .float32
+        gradDType = config.actor.fsdp.gradDType == .float32 ? .float32 : .bfloat16
+        offloadsMasters = config.actor.fsdp.paramOffload
+        offloadsMoments = config.actor.fsdp.optimizerOffload
+        roundsStochastically = optim.stochasticRounding
+        seed = UInt64(config.seed)
+    }
+}
+
 enum SplitMix64Seed {
     /// Validation draws from a stream of its own, so that evaluating more often changes nothing in training.
     static func validation(_ seed: UInt64) -> UInt64 { RolloutCore.SplitMix64.seed(seed, 0x76616C) }
@@ -105,6 +166,14 @@ public enum DeviceChoice: Sendable, Hashable {
             guard text.hasPrefix("cuda:"), let index = Int(text.dropFirst(5)), index >= 0 else { return nil }
             self = .cuda(index)
         }
+    }
+
+    /// The device of a rank: the GPU of its place on the host, where there are GPUs.
+    func of(_ localRank: Int?) -> DeviceChoice {
+        guard let localRank, self != .cpu else { return self }
+        if self == .auto, !FileManager.default.fileExists(atPath: "/dev/nvidia0") { return .cpu }
+        // A launcher may show each rank its own GPU alone.
+        return .cuda(VisibleDevices.count() == 1 ? 0 : localRank)
     }
 
     /// Opens libtorch's CUDA half where it is wanted. `auto` takes the CPU when there is no GPU.

@@ -1,5 +1,6 @@
 import Algorithms
 import Checkpoints
+import Collectives
 public import Config
 import Datasets
 public import Flow
@@ -7,13 +8,14 @@ import Models
 public import OrderedCollections
 import Telemetry
 import TensorCore
-import TrainingEngine
+public import TrainingEngine
 
 /// How a policy is trained, from the configuration.
 public struct TrainingPlan: Sendable {
     public var actor: ActorSettings
     public var algorithm: AlgorithmSettings
     public var rollout: RolloutSettings
+    public var optimizer: AdamW.Settings
     /// Optimizer steps of the whole run, for the learning rate's schedule.
     public var optimizerSteps: Int
     public var needsReference: Bool
@@ -31,7 +33,10 @@ struct TrainingParts {
     private let reference: PolicyTrainer?
     let store: CheckpointStore?
 
-    init(_ plan: TrainingPlan, model: any CausalLanguageModel, source: ModelSource) throws {
+    /// - Parameter mesh: of the ranks that train together: each computes its share of every batch, and all have the same weights.
+    init(
+        _ plan: TrainingPlan, model: any CausalLanguageModel, source: ModelSource, mesh: DeviceMesh? = nil
+    ) throws {
         self.plan = plan
         if model.adapter == nil { try source.requireTrainableWeights() }
         let actor = plan.actor, optim = actor.optim
@@ -70,13 +75,16 @@ struct TrainingParts {
         } else {
             reference = nil
         }
-        trainer = PolicyTrainer(
-            model: model,
-            optimizer: try AdamW(
-                parameters: model.trainableParameters,
-                settings: .init(
-                    beta1: optim.betas[0], beta2: optim.betas[1], epsilon: optim.eps, weightDecay: optim.weightDecay)),
-            schedule: schedule, settings: settings)
+        if let mesh {
+            trainer = try PolicyTrainer.sharded(
+                model, over: mesh, sharding: TrainingEngine.ShardingSettings(mode: .noShard), optimizer: plan.optimizer, schedule: schedule,
+                settings: settings)
+        } else {
+            trainer = PolicyTrainer(
+                model: model,
+                optimizer: try AdamW(parameters: model.trainableParameters, settings: plan.optimizer), schedule: schedule,
+                settings: settings)
+        }
         store = try plan.checkpointFolder.map {
             try CheckpointStore(folder: $0, keepLast: plan.checkpointsKept ?? Int.max)
         }
@@ -108,11 +116,16 @@ struct TrainingParts {
 
     /// Log-probabilities under the model as it was before training; with an adapter, as it is without.
     func referenceLogProbs(_ sequences: [TrainingSequence]) throws -> [[Float]] {
-        if let reference { return try reference.score(sequences).logProbs }
+        if let reference {
+            guard let ranks = trainer.parallel else { return try reference.score(sequences).logProbs }
+            let share = ranks.share(of: sequences, sharesPrefixes: trainer.settings.sharesPrefixes)
+            let own = try reference.score(share.map { sequences[$0] }).logProbs
+            return try ranks.joined(own, of: share, total: sequences.count)
+        }
         guard plan.needsReference, let adapter = trainer.model.adapter else {
             throw WorkerError(.badSetting, "no reference model was loaded")
         }
-        return try adapter.disabled { try trainer.score(sequences).logProbs }
+        return try adapter.disabled { try trainer.scoreShared(sequences).logProbs }
     }
 
     // MARK: - Advantages
@@ -150,13 +163,14 @@ struct TrainingParts {
                 sequence: $0.sequence, oldLogProbs: $0.oldLogProbs, advantages: $0.advantages,
                 rolloutLogProbs: $0.rolloutLogProbs, refLogProbs: $0.refLogProbs)
         }
-        var reports: [PolicyStepReport] = []
+        // Their numbers are read when all steps have been launched.
+        var steps: [PendingPolicyStep] = []
         for epoch in 0..<plan.actor.ppoEpochs {
             for batch in miniBatches(trajectories, seed: seed &+ UInt64(epoch)) {
-                reports.append(try trainer.update(batch.map { samples[$0] }) { try objective($0) })
+                steps.append(try trainer.enqueueShared(batch.map { samples[$0] }) { try objective($0) })
             }
         }
-        return try Self.metrics(reports, samples: samples.count)
+        return try Self.metrics(steps.map { try $0.report() }, samples: samples.count)
     }
 
     /// Indices by mini-batch: whole groups, `ppo_mini_batch_size` prompts each, shuffled where asked.

@@ -17,10 +17,11 @@ struct Fledge: AsyncParsableCommand {
 
             EXIT CODES
               0  done           1  failed           2  the configuration or the input is wrong
-              64 wrong usage    130 stopped by Ctrl-C; what was done is saved
+              64 wrong usage    75 another rank was lost; the same command goes on
+              130 stopped by Ctrl-C; what was done is saved
             """,
         subcommands: [
-            Train.self, Generate.self, Chat.self, Tokenize.self, Template.self, Evaluate.self, Inspect.self,
+            Train.self, Plan.self, Generate.self, Chat.self, Tokenize.self, Template.self, Evaluate.self, Inspect.self,
             Export.self,
             DataCommand.self, Runs.self, Bench.self, SelfTest.self,
         ])

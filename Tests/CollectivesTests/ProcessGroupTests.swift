@@ -9,7 +9,9 @@ import Testing
         let store = try RendezvousStore.local()
         try onRanks(size) { rank in
             let group = try ProcessGroup.gloo(store, name: "all", rank: rank, size: size, timeout: .seconds(30))
-            func values(_ tensor: Tensor) throws -> [Int] { try tensor.to(dtype: .float32).values(Float.self).map(Int.init) }
+            func values(_ tensor: Tensor) throws -> [Int] {
+                try tensor.to(dtype: .float32).values(Float.self).map(Int.init)
+            }
             func tensor(_ values: [Int]) throws -> Tensor { try Tensor(values.map(Float.init)).to(dtype: dtype) }
 
             let sum = try tensor([rank, 10 * rank])

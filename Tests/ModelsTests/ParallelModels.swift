@@ -10,10 +10,11 @@ struct ParallelModels {
     struct Layout: Sendable, CustomTestStringConvertible {
         var sizes: [MeshAxis: Int]
         var splitsTokens = false
-        var checkpoints = false
+        var checkpointing = ActivationCheckpointing.none
         var shape: MeshShape { MeshShape(sizes) }
         var testDescription: String {
-            shape.description + (splitsTokens ? ", tokens split" : "") + (checkpoints ? ", layers run again" : "")
+            shape.description + (splitsTokens ? ", tokens split" : "")
+                + (checkpointing.mode == .none ? "" : ", \(checkpointing)")
         }
     }
 
@@ -57,7 +58,7 @@ struct ParallelModels {
             let part = try make(
                 family.config(),
                 ParameterBuilder(source: TensorWeights(whole), dtype: .float32, device: .cpu, parallel: context))
-            part.usesCheckpointing = layout.checkpoints
+            part.checkpointing = layout.checkpointing
             try body(Rank(mesh: mesh, context: context, whole: whole, part: part))
         }
     }
@@ -144,17 +145,18 @@ struct ParallelModels {
     static let dense: [Layout] = [
         .init(sizes: [.tensor: 2]),
         .init(sizes: [.tensor: 4]),
+        .init(sizes: [.tensor: 4], checkpointing: .selective()),
         .init(sizes: [.tensor: 2], splitsTokens: true),
-        .init(sizes: [.tensor: 4], splitsTokens: true, checkpoints: true),
+        .init(sizes: [.tensor: 4], splitsTokens: true, checkpointing: .full),
         .init(sizes: [.sequence: 2]),
-        .init(sizes: [.sequence: 4], checkpoints: true),
+        .init(sizes: [.sequence: 4], checkpointing: .selective()),
         .init(sizes: [.sequence: 2, .tensor: 2]),
         .init(sizes: [.sequence: 2, .tensor: 2], splitsTokens: true),
     ]
 
     static let sparse: [Layout] = [
         .init(sizes: [.expert: 2]),
-        .init(sizes: [.expert: 4], checkpoints: true),
+        .init(sizes: [.expert: 4], checkpointing: .full),
         .init(sizes: [.expert: 2, .tensor: 2]),
         .init(sizes: [.expert: 2, .tensor: 2], splitsTokens: true),
         .init(sizes: [.expert: 2, .sequence: 2]),

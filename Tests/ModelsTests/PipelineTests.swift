@@ -1,3 +1,4 @@
+import Checkpoints
 import Collectives
 import Models
 import TensorCore
@@ -7,7 +8,7 @@ import Testing
 @Suite struct PipelineTests {
     static let layouts: [ParallelModels.Layout] = [
         .init(sizes: [.pipeline: 2]),
-        .init(sizes: [.pipeline: 3], checkpoints: true),
+        .init(sizes: [.pipeline: 3], checkpointing: .full),
         .init(sizes: [.pipeline: 2, .tensor: 2]),
         .init(sizes: [.pipeline: 2, .tensor: 2], splitsTokens: true),
         .init(sizes: [.pipeline: 2, .sequence: 2]),

@@ -22,8 +22,9 @@ int ct_scale_gradient(ct_tensor x, double factor, CT_RESULT);
 // All ranks' chunks x [c, ..], the first `total` rows: [total, ..]. The gradient of a chunk is the sum of all ranks' gradients of it
 // (`sums`), or, where all ranks have the same, one's own.
 int ct_rows_gather(ct_group group, ct_tensor x, int64_t total, bool sums, CT_RESULT);
-// This rank's chunk of the sum of all ranks' x [T, ..]; gradients of the chunks are gathered.
-int ct_rows_scatter(ct_group group, ct_tensor x, CT_RESULT);
+// This rank's chunk of the sum of all ranks' x [T, ..]; gradients of the chunks are gathered. Not `is_read`: its values are undefined, and
+// nothing is sent before backward.
+int ct_rows_scatter(ct_group group, ct_tensor x, bool is_read, CT_RESULT);
 // This rank's chunk of x [T, ..], which is the same on all ranks; plain slicing, whose gradient is this rank's alone.
 int ct_rows_own(ct_group group, ct_tensor x, CT_RESULT);
 // All ranks' columns side by side, x [T, w] of chunks of ceil(total / n) columns: [T, total]. Every rank is to compute the same from

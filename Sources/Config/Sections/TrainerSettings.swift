@@ -20,8 +20,19 @@ public struct TrainerSettings: Hashable, Sendable {
     public let maxActorCheckpointsToKeep: Int?
     public let logger: [Logger]
     public let logSamples: Int
+    /// nil: all visible GPUs; on the CPU one.
+    public let gpusPerNode: Int?
+    public let nodes: Int
+    /// Seconds that an operation between ranks waits for one that does nothing.
+    public let collectiveTimeout: Double
     public let numThreads: Int?
     public let deterministic: Bool
+    public let plan: MemoryPlan
+
+    /// What a run does when its planned memory does not fit.
+    public enum MemoryPlan: String, CaseIterable, Hashable, Sendable, SettingWord {
+        case refuse, warn, off
+    }
 
     init(_ section: inout SectionReader) {
         totalTrainingSteps = section.optionalInt(
@@ -50,9 +61,21 @@ public struct TrainerSettings: Hashable, Sendable {
         logSamples = section.int(
             "log_samples", default: 4, in: 0...65_536,
             doc: "Samples a step (prompt, answer, reward) that are kept to read.")
+        gpusPerNode = section.optionalInt(
+            "n_gpus_per_node", in: 1...1024,
+            doc: "Ranks, one process and device each; null for all visible GPUs, on the CPU for one.")
+        nodes = section.int("nnodes", default: 1, in: 1...1, doc: "Hosts: one.")
+        collectiveTimeout = section.number(
+            "nccl_timeout", default: 600, in: NumberRange(lower: 0.1, upper: 604_800),
+            doc: "Seconds that ranks wait for one that does nothing before they give up and name it.")
         numThreads = section.optionalInt(
             "num_threads", in: 1...4096, doc: "Threads of the CPU's kernels; null for one a core.")
         deterministic = section.bool(
             "deterministic", default: true, doc: "Only kernels that give the same bits every time.")
+        plan = section.choice(
+            "plan", default: .refuse,
+            doc:
+                "What a start does when the planned memory is more than the device has (fledge plan shows it): refuse, warn and "
+                + "go on, or off.")
     }
 }

@@ -20,7 +20,10 @@ struct MixtureOfExperts: FeedForward {
         let inner = try layout.enter(x)
         let output = try experts(
             inner, chosen: layout.alike(routing.chosen), weights: layout.enter(routing.weights))
-        return try layout.leave(shared.map { try output.adding($0.part(inner)) } ?? output)
+        let isRead = !pass.leavesOutLastProduct
+        guard let shared else { return try layout.leave(output, isRead: isRead) }
+        return try layout.leave(
+            output.adding(shared.part(inner, isRead: isRead)), bias: shared.down.biasOfSum, isRead: isRead)
     }
 }
 

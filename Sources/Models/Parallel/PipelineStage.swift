@@ -1,3 +1,5 @@
+import TensorCore
+
 /// The run of layers that one rank of a pipeline holds. The first stage has the embedding, the last one the final norm and the head.
 public struct PipelineStage: Sendable, Hashable {
     public let index, count: Int
@@ -8,16 +10,16 @@ public struct PipelineStage: Sendable, Hashable {
 
     /// - Throws: ``ModelError`` with code `parallel` where there are fewer layers than stages.
     init(_ context: ParallelContext, layers total: Int) throws(ModelError) {
-        index = context.pipeline?.rank ?? 0
-        count = context.pipeline?.size ?? 1
+        let own = context.pipeline?.rank ?? 0, count = context.pipeline?.size ?? 1
+        index = own
+        self.count = count
         guard total >= count else {
             throw ModelError(
                 .parallel, "\(total) layers cannot be \(count) stages of a pipeline; choose \(total) stages at most")
         }
         // What does not divide goes to the stages in the middle: the first and the last have the vocabulary besides.
-        let index = index, count = count, base = total / count, more = total % count
-        let firstWithMore = (count - more) / 2
+        let base = total / count, more = total % count, firstWithMore = (count - more) / 2
         func start(_ stage: Int) -> Int { stage * base + min(max(0, stage - firstWithMore), more) }
-        layers = start(index)..<start(index + 1)
+        layers = start(own)..<start(own + 1)
     }
 }

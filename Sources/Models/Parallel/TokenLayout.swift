@@ -37,17 +37,17 @@ struct TokenLayout {
         return splits ? try x.gatheredRows(of: group, total: tokens, gradient: .summed) : try x.copied(to: group)
     }
 
-    /// The sum of what tensor ranks have made of it.
-    func leave(_ x: Tensor) throws(TorchError) -> Tensor {
+    /// The sum of what tensor ranks have made of it, and a bias that joins it once.
+    /// - Parameter isRead: false where only the gradients' way through the sum is wanted, not its value.
+    func leave(_ x: Tensor, bias: Tensor? = nil, isRead: Bool = true) throws(TorchError) -> Tensor {
         guard let group = context.tensor else { return x }
-        return splits ? try x.scatteredSum(over: group) : try x.summed(over: group)
-    }
-
-    /// A row-parallel projection of `x`, summed over the ranks, with its bias.
-    func leave(_ projection: Projection, _ x: Tensor) throws(TorchError) -> Tensor {
-        let sum = try leave(projection(x))
-        guard let bias = projection.biasOfSum else { return sum }
-        return try sum.adding(bias)
+        let sum =
+            if splits {
+                try x.scatteredSum(over: group, isRead: isRead)
+            } else {
+                isRead ? try x.summed(over: group) : x
+            }
+        return try bias.map { bias throws(TorchError) in try sum.adding(bias) } ?? sum
     }
 
     /// What layers have of their own tokens, for all tokens of this rank's chunk; all tensor ranks go on alike.
