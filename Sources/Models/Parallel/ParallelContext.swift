@@ -49,11 +49,11 @@ public struct ParallelContext {
         throw Self.refusal(units, what(), tensor.size, "tensor", mayCopy ? " and does not divide it either" : "")
     }
 
-    /// Refuses heads that ranks along the sequence axis cannot share while attending.
+    /// Refuses heads that tensor ranks, or ranks along the sequence axis while attending, cannot share.
     func checkHeads(_ shape: ModelShape) throws {
-        guard let sequence else { return }
         let query = try share(shape.queryHeads, of: "query heads").count
         let keys = try share(shape.keyValueHeads, of: "key-value heads", mayCopy: true).count
+        guard let sequence else { return }
         let each = tensor == nil ? "" : " on each tensor parallel rank"
         guard query % sequence.size == 0 else {
             throw Self.refusal(query, "query heads\(each)", sequence.size, "sequence")
