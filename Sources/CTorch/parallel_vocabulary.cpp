@@ -47,7 +47,7 @@ struct Statistics {
 Statistics statistics(const Share &share, const at::Tensor &hidden, const at::Tensor &weight, const at::Tensor &targets, int64_t chunk) {
     const int64_t count = hidden.size(0), step = chunk_for(hidden, weight, chunk);
     const auto options = hidden.options().dtype(at::kFloat);
-    // Of the own rows: the log of the sum of exponentials, the mean of x under their softmax, and x at the target or 0.
+    // Of the own rows: the log of the sum of exponentials, the entropy of their softmax, and x at the target or 0.
     const auto own = at::zeros({1, 3, count}, options);
     if (weight.size(0) == 0) own.select(1, 0).fill_(-INFINITY);
     for (int64_t start = 0; start < count && weight.size(0) > 0; start += step) {
@@ -58,12 +58,15 @@ Statistics statistics(const Share &share, const at::Tensor &hidden, const at::Te
         const auto lse = at::logsumexp(x, 1);
         row(0).copy_(lse);
         row(2).copy_(x.gather(1, ids).squeeze(1).masked_fill(at::logical_not(is_own), 0));
-        row(1).copy_((x - lse.unsqueeze(1)).exp_().mul_(x).sum(1));
+        const auto log_p = x - lse.unsqueeze(1);
+        row(1).copy_(log_p.exp().mul_(log_p).sum(1).neg_());
     }
     const auto all = all_gathered(*share.group, own);  // [n, 3, T], summed in the order of the ranks on each of them
     const auto lses = all.select(1, 0), lse = at::logsumexp(lses, 0);
-    const auto mean = ((lses - lse.unsqueeze(0)).exp_() * all.select(1, 1)).sum(0);
-    return {all.select(1, 2).sum(0) - lse, lse - mean, lse};
+    // What a rank's rows weigh together; a rank without rows weighs nothing.
+    const auto log_weights = (lses - lse.unsqueeze(0)).clamp_min_(-1e30);
+    const auto entropies = (log_weights.exp() * (all.select(1, 1) - log_weights)).sum(0);
+    return {all.select(1, 2).sum(0) - lse, entropies, lse};
 }
 
 struct TokenLogProbs : Function<TokenLogProbs> {
