@@ -1,3 +1,4 @@
+internal import Collectives
 internal import OrderedCollections
 public import TensorCore
 
@@ -175,10 +176,12 @@ public final class ModelSource {
     public func load(_ destinations: [TensorDestination], mode: ReadMode? = nil) throws -> LoadStatistics {
         for destination in destinations {
             let found = try shape(of: destination.name)
-            guard found == destination.tensor.shape, destination.tensor.isContiguous else {
+            guard destination.fits(found) else {
+                let part = destination.box.map { " with its part \($0.ranges) of \($0.shape)" } ?? ""
                 throw CheckpointError(
                     .malformed, path,
-                    "tensor '\(destination.name)' has shape \(found) and cannot fill \(destination.tensor.summary)")
+                    "tensor '\(destination.name)' has shape \(found) and cannot fill \(destination.tensor.summary)\(part)"
+                )
             }
         }
         switch storage {
@@ -186,11 +189,16 @@ public final class ModelSource {
             guard let packed else { return try model.load(destinations, mode: mode) }
             for destination in destinations {
                 guard let module = packed.modules[destination.name] else { continue }
-                try PackedExpansion(module, packed.format, model).fill(destination.tensor)
+                let shape = [module.outputs, module.inputs]
+                try destination.filled(from: shape) { try PackedExpansion(module, packed.format, model).fill($0) }
             }
             return try model.load(destinations.filter { packed.modules[$0.name] == nil }, mode: mode)
         case .gguf(let model):
-            for destination in destinations { try model.load(destination) }
+            for destination in destinations {
+                try destination.filled(from: model.shape(of: destination.name)) { whole in
+                    try model.load(TensorDestination(name: destination.name, tensor: whole))
+                }
+            }
             return LoadStatistics(bytes: try destinations.reduce(0) { $0 + (try model.byteCount(of: $1.name)) })
         }
     }

@@ -94,7 +94,7 @@ public struct ShardedCheckpoint {
                 strided += part.box.count * entry.dtype.size
             }
         }
-        let plan = LoadPlan(opened, runs)
+        let plan = LoadPlan(opened, runs.map { (file: $0, entry: $1, box: nil) })
         var statistics = try withNoGrad {
             try StagedLoad(plan, places, modes: plan.modes(available: availableMemory())).run()
         }
