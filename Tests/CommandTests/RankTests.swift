@@ -1,4 +1,6 @@
 import Foundation
+import OrderedCollections
+import Subprocess
 import Telemetry
 import Testing
 

@@ -1,5 +1,6 @@
 import Collectives
 import Config
+import TensorCore
 import Testing
 import TrainingEngine
 

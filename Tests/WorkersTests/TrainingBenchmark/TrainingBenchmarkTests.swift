@@ -9,18 +9,22 @@ import Testing
     @Test func countsUsefulOperations() throws {
         let shape = try #require(BenchmarkShape.known["qwen2-7b"])
         var settings = TrainingBenchmark.Settings()
-        let weights = 28.0 * (3584 * (2 * 3584 + 2 * 512) + 3 * 3584 * 18944) + 3584 * 152_064
-        let attention = 2.0 * 28 * 4096 * 3584, head = 2.0 * 3584 * 152_064
+        let layers = 28.0, hidden = 3584.0, inner = 18944.0, tokens = 32768.0
+        let layer = hidden * (2 * hidden + 1024) + 3 * hidden * inner
+        let weights = layers * layer + hidden * 152_064
+        let attention = 2 * layers * 4096 * hidden, head = 2 * hidden * 152_064
+        // The last product of a layer is not computed again.
+        let again = 2 * weights - head - 2 * layers * hidden * inner + attention
         let cost = TrainingCost(shape.decoder, settings)
         #expect(cost.tokens == 32768)
-        #expect(cost.useful == 32768 * (6 * weights + 3 * attention))
-        #expect(cost.computed == 32768 * (8 * weights - head + 4 * attention))
+        #expect(cost.useful == tokens * (6 * weights + 3 * attention))
+        #expect(cost.computed == cost.useful + tokens * again)
         settings.checkpointing = .none
         #expect(TrainingCost(shape.decoder, settings).computed == cost.useful)
         settings.objective = .policy
-        #expect(TrainingCost(shape.decoder, settings).computed == cost.useful + 32768 * head)
+        #expect(TrainingCost(shape.decoder, settings).computed == cost.useful + tokens * head)
         settings.objective = .score
-        #expect(TrainingCost(shape.decoder, settings).useful == 32768 * (2 * weights + attention))
+        #expect(TrainingCost(shape.decoder, settings).useful == tokens * (2 * weights + attention))
     }
 
     static let cases: [TrainingBenchmark.Settings] = TrainingBenchmark.Objective.allCases.flatMap { objective in
