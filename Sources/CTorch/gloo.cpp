@@ -16,6 +16,13 @@ c10::intrusive_ptr<c10d::Store> store_of(ct_store store);
 
 namespace {
 
+// c10d's flight recorder writes to a map before it takes its lock, so that groups of several threads corrupt it. We have a record of
+// our own; a size of zero turns it off, unless somebody has asked for it.
+__attribute__((constructor)) void turn_flight_recorder_off() {
+    setenv("TORCH_FR_BUFFER_SIZE", "0", 0);
+    setenv("TORCH_NCCL_TRACE_BUFFER_SIZE", "0", 0);
+}
+
 using Work = c10::intrusive_ptr<c10d::Work>;
 
 // Waits of a group, which `abort` ends. Gloo's own waits can only be ended by their timeout.

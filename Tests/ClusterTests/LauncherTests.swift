@@ -15,7 +15,8 @@ private final class Lines: Sendable {
 
 @Suite struct LauncherTests {
     private func run(
-        _ count: Int, _ script: String, grace: Duration = .seconds(20), onStart: @Sendable (Launcher) -> Void = { _ in }
+        _ count: Int, _ script: String, grace: Duration = .seconds(20),
+        onStart: @Sendable (Launcher, Lines) -> Void = { _, _ in }
     ) async throws -> (code: Int32, lines: Lines) {
         var plan = Launcher.Plan(
             count: count, executable: "/bin/sh", arguments: ["-c", script],
@@ -24,7 +25,7 @@ private final class Lines: Sendable {
         plan.remedy = "start it again"
         let lines = Lines()
         let launcher = Launcher(plan) { lines.add($0, $1) }
-        onStart(launcher)
+        onStart(launcher, lines)
         return (try await launcher.run(), lines)
     }
 
@@ -78,18 +79,16 @@ private final class Lines: Sendable {
     @Test func signalsGoToRankZero() async throws {
         let (code, lines) = try await run(
             2,
-            "trap 'echo heard >&2; exit 130' INT; n=0; while [ $RANK = 0 ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n+1)); done"
-        ) { launcher in
+            "trap 'echo heard >&2; exit 130' INT; echo ready >&2; n=0; while [ $RANK = 0 ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n+1)); done"
+        ) { launcher, lines in
             Thread.detachNewThread {
-                // Whenever the shell is ready to hear it.
-                for _ in 0..<100 {
-                    launcher.forward(SIGINT)
-                    Thread.sleep(forTimeInterval: 0.1)
-                }
+                // A shell that has set no trap yet would die of it.
+                while !lines.text.contains("[rank 0] ready") { Thread.sleep(forTimeInterval: 0.02) }
+                launcher.forward(SIGINT)
             }
         }
         #expect(code == 130)
-        #expect(lines.text.isEmpty || lines.text.contains("[rank 0] heard"))
+        #expect(lines.text.contains("[rank 0] heard"))
     }
 
     @Test func whatARankLeavesBehindIsEndedToo() async throws {

@@ -75,7 +75,8 @@ public enum StepBenchmark {
             microBatchTokens: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
         if let logitsChunk = settings.logitsChunk { trainerSettings.logitsChunk = logitsChunk }
         let trainer = PolicyTrainer(
-            model: model, optimizer: try AdamW(parameters: model.trainableParameters, settings: settings.states.optimizer ?? .init()),
+            model: model,
+            optimizer: try AdamW(parameters: model.trainableParameters, settings: settings.states.optimizer ?? .init()),
             schedule: LearningRateSchedule(peak: 1e-6), settings: trainerSettings)
         let objective = PolicyObjective(
             policyLoss: PPOClipLoss(),

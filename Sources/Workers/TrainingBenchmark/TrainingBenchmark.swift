@@ -113,7 +113,9 @@ public enum TrainingBenchmark {
         // What drawing took besides does not count; before it the device has no peak to reset.
         try device.resetPeakMemory()
         model.checkpointing = settings.checkpointing
-        if settings.offloadsActivations, device.isCUDA { model.activationOffload = try ActivationOffload(device: device) }
+        if settings.offloadsActivations, device.isCUDA {
+            model.activationOffload = try ActivationOffload(device: device)
+        }
         let step = try TrainingBenchmarkStep(model, settings)
         var seconds: [Double] = [], loss = 0.0
         for index in 0..<settings.warmUp + settings.steps {
