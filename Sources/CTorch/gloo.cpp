@@ -18,9 +18,13 @@ namespace {
 
 // c10d's flight recorder writes to a map before it takes its lock, so that groups of several threads corrupt it. We have a record of
 // our own; a size of zero turns it off, unless somebody has asked for it.
-__attribute__((constructor)) void turn_flight_recorder_off() {
-    setenv("TORCH_FR_BUFFER_SIZE", "0", 0);
-    setenv("TORCH_NCCL_TRACE_BUFFER_SIZE", "0", 0);
+void turn_flight_recorder_off() {
+    static const bool done = [] {
+        setenv("TORCH_FR_BUFFER_SIZE", "0", 0);
+        setenv("TORCH_NCCL_TRACE_BUFFER_SIZE", "0", 0);
+        return true;
+    }();
+    (void)done;
 }
 
 using Work = c10::intrusive_ptr<c10d::Work>;
@@ -225,6 +229,7 @@ extern "C" {
 int ct_group_gloo(ct_store store, const char *name, const char *host, int rank, int size, int64_t timeout_ms, int64_t wait_ms,
                   ct_group *out, ct_message *error) {
     return guarded(error, [&] {
+        turn_flight_recorder_off();
         TORCH_CHECK(size > 0 && rank >= 0 && rank < size && timeout_ms > 0, "group ", name, ": rank ", rank, " of ", size,
                     ", timeout ", timeout_ms, " ms");
         auto options = c10d::ProcessGroupGloo::Options::create(std::chrono::milliseconds(timeout_ms));
