@@ -171,6 +171,11 @@ struct CrossChecks {
             "actor.fsdp_config.param_offload",
             isWide ? "model.dtype" : "model.param_dtype", "there are no master weights to keep elsewhere",
             remedy: "remove actor.fsdp_config.param_offload")
+        refuse(
+            !config.actor.fsdp.optimizerOffload && config.actor.fsdp.optimizerOffloadRatio < 1,
+            "actor.fsdp_config.optimizer_offload_ratio", "actor.fsdp_config.optimizer_offload",
+            "no moments leave the GPU",
+            remedy: "make actor.fsdp_config.optimizer_offload true, or remove the ratio")
     }
 
     private func checkSharding() {

@@ -272,8 +272,11 @@ public final class PolicyTrainer {
         } else {
             for (index, micro) in micros.enumerated() {
                 try pass(index) {
-                    let output = try withGrad { try run(micro) }
-                    try output.loss.backward()
+                    let output = try StatePrefetch.around(model, optimizer, isLast: index == micros.count - 1) {
+                        let output = try withGrad { try run(micro) }
+                        try output.loss.backward()
+                        return output
+                    }
                     try report.add(output.metrics)
                 }
                 try optimizer.gatherGrads()

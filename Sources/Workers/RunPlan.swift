@@ -132,6 +132,7 @@ extension AdamW.Settings {
         gradDType = config.actor.fsdp.gradDType == .float32 ? .float32 : .bfloat16
         offloadsMasters = config.actor.fsdp.paramOffload
         offloadsMoments = config.actor.fsdp.optimizerOffload
+        offloadedMoments = config.actor.fsdp.optimizerOffloadRatio
         roundsStochastically = optim.stochasticRounding
         seed = UInt64(config.seed)
     }

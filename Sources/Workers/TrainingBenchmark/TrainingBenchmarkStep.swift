@@ -33,7 +33,10 @@ final class TrainingBenchmarkStep {
             sharesPrefixes: settings.sharesPrefixes)
         targetCount = sequences.reduce(0) { $0 + $1.response.count }
         var optimizerSettings = settings.objective == .score ? nil : settings.states.optimizer
-        if settings.offloadsMoments { optimizerSettings?.offloadsMoments = model.device.isCUDA }
+        if settings.offloadedMoments > 0, model.device.isCUDA {
+            optimizerSettings?.offloadsMoments = true
+            optimizerSettings?.offloadedMoments = settings.offloadedMoments
+        }
         optimizer = try optimizerSettings.map { try AdamW(parameters: model.parameters, settings: $0) }
         if settings.objective != .score {
             for parameter in model.parameters { try parameter.tensor.setRequiresGrad() }
@@ -44,14 +47,15 @@ final class TrainingBenchmarkStep {
     func run() throws -> Double {
         computedTokens = 0
         var loss: Tensor?
-        for micro in micros {
+        for (index, micro) in micros.enumerated() {
             let batch = micro.map { sequences[$0] }
-            let own =
+            let own = try StatePrefetch.around(model, optimizer, isLast: index == micros.count - 1) {
                 switch settings.objective {
                 case .likelihood: try withGrad { try likelihood(batch) }
                 case .policy: try withGrad { try policy(batch) }
                 case .score: try withNoGrad { try score(batch) }
                 }
+            }
             loss = try loss?.adding(own) ?? own
             try optimizer?.gatherGrads()
         }
