@@ -1,4 +1,5 @@
 import ArgumentParser
+import Cluster
 import Models
 import Telemetry
 import TensorCore
@@ -73,28 +74,44 @@ extension TrainBench {
             return settings
         }
 
-        func run(_ bench: TrainBench) throws {
+        func run(_ bench: TrainBench) async throws {
             guard let shape, let known = BenchmarkShape.known[shape] else { return }
-            guard let choice = DeviceChoice(bench.compute.device) else {
-                throw ValidationError("--device '\(bench.compute.device)' is not auto, cpu, cuda or cuda:N")
+            guard bench.ranks.areSeveral else {
+                guard let choice = DeviceChoice(bench.compute.device) else {
+                    throw ValidationError("--device '\(bench.compute.device)' is not auto, cpu, cuda or cuda:N")
+                }
+                let device = try choice.open(), dtype = try bench.dtype(on: device)
+                let settings = try settings(of: bench)
+                let report = try TrainingBenchmark.run(known, dtype: dtype, device: device, settings: settings)
+                return try say(report, device, dtype, settings, nil)
             }
-            let device = try choice.open()
-            let dtype: DType
-            switch bench.compute.dtype {
-            case nil: dtype = device.isCUDA ? .bfloat16 : .float32
-            case "float32"?: dtype = .float32
-            case "bfloat16"?: dtype = .bfloat16
-            case let other?: throw ValidationError("--dtype '\(other)' is not float32 or bfloat16")
+            let reference = try bench.ranks.reference(shape)
+            try await bench.ranks.run(bench.compute.device) { place, members, device in
+                let dtype = try bench.dtype(on: device), settings = try settings(of: bench)
+                let report = try TrainingBenchmark.run(
+                    known, dtype: dtype, device: device, settings: settings,
+                    sharing: bench.ranks.sharing(settings.states.sumDType(of: dtype)), members: members)
+                if place.rank == 0 { try say(report, device, dtype, settings, reference) }
             }
+        }
+
+        private func settings(of bench: TrainBench) throws -> TrainingBenchmark.Settings {
             var settings = try settings()
             settings.microBatchTokens = bench.microBatchTokens
             settings.logitsChunk = bench.logitsChunk
             settings.checkpointing = try bench.kept.choice ?? .full
             settings.offloadsActivations = offloadActivations
             settings.offloadedMoments = offloadMoments
-            let report = try TrainingBenchmark.run(known, dtype: dtype, device: device, settings: settings)
+            return settings
+        }
+
+        private func say(
+            _ report: TrainingBenchmark.Report, _ device: Device, _ dtype: DType,
+            _ settings: TrainingBenchmark.Settings, _ reference: Double?
+        ) throws {
             let text = TrainingReport(
-                shape: shape, device: device, dtype: dtype, settings: settings, report: report, peak: peak * 1e12)
+                shape: shape ?? "", device: device, dtype: dtype, settings: settings, report: report,
+                peak: peak * 1e12, reference: reference ?? report.ranks?.aloneMean)
             Console.say(try json ? text.json() : text.table())
         }
     }
