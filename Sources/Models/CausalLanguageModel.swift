@@ -54,6 +54,11 @@ public protocol SequenceModel: AnyObject {
     var routingRecord: RoutingRecord? { get set }
     /// Every weight that is multiplied with, the head among them.
     var projections: [Projection] { get }
+    /// What turns hidden states into the model's answer; it never gets an adapter.
+    var headProjection: Projection { get }
+    /// Whether the head is trained whole where an adapter is trained in place of the other weights: a head that no checkpoint
+    /// holds yet must be.
+    var trainsHeadBesideAdapter: Bool { get }
     /// Whether layers are run again in backward instead of keeping their activations.
     var usesCheckpointing: Bool { get set }
 
@@ -73,6 +78,9 @@ public protocol CausalLanguageModel: SequenceModel {
 }
 
 extension CausalLanguageModel {
+    public var headProjection: Projection { output }
+    public var trainsHeadBesideAdapter: Bool { false }
+
     /// Logits `[T, V]` of hidden states `[T, C]`.
     public func logits(_ hidden: Tensor) throws(TorchError) -> Tensor { try logitsTransform(output(hidden)) }
 

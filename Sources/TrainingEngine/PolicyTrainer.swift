@@ -27,34 +27,8 @@ public struct BatchTotals: Sendable, Hashable {
     }
 }
 
-/// A number to report of a loss, and how micro-batches' shares of it come together.
-public struct LossMetric {
-    public enum Reduction: Sendable {
-        case sum, max
-        /// The value is a sum over answer tokens; reported is the mean over those that took part.
-        case tokenMean
-    }
-    public var name: String
-    public var value: Tensor
-    public var reduction: Reduction
-
-    public init(_ name: String, _ value: Tensor, _ reduction: Reduction = .sum) {
-        self.name = name
-        self.value = value
-        self.reduction = reduction
-    }
-}
-
-/// A loss and what to report of it. The loss is additive over micro-batches.
-public struct PolicyLossOutput {
-    public var loss: Tensor
-    public var metrics: [LossMetric]
-
-    public init(loss: Tensor, metrics: [LossMetric]) {
-        self.loss = loss
-        self.metrics = metrics
-    }
-}
+/// A policy loss and what to report of it.
+public typealias PolicyLossOutput = LossOutput
 
 public typealias PolicyLossFunction = (PolicyLossInputs) throws -> PolicyLossOutput
 
@@ -165,14 +139,18 @@ public final class PolicyTrainer {
         return (logProbs, entropies)
     }
 
+    private var accumulation: GradientAccumulation {
+        GradientAccumulation(model: model, optimizer: optimizer, schedule: schedule, gradClip: settings.gradClip)
+    }
+
     /// One optimizer step on a mini-batch, whatever the number of micro-batches it takes.
     public func update(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
         var report = try accumulate(samples, loss: loss)
         report.learningRate = schedule.rate(step: optimizer.stepCount)
         // Without a sequence to learn from there is no gradient, and nothing is stepped.
         guard report.microBatches > 0 else { return report }
-        (report.gradNorm, report.stepped) = try optimizer.step(
-            learningRate: report.learningRate, maxNorm: settings.gradClip)
+        let step = try accumulation.step()
+        (report.gradNorm, report.stepped) = (step.gradNorm, step.stepped)
         return report
     }
 
@@ -190,48 +168,19 @@ public final class PolicyTrainer {
         var report = PolicyStepReport(
             metrics: [], gradNorm: 0, learningRate: 0, stepped: false, microBatches: micros.count, computedTokens: 0,
             lossTokens: live.reduce(0) { $0 + sequences[$1].response.count })
-        model.unpackProjections()
-        let allTokens = tokens(live.map { sequences[$0] })
-        for (index, micro) in micros.enumerated() {
-            let batch = micro.map { samples[$0] }
-            func run() throws -> PolicyLossOutput {
-                try withGrad {
-                    let outputs = try trainingForward(batch.map(\.sequence))
-                    var output = try loss(inputs(batch, outputs, totals))
-                    try balance(&output, outputs, share: tokens(batch.map(\.sequence)) / allTokens)
-                    try output.loss.backward()
-                    report.computedTokens += outputs.computedTokens
-                    return output
-                }
-            }
-            let output = try model.adapter?.training(step: optimizer.stepCount, microBatch: index, run) ?? run()
-            try optimizer.gatherGrads()
-            for metric in output.metrics {
-                let share = metric.reduction == .tokenMean ? 1 / Double(max(1, report.lossTokens)) : 1
-                report.add(metric.name, try metric.value.item() * share, metric.reduction)
-            }
-        }
+        let allTokens = live.reduce(0) { $0 + sequences[$1].inputCount }
+        let balance = RouterBalance(coefficient: settings.routerAuxLossCoefficient, group: "actor")
+        report.metrics = try accumulation.accumulate(microBatches: micros.count, lossTokens: report.lossTokens) {
+            index in
+            let batch = micros[index].map { samples[$0] }
+            let outputs = try trainingForward(batch.map(\.sequence))
+            var output = try loss(inputs(batch, outputs, totals))
+            let tokens = batch.reduce(0) { $0 + $1.sequence.inputCount }
+            try balance.add(to: &output, outputs, share: Double(tokens) / Double(allTokens))
+            report.computedTokens += outputs.computedTokens
+            return output
+        }.values
         return report
-    }
-
-    private func tokens(_ sequences: [TrainingSequence]) -> Double {
-        Double(sequences.reduce(0) { $0 + $1.prompt.count + max(0, $1.response.count - 1) })
-    }
-
-    /// Adds a micro-batch's share of the router's balancing loss, each micro-batch's own, weighted by its tokens.
-    private func balance(
-        _ output: inout PolicyLossOutput, _ outputs: ResponseOutputs, share: Double
-    ) throws(TorchError) {
-        guard let (record, weights) = outputs.routing,
-            let term = try record.loadBalancingLoss(tokenWeights: weights)?.multiplied(by: share)
-        else { return }
-        output.loss = try output.loss.adding(term.multiplied(by: settings.routerAuxLossCoefficient))
-        let loads = try record.loads()
-        output.metrics += [
-            LossMetric("actor/router_aux_loss", try term.detached()),
-            LossMetric("actor/expert_imbalance", try Tensor([Float(loads.map(\.imbalance).max() ?? 1)]), .max),
-            LossMetric("actor/unused_experts", try Tensor([Float(loads.map(\.unused).max() ?? 0)]), .max),
-        ]
     }
 
     private func inputs(
@@ -250,15 +199,7 @@ public final class PolicyTrainer {
     }
 }
 
-extension PolicyStepReport {
-    fileprivate mutating func add(_ name: String, _ value: Double, _ reduction: LossMetric.Reduction) {
-        guard let index = metrics.firstIndex(where: { $0.name == name }) else {
-            metrics.append((name, value))
-            return
-        }
-        switch reduction {
-        case .sum, .tokenMean: metrics[index].value += value
-        case .max: metrics[index].value = max(metrics[index].value, value)
-        }
-    }
+extension TrainingSequence {
+    /// Tokens that a forward pass has of it, alone: all but the last, from which nothing is predicted.
+    var inputCount: Int { prompt.count + max(0, response.count - 1) }
 }

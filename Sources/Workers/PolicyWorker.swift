@@ -208,13 +208,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
 
     public func save(step: Int, state: LoopState) throws {
         let (parts, training) = try training()
-        guard let store = training.store else { return }
-        let envelope = SavedState(
-            loop: state, optimizerSteps: training.trainer.optimizer.stepCount,
-            weightVersion: parts.rollout.weightVersion, modelDigest: parts.source.digest,
-            adapter: parts.model.adapter?.settings)
-        try store.save(
-            step: step, tensors: try training.trainer.optimizer.state(), state: Array(JSONEncoder().encode(envelope)))
+        try saved(parts, training).save(step: step, state: state, weightVersion: parts.rollout.weightVersion)
     }
 
     public func restore() throws -> LoopState? { try restore(from: nil).state }
@@ -223,29 +217,18 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// - Returns: its state, and what was passed over because it is damaged.
     func restore(from path: String?) throws -> (state: LoopState?, skipped: [String]) {
         let (parts, training) = try training()
-        var skipped: [String] = []
-        let found: CheckpointStore.Checkpoint
-        if let path {
-            found = try CheckpointStore.checkpoint(at: path)
-        } else {
-            guard let store = training.store else { return (nil, []) }
-            let latest = try store.latest()
-            skipped = latest.skipped.map(\.description)
-            guard let newest = latest.checkpoint else { return (nil, skipped) }
-            found = newest
-        }
-        let saved = try JSONDecoder().decode(SavedState.self, from: Data(found.state))
-        guard saved.modelDigest == parts.source.digest else {
-            throw WorkerError(
-                .badCheckpoint,
-                "\(found.folder): was written for another model than \(parts.source.path); give the run another folder "
-                    + "(trainer.default_local_dir) or set trainer.resume_mode=disable")
-        }
-        try saved.check(adapter: parts.model.adapter, found.folder)
-        try training.trainer.optimizer.restore(stepCount: saved.optimizerSteps) { try found.tensors.tensor(named: $0) }
-        parts.rollout.weightVersion = saved.weightVersion
+        let checkpoints = saved(parts, training)
+        let (found, skipped) = try checkpoints.find(at: path)
+        guard let found else { return (nil, skipped) }
+        try checkpoints.restore(found)
+        parts.rollout.weightVersion = found.state.weightVersion
         digest = nil
-        return (saved.loop, skipped)
+        return (found.state.loop, skipped)
+    }
+
+    private func saved(_ parts: Parts, _ training: TrainingParts) -> TrainingCheckpoints {
+        TrainingCheckpoints(
+            store: training.store, optimizer: training.trainer.optimizer, model: parts.model, source: parts.source)
     }
 
     /// Removes the checkpoints of an earlier run in the same folder, so that a later resume cannot take one of them.
@@ -288,18 +271,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// Replaces the weights by those of a run's newest whole checkpoint, for a worker that does not train.
     public func loadWeights(checkpoints folder: String) throws {
         let parts = try loaded()
-        guard let checkpoint = try CheckpointStore(folder: folder, keepLast: Int.max).latest().checkpoint else {
-            throw WorkerError(.badCheckpoint, "\(folder) holds no whole checkpoint")
-        }
-        let saved = try JSONDecoder().decode(SavedState.self, from: Data(checkpoint.state))
-        // An adapter that the run trained is made as the run made it, whatever this worker's recipe says.
-        if parts.model.adapter == nil, let settings = saved.adapter { try parts.model.addAdapter(settings) }
-        try saved.check(adapter: parts.model.adapter, checkpoint.folder)
-        try withNoGrad {
-            for parameter in parts.model.trainableParameters {
-                try parameter.tensor.copy(from: checkpoint.tensors.tensor(named: AdamW.masterName(parameter)))
-            }
-        }
+        try TrainingCheckpoints.loadWeights(from: folder, into: parts.model)
         digest = nil
     }
 
@@ -328,14 +300,4 @@ private struct FrozenReference: ReferenceGroup {
 
 extension Trajectory {
     var sequence: TrainingSequence { TrainingSequence(prompt: prompt.tokens, response: response) }
-}
-
-/// What a checkpoint says beside its tensors.
-struct SavedState: Codable {
-    var loop: LoopState
-    var optimizerSteps: Int
-    var weightVersion: Int
-    var modelDigest: String
-    /// Of the adapter that is trained in place of the weights.
-    var adapter: LoRASettings?
 }

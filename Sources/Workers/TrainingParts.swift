@@ -56,10 +56,7 @@ struct TrainingParts {
             temperature: plan.rollout.temperature > 0 ? plan.rollout.temperature : 1, sharesPrefixes: actor.sharePrefix,
             skipsZeroAdvantages: objective.vanishesWithoutAdvantage && actor.routerAuxLossCoefficient == 0,
             routerAuxLossCoefficient: actor.routerAuxLossCoefficient)
-        let warmup = optim.lrWarmupSteps ?? Int(optim.lrWarmupStepsRatio * Double(plan.optimizerSteps))
-        let schedule = LearningRateSchedule(
-            peak: optim.lr, warmupSteps: warmup, decay: Self.decay(optim.schedule),
-            totalSteps: optim.totalTrainingSteps ?? plan.optimizerSteps, minRatio: optim.minLRRatio)
+        let schedule = LearningRateSchedule(optim, steps: plan.optimizerSteps)
         // The reference is read before the optimizer takes hold of the weights: it must never share them. Below an adapter the
         // weights are never trained, and are the reference themselves.
         if plan.needsReference, model.adapter == nil {
@@ -72,10 +69,7 @@ struct TrainingParts {
         }
         trainer = PolicyTrainer(
             model: model,
-            optimizer: try AdamW(
-                parameters: model.trainableParameters,
-                settings: .init(
-                    beta1: optim.betas[0], beta2: optim.betas[1], epsilon: optim.eps, weightDecay: optim.weightDecay)),
+            optimizer: try AdamW(parameters: model.trainableParameters, settings: .init(optim)),
             schedule: schedule, settings: settings)
         store = try plan.checkpointFolder.map {
             try CheckpointStore(folder: $0, keepLast: plan.checkpointsKept ?? Int.max)
@@ -94,14 +88,6 @@ struct TrainingParts {
             throw WorkerError(.badSetting, "no KL estimator is called '\(setting.word)'")
         }
         return estimator
-    }
-
-    private static func decay(_ schedule: OptimizerSettings.Schedule) -> LearningRateSchedule.Decay {
-        switch schedule {
-        case .constant: .constant
-        case .linear: .linear
-        case .cosine: .cosine
-        }
     }
 
     // MARK: - Reference

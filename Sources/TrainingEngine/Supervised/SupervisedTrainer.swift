@@ -1,0 +1,193 @@
+public import Models
+public import TensorCore
+
+/// What learns: a language model by its tokens' log-probabilities, or a scoring model by its scores.
+public enum SupervisedNetwork {
+    case language(any CausalLanguageModel)
+    case scoring(ScoringModel)
+
+    public var model: any SequenceModel {
+        switch self {
+        case .language(let model): model
+        case .scoring(let model): model
+        }
+    }
+
+    var reading: SupervisedReading {
+        switch self {
+        case .language: .tokenLogProbs
+        case .scoring: .sequenceScores
+        }
+    }
+}
+
+/// What one optimizer step on a batch of examples did.
+public struct SupervisedStepReport: Sendable {
+    public var metrics: [(name: String, value: Double)]
+    public var step: GradientAccumulation.Step
+    public var microBatches: Int
+    /// Tokens that the forward passes computed, and those of them that were learnt.
+    public var computedTokens, learntTokens: Int
+}
+
+/// Trains on examples: packed micro-batches by token budget, any objective. It knows nothing of the objective.
+public final class SupervisedTrainer {
+    public struct Settings: Sendable, Hashable {
+        public var microBatchTokens: Int
+        public var gradClip: Double
+        public var sharesPrefixes: Bool
+        public var logitsChunk: Int
+        /// Weight of the loss that pulls a mixture's experts towards equal shares; 0: none.
+        public var routerAuxLossCoefficient: Double
+
+        public init(
+            microBatchTokens: Int = 4096, gradClip: Double = 1, sharesPrefixes: Bool = true, logitsChunk: Int = 256,
+            routerAuxLossCoefficient: Double = 0
+        ) {
+            self.microBatchTokens = microBatchTokens
+            self.gradClip = gradClip
+            self.sharesPrefixes = sharesPrefixes
+            self.logitsChunk = logitsChunk
+            self.routerAuxLossCoefficient = routerAuxLossCoefficient
+        }
+    }
+
+    public let network: SupervisedNetwork
+    public let objective: any SupervisedObjective
+    public let optimizer: AdamW
+    public let schedule: LearningRateSchedule
+    public let settings: Settings
+
+    public init(
+        network: SupervisedNetwork, objective: any SupervisedObjective, optimizer: AdamW,
+        schedule: LearningRateSchedule, settings: Settings = Settings()
+    ) {
+        precondition(network.reading == objective.reading, "an objective on \(objective.reading) of another model")
+        self.network = network
+        self.objective = objective
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.settings = settings
+    }
+
+    private var accumulation: GradientAccumulation {
+        GradientAccumulation(
+            model: network.model, optimizer: optimizer, schedule: schedule, gradClip: settings.gradClip)
+    }
+
+    private func split(_ examples: [SupervisedExample]) -> [Range<Int>] {
+        MicroBatches.split(
+            examples, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
+    }
+
+    /// One optimizer step on a batch, whatever the number of micro-batches it takes.
+    public func update(_ examples: [SupervisedExample]) throws -> SupervisedStepReport {
+        var report = try accumulate(examples)
+        report.step = try accumulation.step()
+        return report
+    }
+
+    /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
+    func accumulate(_ examples: [SupervisedExample]) throws -> SupervisedStepReport {
+        let micros = split(examples), totals = SupervisedTotals(examples)
+        let balance = RouterBalance(coefficient: settings.routerAuxLossCoefficient, group: "train")
+        let allTokens = examples.reduce(0) { $0 + $1.inputCount }
+        var computed = 0
+        let sums = try accumulation.accumulate(microBatches: micros.count, lossTokens: totals.tokens) { index in
+            let examples = Array(examples[micros[index]])
+            let pass = try forward(examples, totals, recordsRouting: settings.routerAuxLossCoefficient > 0)
+            var output = try objective(pass.batch)
+            if let outputs = pass.outputs {
+                let tokens = examples.reduce(0) { $0 + $1.inputCount }
+                try balance.add(to: &output, outputs, share: Double(tokens) / Double(max(1, allTokens)))
+            }
+            computed += pass.computedTokens
+            return output
+        }
+        return SupervisedStepReport(
+            metrics: sums.values, step: .init(gradNorm: 0, learningRate: 0, stepped: false),
+            microBatches: micros.count, computedTokens: computed,
+            learntTokens: examples.reduce(0) { $0 + $1.learntTokens })
+    }
+
+    /// The objective's metrics over all examples under the weights as they are, without gradients.
+    public func evaluate(_ examples: [SupervisedExample]) throws -> [(name: String, value: Double)] {
+        let totals = SupervisedTotals(examples)
+        network.model.unpackProjections()
+        var sums = MetricSums()
+        for micro in split(examples) {
+            try withNoGrad {
+                let output = try objective(forward(Array(examples[micro]), totals).batch)
+                try sums.add(output.metrics, lossTokens: totals.tokens)
+            }
+        }
+        return sums.values
+    }
+
+    /// Each sequence's log-probability, summed over its learnt tokens, under the weights as they are; below an adapter, where
+    /// there is one: the reference.
+    public func referenceLogProbs(_ examples: [SupervisedExample]) throws -> [[Float]] {
+        func score() throws -> [[Float]] {
+            let totals = SupervisedTotals(examples)
+            network.model.unpackProjections()
+            var all: [[Float]] = []
+            for micro in split(examples) {
+                let examples = Array(examples[micro])
+                let sums = try withNoGrad {
+                    let batch = try forward(examples, totals).batch
+                    guard let mask = batch.mask else { preconditionFailure("scores have no reference") }
+                    return try batch.values.multiplied(by: mask).sum(-1).values(Float.self)
+                }
+                for index in examples.indices {
+                    all.append(examples[index].sequences.indices.map { sums[$0 * examples.count + index] })
+                }
+            }
+            return all
+        }
+        return try network.model.adapter?.disabled(score) ?? score()
+    }
+
+    private struct Pass {
+        var batch: SupervisedBatch
+        /// Of language models.
+        var outputs: ResponseOutputs?
+        var computedTokens: Int
+    }
+
+    private func forward(
+        _ examples: [SupervisedExample], _ totals: SupervisedTotals, recordsRouting: Bool = false
+    ) throws -> Pass {
+        let device = network.model.device
+        let rows = (0..<objective.sequencesPerExample).flatMap { place in examples.map { $0.sequences[place] } }
+        let tokens = rows.map(\.tokens)
+        func column(_ values: [Float]) throws -> Tensor { try Tensor(values, device: device) }
+        let margins = examples.compactMap(\.margin)
+        func batch(_ values: Tensor) throws -> SupervisedBatch {
+            SupervisedBatch(
+                values: values, margins: margins.count == examples.count ? try column(margins) : nil,
+                count: examples.count, totals: totals)
+        }
+        switch network {
+        case .scoring(let model):
+            let (scores, computed) = try ScoringForward(model: model, sharesPrefixes: settings.sharesPrefixes)(tokens)
+            return Pass(batch: try batch(scores), computedTokens: computed)
+        case .language(let model):
+            let outputs = try PackedForward(
+                model: model, logitsChunk: settings.logitsChunk, sharesPrefixes: settings.sharesPrefixes,
+                recordsRouting: recordsRouting)(tokens)
+            var batch = try batch(outputs.logProbs)
+            batch.entropies = outputs.entropies
+            batch.mask = try Padding(lengths: tokens.map(\.response.count)).pad(rows.map(\.mask), device: device)
+            let references = (0..<objective.sequencesPerExample).flatMap { place in
+                examples.compactMap { $0.references?[place] }
+            }
+            if references.count == rows.count { batch.references = try column(references) }
+            return Pass(batch: batch, outputs: outputs, computedTokens: outputs.computedTokens)
+        }
+    }
+}
+
+extension SupervisedExample {
+    /// Tokens that a forward pass has of it, each sequence alone.
+    var inputCount: Int { sequences.reduce(0) { $0 + $1.tokens.inputCount } }
+}
