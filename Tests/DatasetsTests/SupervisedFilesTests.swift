@@ -87,7 +87,8 @@ import Testing
             kind: .imitation, row: #"{"prompt": "a", "completion": \#(turns)}"#, column: "prompt",
             says: "make both the same"),
         Bad(
-            kind: .imitation, row: #"{"messages": \#(turns), "tools": 3}"#, column: "tools", says: "list of JSON schemas"),
+            kind: .imitation, row: #"{"messages": \#(turns), "tools": 3}"#, column: "tools",
+            says: "list of JSON schemas"),
         Bad(
             kind: .imitation, row: #"{"messages": \#(turns), "tools": "{"}"#, column: "tools", says: "no JSON list"),
         Bad(
@@ -159,5 +160,32 @@ import Testing
         let first = try Data(contentsOf: URL(fileURLWithPath: paths[0]))
         try ArithmeticFiles(problems).write(to: folder.path, suffix: "jsonl", seed: 3, replaces: true)
         #expect(try Data(contentsOf: URL(fileURLWithPath: paths[0])) == first)
+    }
+}
+
+/// Parquet gives every message every key: what is null there is absent here.
+@Suite(.enabled(if: ParquetSetUp.isDone)) struct SupervisedParquetTests {
+    @Test(arguments: [SupervisedColumns.Kind.imitation, .pairs])
+    func rowsAreThoseOfJSONLines(_ kind: SupervisedColumns.Kind) throws {
+        let folder = try TemporaryFolder(), lines = folder.path + "/rows.jsonl", parquet = folder.path + "/rows.parquet"
+        let tool = #"{"role": "assistant", "content": null, "reasoning_content": "x"}"#
+        let rows = [
+            #"{"messages": \#(SupervisedFilesTests.turns), "prompt": [{"role": "user", "content": "a"}], "#
+                + #""chosen": [{"role": "assistant", "content": "b"}], "rejected": [\#(tool)], "margin": 0.5}"#,
+            #"{"messages": [{"role": "user", "content": "é"}, \#(tool)], "prompt": [{"role": "user", "content": "c"}], "#
+                + #""chosen": [\#(tool)], "rejected": [{"role": "assistant", "content": "d"}], "margin": 2}"#,
+        ]
+        try Data(rows.joined(separator: "\n").utf8).write(to: URL(fileURLWithPath: lines))
+        try RecordConverter.convert([lines], to: parquet)
+        let columns = SupervisedColumns(kind)
+        let one = try SupervisedFiles(paths: [lines], columns: columns)
+        let other = try SupervisedFiles(paths: [parquet], columns: columns)
+        #expect(one.count == 2 && other.count == 2)
+        for index in 0..<2 {
+            #expect(try other.row(at: index).origin == RowOrigin(source: parquet, line: index + 1))
+            var row = try other.row(at: index)
+            row.origin = try one.row(at: index).origin
+            #expect(try row == one.row(at: index))
+        }
     }
 }

@@ -84,17 +84,21 @@ import TrainingEngine
     @Test func aSystemTurnIsPutBefore() throws {
         let sequence = try dataset(encoder(.sft, "data.system_prompt=S"), Self.talk).example(at: 0).sequences[0]
         #expect(spell(sequence.tokens.prompt) == "<system:S><user:a><assistant:")
-        let pair = #"{"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "assistant", "content": "b"}], "#
+        let pair =
+            #"{"prompt": [{"role": "user", "content": "a"}], "chosen": [{"role": "assistant", "content": "b"}], "#
             + #""rejected": [{"role": "assistant", "content": "c"}]}"#
         let example = try dataset(encoder(.dpo, "data.system_prompt=S"), pair).example(at: 0)
-        #expect(example.sequences.map { spell($0.tokens.prompt) } == Array(repeating: "<system:S><user:a><assistant:", count: 2))
+        #expect(
+            example.sequences.map { spell($0.tokens.prompt) }
+                == Array(repeating: "<system:S><user:a><assistant:", count: 2))
         #expect(example.sequences.map(learnt) == ["b>", "c>"])
     }
 
     @Test func completionsOfTextEndWithTheEndToken() throws {
         let sequence = try dataset(encoder(), #"{"prompt": "1+1=", "completion": "2"}"#).example(at: 0).sequences[0]
         #expect(spell(sequence.tokens.prompt) == "1+1=" && learnt(sequence) == "2>")
-        let all = try dataset(encoder(.sft, "data.assistant_only_loss=false"), #"{"prompt": "1+1=", "completion": "2"}"#)
+        let all = try dataset(
+            encoder(.sft, "data.assistant_only_loss=false"), #"{"prompt": "1+1=", "completion": "2"}"#)
         #expect(learnt(try all.example(at: 0).sequences[0]) == "+1=2>")
     }
 
@@ -134,7 +138,9 @@ import TrainingEngine
     func badRowsAreNamed(_ row: String, _ says: String) throws {
         let encoder = try encoder()
         let found = refusal { try dataset(encoder, Self.talk, row) }
-        #expect(found?.hasPrefix(folder.path + "/data.jsonl:2: ") == true && found?.contains(says) == true, "\(found ?? "")")
+        #expect(
+            found?.hasPrefix(folder.path + "/data.jsonl:2: ") == true && found?.contains(says) == true, "\(found ?? "")"
+        )
     }
 
     @Test func longRowsFareAsConfigured() throws {
