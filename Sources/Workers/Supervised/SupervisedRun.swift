@@ -1,3 +1,4 @@
+import Checkpoints
 public import Config
 import Datasets
 public import Flow
@@ -44,11 +45,14 @@ public struct SupervisedRun: Sendable {
         if let threads = config.trainer.numThreads { Torch.threadCount = threads }
         if config.trainer.deterministic { Torch.useDeterministicAlgorithms(true) }
 
-        let worker = SupervisedWorker(plan.model)
-        let text = try await worker.load()
-        let padID = config.kind == .rewardModel ? try await worker.padID() : nil
+        // What can fail cheaply comes first: every row, then the weights.
+        let source = try ModelSource.open(config.model.path)
+        let text = try TextProcessor(source, templatePath: config.model.chatTemplate)
+        let padID = config.kind == .rewardModel ? try SupervisedWorker.padID(source, text) : nil
         let encoder = try SupervisedEncoder(text: text, kind: config.kind, data: config.data, padID: padID)
         let (dataset, heldOut) = try plan.data(encoder, log)
+        let worker = SupervisedWorker(plan.model)
+        try await worker.load(text)
         let loader = try RowLoader(
             count: dataset.count, fingerprint: dataset.fingerprint, batchSize: config.data.trainBatchSize,
             seed: UInt64(config.data.seed ?? config.seed), shuffles: config.data.shuffle,

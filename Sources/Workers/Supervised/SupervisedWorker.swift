@@ -60,13 +60,13 @@ actor SupervisedWorker {
     }
 
     /// Reads the model; until then no other call works.
-    @discardableResult
-    func load() throws -> TextProcessor {
+    /// - Parameter text: the checkpoint's text half, where it was read before.
+    func load(_ text: TextProcessor? = nil) throws {
         let source = try ModelSource.open(plan.modelPath)
         let network = try network(source)
         try plan.adapter?.add(to: network.model)
         network.model.usesCheckpointing = plan.checkpointsActivations
-        let text = try TextProcessor(source, templatePath: plan.templatePath)
+        let text = try text ?? TextProcessor(source, templatePath: plan.templatePath)
         var rollout: RolloutEngine?
         if case .language(let model) = network {
             let engine = RolloutEngine(
@@ -75,7 +75,6 @@ actor SupervisedWorker {
             rollout = engine
         }
         parts = Parts(source: source, network: network, text: text, rollout: rollout)
-        return text
     }
 
     private func network(_ source: ModelSource) throws -> SupervisedNetwork {
@@ -120,10 +119,9 @@ actor SupervisedWorker {
     }
 
     /// The token that ends no sequence for a reward model: its configuration's padding, or else the tokenizer's.
-    func padID() throws -> Int32? {
-        let parts = try loaded()
-        if let id = try parts.source.config.optionalInt("pad_token_id") { return Int32(exactly: id) }
-        return parts.text.specialID("pad_token") ?? parts.text.specialID("eos_token")
+    static func padID(_ source: ModelSource, _ text: TextProcessor) throws -> Int32? {
+        if let id = try source.config.optionalInt("pad_token_id") { return Int32(exactly: id) }
+        return text.specialID("pad_token") ?? text.specialID("eos_token")
     }
 
     /// What an adapter trains, in a sentence or two; nil without one.
@@ -223,7 +221,8 @@ actor SupervisedWorker {
         var config: ModelConfig?
         if case .scoring(let model) = parts.network {
             config = parts.source.config.withHead(
-                architecture: model.architecture, labels: model.labels, padID: try padID().map(Int.init))
+                architecture: model.architecture, labels: model.labels,
+                padID: try Self.padID(parts.source, parts.text).map(Int.init))
         }
         try ModelExport.write(
             model: parts.model, source: parts.source, config: config, to: folder, maxShardBytes: maxShardBytes)
