@@ -56,10 +56,11 @@ let package = Package(
             // Text for NVRTC, embedded.
             exclude: ["cuda"],
             cxxSettings: [
+                .headerSearchPath("gloo_names"),
                 .unsafeFlags([
                     "-I\(torch)/include", "-I\(torch)/include/torch/csrc/api/include", "-O3", "-fno-math-errno",
                     "-Wno-deprecated-declarations",
-                ])
+                ]),
             ],
             linkerSettings: linkTorch),
         .target(name: "CNoICUData"),
@@ -75,13 +76,14 @@ let package = Package(
         layer("Telemetry", [logging, orderedCollections]),
         layer("Config", [yams, orderedCollections]),
         // Layer 2
-        layer("Checkpoints", ["TensorCore", orderedCollections]),
+        layer("Collectives", ["TensorCore"]),
+        layer("Checkpoints", ["TensorCore", "Collectives", orderedCollections]),
         // Layer 3
-        layer("Models", ["TensorCore", "Checkpoints"]),
+        layer("Models", ["TensorCore", "Collectives", "Checkpoints"]),
         layer("Algorithms", ["TensorCore"]),
         // Layer 4
-        layer("RolloutEngine", ["TensorCore", "Models", "RolloutCore"]),
-        layer("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints"]),
+        layer("RolloutEngine", ["TensorCore", "Collectives", "Models", "RolloutCore"]),
+        layer("TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints"]),
         layer("Rewards", [subprocess, systemPackage, orderedCollections]),
         layer("Datasets", ["CArrow"]),
         // Layer 5, torch-free
@@ -90,8 +92,10 @@ let package = Package(
         layer(
             "Workers",
             [
-                "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Conversations", "Datasets", "Flow", "Models",
-                "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine",
+                "Algorithms", "ChatTemplates", "Checkpoints", "Collectives", "Config", "Conversations", "Datasets",
+                "Flow",
+                "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers",
+                "TrainingEngine",
                 logging,
                 orderedCollections,
             ]),
@@ -99,10 +103,9 @@ let package = Package(
         .executableTarget(
             name: "fledge",
             dependencies: [
-                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Config", "Conversations", "Datasets",
-                "Flow",
-                "Models", "Rewards",
-                "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
+                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Collectives", "Config", "Conversations",
+                "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore",
+                "Tokenizers", "TrainingEngine", "Workers",
                 argumentParser, logging, orderedCollections,
             ],
             swiftSettings: strict),
@@ -114,17 +117,19 @@ let package = Package(
         // Tests
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         tests("TensorCore", []),
+        tests("Collectives", ["TensorCore"]),
         tests("ChatTemplates", [orderedCollections]),
         tests("Tokenizers", []),
         tests("Conversations", ["ChatTemplates", "Tokenizers"], resources: [.copy("Fixtures")]),
         tests("Telemetry", [orderedCollections]),
         tests("Config", []),
-        tests("Checkpoints", ["TensorCore"]),
-        tests("Models", ["TensorCore", "Checkpoints", orderedCollections]),
+        tests("Checkpoints", ["TensorCore", "Collectives"]),
+        tests("Models", ["TensorCore", "Collectives", "Checkpoints", orderedCollections]),
         tests("Algorithms", ["TensorCore"]),
         tests("RolloutCore", []),
-        tests("RolloutEngine", ["TensorCore", "Models", "RolloutCore", "Tokenizers"]),
-        tests("TrainingEngine", ["TensorCore", "Models", "Algorithms", "Checkpoints", orderedCollections]),
+        tests("RolloutEngine", ["TensorCore", "Collectives", "Models", "RolloutCore", "Tokenizers"]),
+        tests(
+            "TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints", orderedCollections]),
         tests("Rewards", [orderedCollections]),
         tests("Datasets", []),
         tests("Fuzzing", ["fledge-fuzz"]),

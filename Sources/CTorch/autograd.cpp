@@ -1,12 +1,33 @@
 // Gradients and checkpointing.
-#include "fused.hpp"
-#include "shim.hpp"
+#include "graph.hpp"
+#include "offload.hpp"
 
 #include <ATen/core/grad_mode.h>
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 using namespace ct;
+
+namespace ct {
+
+Memo *&Memo::current() {
+    static thread_local Memo *memo = nullptr;
+    return memo;
+}
+
+std::vector<at::Tensor> Memo::take(int kind, size_t count) {
+    if (!is_second_run() || !keeps(kind)) return {};
+    auto &memo = *current();
+    TORCH_CHECK(memo.next + count <= memo.values.size(), "a checkpoint's second run asks for ", memo.next + count,
+                " kept tensors; its first run kept ", memo.values.size());
+    std::vector<at::Tensor> taken;
+    for (size_t i = 0; i < count; ++i) taken.push_back(std::move(memo.values[memo.next++]));
+    return taken;
+}
+
+} // namespace ct
 
 namespace {
 
@@ -41,38 +62,84 @@ struct Body {
     }
 };
 
+// Makes a memo this thread's until the scope ends.
+class MemoScope {
+  public:
+    explicit MemoScope(Memo *memo) : before(Memo::current()) { Memo::current() = memo; }
+    ~MemoScope() { Memo::current() = before; }
+    MemoScope(const MemoScope &) = delete;
+
+  private:
+    Memo *const before;
+};
+
 struct Checkpoint : torch::autograd::Node {
     std::shared_ptr<Body> body;
-    std::vector<torch::autograd::SavedVariable> saved;
+    std::shared_ptr<Offloader> offloader;
+    std::vector<at::Tensor> inputs; // away where there is an offloader
+    std::vector<bool> learns;
+    std::unique_ptr<Memo> memo;
+    std::shared_ptr<Offloader::Parcel> parcel;
     int capacity = 0;
 
+    // Puts the inputs and the memo's values away.
+    void send() {
+        auto all = std::move(inputs);
+        all.insert(all.end(), memo->values.begin(), memo->values.end());
+        memo->values.clear();
+        parcel = offloader->send(all);
+    }
+
     torch::autograd::variable_list apply(torch::autograd::variable_list &&grads) override {
-        std::vector<at::Tensor> inputs;
-        for (auto &variable : saved) {
-            auto input = variable.unpack();
-            auto fresh = input.detach();
-            fresh.set_requires_grad(input.requires_grad());
-            inputs.push_back(fresh);
+        TORCH_CHECK(memo, "backward goes through a checkpoint a second time; what it kept is gone");
+        if (parcel) {
+            auto all = offloader->bring(parcel);
+            parcel.reset();
+            inputs.assign(all.begin(), all.begin() + static_cast<int64_t>(learns.size()));
+            memo->values.assign(all.begin() + static_cast<int64_t>(learns.size()), all.end());
         }
+        std::vector<at::Tensor> fresh;
+        for (size_t i = 0; i < inputs.size(); ++i) {
+            fresh.push_back(inputs[i].detach());
+            fresh.back().set_requires_grad(learns[i]);
+        }
+        inputs.clear();
         std::vector<at::Tensor> roots, root_grads;
         {
             at::AutoGradMode recording(true);
-            auto outputs = body->run(inputs, capacity);
-            for (size_t i = 0; i < outputs.size(); ++i)
-                if (grads[i].defined() && outputs[i].requires_grad()) {
-                    roots.push_back(outputs[i]);
-                    root_grads.push_back(grads[i]);
-                }
+            {
+                memo->reads = true;
+                const MemoScope scope(memo.get());
+                auto outputs = body->run(fresh, capacity);
+                for (size_t i = 0; i < outputs.size(); ++i)
+                    if (grads[i].defined() && outputs[i].requires_grad()) {
+                        roots.push_back(outputs[i]);
+                        root_grads.push_back(grads[i]);
+                    }
+            }
+            memo.reset();
             torch::autograd::backward(roots, root_grads);
         }
         torch::autograd::variable_list results;
-        for (const auto &input : inputs) results.push_back(input.grad());
+        for (const auto &input : fresh) results.push_back(input.grad());
         return results;
     }
     void release_variables() override {
-        saved.clear();
+        inputs.clear();
+        memo.reset();
+        parcel.reset();
         body.reset();
     }
+};
+
+// For ct_watch_memory.
+struct Watch : c10::MemoryReportingInfoBase {
+    int64_t now = 0, most = 0;
+    void reportMemoryUsage(void *, int64_t bytes, size_t, size_t, c10::Device) override {
+        now += bytes;
+        most = std::max(most, now);
+    }
+    bool memoryProfilingEnabled() const override { return true; }
 };
 
 } // namespace
@@ -94,24 +161,37 @@ CT_DO(ct_set_grad, (ct_tensor t, ct_tensor grad, ct_message *error), {
 CT_DO(ct_backward, (const ct_tensor *roots, const ct_tensor *grads, int count, ct_message *error),
       torch::autograd::backward(list(roots, count), grads ? list(grads, count) : std::vector<at::Tensor>()))
 
-int ct_checkpoint(const ct_tensor *inputs, int count, ct_checkpoint_body call, void (*release)(void *), void *context,
-                  ct_tensor *results, int capacity, int *result_count, ct_message *error) {
+bool ct_is_second_run(void) { return Memo::is_second_run(); }
+bool ct_is_checkpointing(void) { return Memo::current() != nullptr; }
+
+int ct_checkpoint(const ct_tensor *inputs, int count, int kept, ct_offload offload, ct_checkpoint_body call,
+                  void (*release)(void *), void *context, ct_tensor *results, int capacity, int *result_count,
+                  ct_message *error) {
     auto body = std::make_shared<Body>(call, release, context);
     return guarded(error, [&] {
         const auto tensors = list(inputs, count);
         const bool recording = at::GradMode::is_enabled();
+        auto memo = std::make_unique<Memo>(kept);
         std::vector<at::Tensor> outputs;
         {
             at::NoGradGuard no_grad;
-            const Unfused separate(recording);
+            const MemoScope scope(recording ? memo.get() : nullptr);
             outputs = body->run(tensors, capacity);
         }
         if (recording) {
             auto node = std::shared_ptr<Checkpoint>(new Checkpoint(), torch::autograd::deleteNode);
             node->body = body;
             node->capacity = capacity;
+            node->memo = std::move(memo);
             node->set_next_edges(torch::autograd::collect_next_edges(tensors));
-            for (const auto &tensor : tensors) node->saved.emplace_back(tensor, /*is_output=*/false);
+            for (const auto &tensor : tensors) {
+                node->inputs.push_back(tensor.detach());
+                node->learns.push_back(tensor.requires_grad());
+            }
+            if (offload) {
+                node->offloader = offloader_of(offload);
+                node->send();
+            }
             for (auto &output : outputs) {
                 // A result that aliases an input must not be given a second history.
                 for (const auto &tensor : tensors)
@@ -123,6 +203,18 @@ int ct_checkpoint(const ct_tensor *inputs, int count, ct_checkpoint_body call, v
         for (size_t i = 0; i < outputs.size(); ++i) results[i] = wrap(outputs[i]);
         *result_count = static_cast<int>(outputs.size());
     });
+}
+
+int ct_watch_memory(int (*body)(void *, ct_message *), void *context, int64_t *left, int64_t *most, ct_message *error) {
+    int status = 0;
+    const int ran = guarded(error, [&] {
+        const auto watch = std::make_shared<Watch>();
+        const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, watch);
+        status = body(context, error);
+        *left = watch->now;
+        *most = watch->most;
+    });
+    return ran != 0 ? ran : status;
 }
 
 } // extern "C"

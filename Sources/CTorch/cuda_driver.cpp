@@ -34,6 +34,9 @@ struct Driver {
     int (*set)(void *, int, int);
     int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **);
     int (*error_name)(int, const char **);
+    int (*current)(void **);
+    int (*retain)(void **, int);
+    int (*make_current)(void *);
 
     static const Driver &get() {
         static const Driver driver = [] {
@@ -45,7 +48,10 @@ struct Driver {
                           symbol<decltype(function)>(library, "cuModuleGetFunction"),
                           symbol<decltype(set)>(library, "cuFuncSetAttribute"),
                           symbol<decltype(launch)>(library, "cuLaunchKernel"),
-                          symbol<decltype(error_name)>(library, "cuGetErrorName")};
+                          symbol<decltype(error_name)>(library, "cuGetErrorName"),
+                          symbol<decltype(current)>(library, "cuCtxGetCurrent"),
+                          symbol<decltype(retain)>(library, "cuDevicePrimaryCtxRetain"),
+                          symbol<decltype(make_current)>(library, "cuCtxSetCurrent")};
         }();
         return driver;
     }
@@ -55,6 +61,17 @@ struct Driver {
         const char *name = nullptr;
         error_name(status, &name);
         TORCH_CHECK(false, what, ": ", name ? name : "CUDA error", " (", status, ")");
+    }
+
+    // A thread that torch made for backward has the device's context only once torch itself has called the runtime there.
+    void enter(c10::Device device) const {
+        void *context = nullptr;
+        check(current(&context), "cuCtxGetCurrent");
+        if (context) return;
+        int handle = 0;
+        check(device_get(&handle, device.index()), "cuDeviceGet");
+        check(retain(&context, handle), "cuDevicePrimaryCtxRetain");
+        check(make_current(context), "cuCtxSetCurrent");
     }
 };
 
@@ -195,6 +212,15 @@ std::string compile_cuda(const char *file, const char *text, size_t size, const 
     return result;
 }
 
+int compute_capability(c10::Device device) {
+    const auto &driver = Driver::get();
+    int handle = 0, major = 0, minor = 0;
+    driver.check(driver.device_get(&handle, device.index()), "cuDeviceGet");
+    driver.check(driver.attribute(&major, 75, handle), "cuDeviceGetAttribute");
+    driver.check(driver.attribute(&minor, 76, handle), "cuDeviceGetAttribute");
+    return 10 * major + minor;
+}
+
 CudaKernel &CudaKernel::get(c10::Device device, const char *file, const char *text, size_t size,
                             const std::vector<std::string> &options, const char *name) {
     static std::mutex mutex;
@@ -206,13 +232,10 @@ CudaKernel &CudaKernel::get(c10::Device device, const char *file, const char *te
     auto &kernel = kernels[key + ' ' + name];
     if (kernel.function) return kernel;
     const auto &driver = Driver::get();
+    driver.enter(device);
     void *&module = modules[key];
     if (!module) {
-        int handle = 0, major = 0, minor = 0;
-        driver.check(driver.device_get(&handle, device.index()), "cuDeviceGet");
-        driver.check(driver.attribute(&major, 75, handle), "cuDeviceGetAttribute");
-        driver.check(driver.attribute(&minor, 76, handle), "cuDeviceGetAttribute");
-        const auto code = binary(file, text, size, options, "sm_" + std::to_string(major) + std::to_string(minor));
+        const auto code = binary(file, text, size, options, "sm_" + std::to_string(compute_capability(device)));
         driver.check(driver.load(&module, code.data()), "cuModuleLoadData");
     }
     driver.check(driver.function(&kernel.function, module, name), name);
@@ -222,6 +245,7 @@ CudaKernel &CudaKernel::get(c10::Device device, const char *file, const char *te
 void CudaKernel::launch(c10::Device device, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned shared_bytes,
                         void **arguments) {
     const auto &driver = Driver::get();
+    driver.enter(device);
     if (shared_bytes > allowed_shared) {
         driver.check(driver.set(function, 8 /* the most dynamic shared memory */, static_cast<int>(shared_bytes)),
                      "cuFuncSetAttribute");
@@ -230,6 +254,14 @@ void CudaKernel::launch(c10::Device device, unsigned x, unsigned y, unsigned z, 
     const c10::impl::VirtualGuardImpl guard(c10::kCUDA);
     void *stream = guard.getStreamNativeHandle(guard.getStream(device));
     driver.check(driver.launch(function, x, y, z, threads, 1, 1, shared_bytes, stream, arguments, nullptr), "cuLaunchKernel");
+}
+
+int multiprocessors(c10::Device device) {
+    const auto &driver = Driver::get();
+    int handle = 0, count = 0;
+    driver.check(driver.device_get(&handle, device.index()), "cuDeviceGet");
+    driver.check(driver.attribute(&count, 16, handle), "cuDeviceGetAttribute");
+    return count;
 }
 
 } // namespace ct

@@ -22,8 +22,14 @@ class CudaKernel {
     unsigned allowed_shared = 48 * 1024;
 };
 
+// Ten times the major and the minor: 90 for Hopper.
+int compute_capability(c10::Device device);
+
 // Compiles for an architecture such as "sm_90", device or not; gives the binary.
 std::string compile_cuda(const char *file, const char *text, size_t size, const std::vector<std::string> &options,
                          const std::string &architecture);
+
+// How many multiprocessors a device has.
+int multiprocessors(c10::Device device);
 
 } // namespace ct

@@ -1,8 +1,11 @@
 #include "cuda_kernels.hpp"
 
+#include "attention_cuda.hpp"
 #include "cuda_driver.hpp"
 #include "cuda_sampling.hpp"
 #include "fused.hpp"
+#include "head_cuda.hpp"
+#include "optimizer.hpp"
 #include "quantized.hpp"
 #include "shim.hpp"
 
@@ -99,9 +102,12 @@ extern "C" int ct_compile_cuda_kernels(const char *architecture, int *count, ct_
                 ++*count;
             }
         *count += ct::compile_sampling(architecture);
-        ct::compile_layers(architecture);
+        *count += ct::compile_layers(architecture);
         ct::compile_steps(architecture);
-        *count += 2;
+        ct::compile_attention(architecture);
+        ct::compile_head(architecture);
+        *count += 3;
         *count += ct::compile_quantized_kernels(architecture);
+        *count += ct::compile_optimizer(architecture);
     });
 }

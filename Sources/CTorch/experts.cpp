@@ -1,5 +1,5 @@
 // Mixture of experts: rows sorted by expert, one matrix product an expert over its own rows, and the way back.
-#include "rows.hpp"
+#include "graph.hpp"
 
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -168,22 +168,34 @@ at::Tensor weight_gradient(const at::Tensor &dy, const at::Tensor &rows, const a
     return dw;
 }
 
-struct GroupedLinear : Function<GroupedLinear> {
-    static at::Tensor forward(AutogradContext *context, const at::Tensor &rows, const at::Tensor &weight,
-                              const at::Tensor &ends) {
-        context->save_for_backward({rows, weight, ends});
-        return product(rows, weight.transpose(1, 2), ends, has_grouped_kernel(rows, weight));
+struct GroupedLinearNode : LayerNode {
+    KeptInput rows; // only where the weight learns
+    at::Tensor weight, ends;
+    bool grouped = false;
+
+    variable_list apply(variable_list &&grads) override {
+        at::NoGradGuard no_grad;
+        variable_list results(2);
+        if (!grads[0].defined()) return results;
+        if (task_should_compute_output(0)) results[0] = product(grads[0], weight, ends, grouped);
+        if (task_should_compute_output(1)) results[1] = weight_gradient(grads[0], rows.get(), weight, ends, grouped);
+        return results;
     }
-    static variable_list backward(AutogradContext *context, variable_list grads) {
-        const auto saved = context->get_saved_variables();
-        const auto &rows = saved[0], &weight = saved[1], &ends = saved[2];
-        const bool grouped = has_grouped_kernel(rows, weight);
-        at::Tensor drows, dweight;
-        if (context->needs_input_grad(0)) drows = product(grads[0], weight, ends, grouped);
-        if (context->needs_input_grad(1)) dweight = weight_gradient(grads[0], rows, weight, ends, grouped);
-        return {drows, dweight, at::Tensor()};
-    }
+    void release_variables() override { rows.release(); }
 };
+
+at::Tensor grouped_linear(const at::Tensor &rows, const at::Tensor &weight, const at::Tensor &ends) {
+    const bool grouped = has_grouped_kernel(rows, weight);
+    auto node = needs_graph({rows, weight}) ? make_node<GroupedLinearNode>({rows, weight}) : nullptr;
+    at::NoGradGuard no_grad;
+    const auto y = product(rows, weight.transpose(1, 2), ends, grouped);
+    if (!node) return y;
+    if (weight.requires_grad()) node->rows = KeptInput(rows);
+    node->weight = weight.detach();
+    node->ends = ends;
+    node->grouped = grouped;
+    return result_of(node, y);
+}
 
 } // namespace
 
@@ -230,7 +242,7 @@ int ct_grouped_linear(ct_tensor rows, ct_tensor weight, ct_tensor ends, CT_RESUL
                         T(ends).numel() == T(weight).size(0) && T(rows).scalar_type() == T(weight).scalar_type(),
                     "grouped linear: rows ", T(rows).scalar_type(), T(rows).sizes(), " and weight ",
                     T(weight).scalar_type(), T(weight).sizes(), " do not fit ", T(ends).numel(), " experts");
-        *out = wrap(GroupedLinear::apply(T(rows), T(weight), T(ends)));
+        *out = wrap(grouped_linear(T(rows), T(weight), T(ends)));
     });
 }
 

@@ -14,6 +14,10 @@ struct Rows {
     Element element;
 };
 
+struct HeadStrides {
+    int64_t token, head;
+};
+
 struct PackedSegment {
     int32_t start, length, parent, reserved;
 };
@@ -56,9 +60,10 @@ struct KernelTable {
     // dx, and dw added into `dweight` (float32, one a thread)
     void (*rms_norm_backward)(Rows x, const Rows &weight, const float *inverse, Rows dy, Rows dx, float *dweight,
                               int64_t columns, int64_t begin, int64_t end);
-    // rows are (token, head); cos and sin [tokens, D/2]; sign +1 turns forward, -1 back
-    void (*rotary)(const void *x, int64_t token_stride, int64_t head_stride, void *y, Element element, const float *cos,
-                   const float *sin, int64_t heads, int64_t head_dim, float sign, int64_t begin, int64_t end);
+    // The first `rotated` dimensions of each head, by the strides of tokens and heads; cos and sin [tokens, rotated/2]; sign +1 turns
+    // forward, -1 back. y may be x.
+    void (*rotary)(const void *x, HeadStrides x_strides, void *y, HeadStrides y_strides, Element element, const float *cos,
+                   const float *sin, int64_t heads, int64_t rotated, float sign, int64_t begin, int64_t end);
     void (*silu_mul)(Rows gate_up, Rows y, int64_t columns, int64_t begin, int64_t end);
     void (*silu_mul_backward)(Rows gate_up, Rows dy, Rows dgate_up, int64_t columns, int64_t begin, int64_t end);
     // Over one row of logits scaled by `scale`: max, log-sum-exp and entropy

@@ -131,8 +131,6 @@ int ct_l2_norm(const ct_tensor *tensors, int count, double *out, ct_message *err
 }
 
 CT_OP(ct_matmul, (ct_tensor a, ct_tensor b, CT_RESULT), at::matmul(T(a), T(b)))
-CT_OP(ct_linear, (ct_tensor x, ct_tensor weight, ct_tensor bias, CT_RESULT),
-      at::linear(T(x), T(weight), maybe(bias)))
 
 int ct_pack_linear(ct_tensor weight, int64_t rows, CT_RESULT) {
     return guarded(error, [&] {

@@ -6,6 +6,42 @@ protocol LedgerChecks {
 // MARK: - Checks of sections that several kinds of configuration have
 
 extension LedgerChecks {
+    func checkCheckpointing(_ model: ModelSettings) {
+        let mode = "model.activation_checkpointing"
+        refuse(
+            model.checkpointing == .none && model.activationCheckpointingLayers != nil, mode + "_layers", mode,
+            "no layer is checkpointed", remedy: "set \(mode) to selective or full, or remove \(mode)_layers")
+        refuse(
+            model.checkpointing == .none && model.activationOffload, "model.activation_offload", mode,
+            "only what checkpointed layers keep is carried away",
+            remedy: "set \(mode) to selective or full, or remove model.activation_offload")
+        refuse(
+            model.checkpointing != .selective && ledger.isChanged(mode + "_keeps"), mode + "_keeps", mode,
+            "only selective keeps a choice", remedy: "set \(mode) to selective, or remove \(mode)_keeps")
+        warn(
+            model.enableGradientCheckpointing && model.activationCheckpointing == .selective,
+            "model.enable_gradient_checkpointing", mode, "selective it is; the switch alone would mean full",
+            remedy: "remove model.enable_gradient_checkpointing")
+    }
+
+    /// - Parameter section: the one around `fsdp_config`.
+    func checkTypes(_ model: ModelSettings, _ fsdp: ShardingSettings, in section: String) {
+        let isWide = model.dtype == .float32
+        refuse(
+            isWide && model.paramDType == .bfloat16, "model.param_dtype", "model.dtype",
+            "weights that are computed with in float32 are their own masters",
+            remedy: "make model.dtype bfloat16 too, or model.param_dtype float32")
+        refuse(
+            isWide && fsdp.gradDType == .bfloat16, "\(section).fsdp_config.grad_dtype", "model.dtype",
+            "gradients of float32 weights are float32",
+            remedy: "make model.dtype bfloat16, or remove \(section).fsdp_config.grad_dtype")
+        warn(
+            fsdp.paramOffload && (isWide || model.paramDType == .bfloat16),
+            "\(section).fsdp_config.param_offload",
+            isWide ? "model.dtype" : "model.param_dtype", "there are no master weights to keep elsewhere",
+            remedy: "remove \(section).fsdp_config.param_offload")
+    }
+
     func checkLoRA(_ model: ModelSettings) {
         let own = ["lora_alpha", "lora_dropout", "lora_use_rslora", "target_modules", "exclude_modules"].map {
             "model." + $0

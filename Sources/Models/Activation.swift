@@ -34,11 +34,13 @@ enum Activation: Sendable, Hashable {
     }
 
     /// `activation(gate) * up` for `[.., 2I]` that holds gate, then up.
-    func gate(_ gateUp: Tensor) throws(TorchError) -> Tensor {
+    ///
+    /// - Parameter isRead: false where only the gradients' way through it is wanted, not its value.
+    func gate(_ gateUp: Tensor, isRead: Bool = true) throws(TorchError) -> Tensor {
         switch self {
-        case .silu: return try gateUp.gated(.silu)
-        case .gelu: return try gateUp.gated(.gelu)
-        case .geluTanh: return try gateUp.gated(.geluTanh)
+        case .silu: return try gateUp.gated(.silu, isRead: isRead)
+        case .gelu: return try gateUp.gated(.gelu, isRead: isRead)
+        case .geluTanh: return try gateUp.gated(.geluTanh, isRead: isRead)
         default: break
         }
         let last = gateUp.rank - 1, half = gateUp.size(last) / 2

@@ -77,13 +77,18 @@ public struct SequenceExtent: Sendable, Hashable {
     }
 }
 
-/// Training, scoring: packed segments that share ancestors, nothing kept.
+/// Training, scoring: packed segments that share ancestors, nothing kept. Layers, and layers run again in backward, share one plan.
 public struct PackedAttention: AttentionBackend {
-    public var segments: [PackedSegment]
-    public init(segments: [PackedSegment]) { self.segments = segments }
+    public let segments: [PackedSegment]
+    private let plan: Result<AttentionPlan, TorchError>
+
+    public init(segments: [PackedSegment], kernels: AttentionPlan.Kernels = .fastest) {
+        self.segments = segments
+        plan = Result { () throws(TorchError) in try AttentionPlan(segments, kernels: kernels) }
+    }
 
     public func attend(layer: Int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) throws -> Tensor {
-        try Tensor.packedAttention(query: query, key: key, value: value, segments: segments, kind: kind)
+        try Tensor.packedAttention(query: query, key: key, value: value, plan: plan.get(), kind: kind)
     }
 
     public func extents() -> [SequenceExtent] { SequenceExtent.of(segments) }

@@ -59,8 +59,10 @@ public protocol SequenceModel: AnyObject {
     /// Whether the head is trained whole where an adapter is trained in place of the other weights: a head that no checkpoint
     /// holds yet must be.
     var trainsHeadBesideAdapter: Bool { get }
-    /// Whether layers are run again in backward instead of keeping their activations.
-    var usesCheckpointing: Bool { get set }
+    /// What layers keep between forward and backward; the rest is computed again.
+    var checkpointing: ActivationCheckpointing { get set }
+    /// Where what checkpointed layers keep waits for backward; nil: on the device.
+    var activationOffload: ActivationOffload? { get set }
 
     /// Final normed hidden states `[T, C]` of `ids` (int64 `[T]`) at `positions` (int64 `[T]`).
     /// `observe` sees the input of the first layer (index 0), each layer's output, and the final norm's in place of the last.
@@ -87,11 +89,22 @@ extension CausalLanguageModel {
     /// Log-probabilities of `targets` (int64 `[T]`) and entropies, both float32 `[T]`, after hidden states `[T, C]`: what the
     /// log-softmax of ``logits(_:)`` over `temperature` gives, with no more than `chunk` rows of logits at a time.
     public func tokenLogProbs(
-        hidden: Tensor, targets: Tensor, temperature: Double = 1, chunk: Int = 512
+        hidden: Tensor, targets: Tensor, temperature: Double = 1, chunk: Int? = nil
     ) throws(TorchError) -> (logProbs: Tensor, entropies: Tensor) {
         try Tensor.tokenLogProbs(
             hidden: hidden, weight: head, targets: targets, temperature: temperature, transform: logitsTransform,
             chunk: chunk)
+    }
+
+    /// Forward and backward of the head at once, where d loss / d log-probability, and d loss / d entropy unless it is zero, are
+    /// known beforehand, float32 `[T]` each. See ``Tensor/tokenLoss(hidden:weight:targets:logProbGrads:entropyGrads:temperature:transform:chunk:)``.
+    public func tokenLoss(
+        hidden: Tensor, targets: Tensor, logProbGrads: Tensor, entropyGrads: Tensor? = nil, temperature: Double = 1,
+        chunk: Int? = nil
+    ) throws(TorchError) -> TokenLoss {
+        try Tensor.tokenLoss(
+            hidden: hidden, weight: head, targets: targets, logProbGrads: logProbGrads, entropyGrads: entropyGrads,
+            temperature: temperature, transform: logitsTransform, chunk: chunk)
     }
 
     /// The weight of the output projection, `[V, C]`. Its products are not logits where ``logitsTransform`` is not the identity.

@@ -7,6 +7,21 @@ struct DecoderPass {
     let attention: any AttentionBackend
     /// Where routers note what they decide.
     var routing: RoutingRecord?
+    /// Whether nobody reads the value of what is computed now: the layer is run again for its gradients, and this is its end.
+    private(set) var leavesOutLastProduct = false
+
+    init(angles: [RotaryAngles], attention: any AttentionBackend, routing: RoutingRecord? = nil) {
+        self.angles = angles
+        self.attention = attention
+        self.routing = routing
+    }
+
+    /// The pass at a layer's last part, whose result is only added to the residual stream.
+    var last: DecoderPass {
+        var last = self
+        last.leavesOutLastProduct = isSecondRun
+        return last
+    }
 }
 
 protocol DecoderLayer {
@@ -30,7 +45,8 @@ struct DecoderOutline {
 final class DecoderBody {
     let shape: ModelShape
     let embedding: Tensor
-    var usesCheckpointing = false
+    var checkpointing = ActivationCheckpointing.none
+    var offload: ActivationOffload?
     var routingRecord: RoutingRecord?
     var experts: ExpertShape? { outline.experts }
 
@@ -68,8 +84,10 @@ final class DecoderBody {
         observe?(0, x_TC)
         var stream = ResidualStream(x_TC)
         for (index, layer) in layers.enumerated() {
-            if usesCheckpointing, isGradEnabled {
-                stream = ResidualStream(try runAgain(layer, stream.sum(), pass))
+            if isGradEnabled, let kept = checkpointing.kept(layer: index) {
+                // What the last layer keeps is wanted at once: there is no time to carry it away.
+                let away = index + 1 < layers.count ? offload : nil
+                stream = ResidualStream(try runTwice(layer, stream.sum(), pass, keeping: kept, offload: away))
             } else {
                 try layer(&stream, pass)
             }
@@ -81,17 +99,22 @@ final class DecoderBody {
     }
 }
 
-/// A layer whose activations are not kept. What its routers decide is noted once, as results of the layer, so that gradients of
-/// their logits reach it when it is run again.
-private func runAgain(_ layer: any DecoderLayer, _ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
+/// A layer that keeps its input and `kept` alone, and is run again for its gradients. What its routers decide is noted once, as results
+/// of the layer, so that gradients of their logits reach it then.
+private func runTwice(
+    _ layer: any DecoderLayer, _ x: Tensor, _ pass: DecoderPass, keeping kept: KeptActivations,
+    offload: ActivationOffload?
+) throws -> Tensor {
     func run(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
         var stream = ResidualStream(x)
         try layer(&stream, pass)
-        return try stream.sum()
+        return try stream.sum(isRead: !isSecondRun)
     }
-    guard let record = pass.routing else { return try checkpoint([x]) { [try run($0[0], pass)] }[0] }
+    guard let record = pass.routing else {
+        return try checkpoint([x], keeping: kept, offload: offload) { [try run($0[0], pass)] }[0]
+    }
     var noted: [RoutingRecord.Layer] = []
-    let results = try checkpoint([x], resultCount: 2) {
+    let results = try checkpoint([x], resultCount: 2, keeping: kept, offload: offload) {
         var inner = pass
         let own = RoutingRecord()
         inner.routing = own
@@ -110,9 +133,13 @@ public final class DecoderModel: CausalLanguageModel {
     public let projections: [Projection]
     public let logitsTransform: LogitsTransform
     public var shape: ModelShape { body.shape }
-    public var usesCheckpointing: Bool {
-        get { body.usesCheckpointing }
-        set { body.usesCheckpointing = newValue }
+    public var checkpointing: ActivationCheckpointing {
+        get { body.checkpointing }
+        set { body.checkpointing = newValue }
+    }
+    public var activationOffload: ActivationOffload? {
+        get { body.offload }
+        set { body.offload = newValue }
     }
     public var experts: ExpertShape? { body.experts }
     public var routingRecord: RoutingRecord? {

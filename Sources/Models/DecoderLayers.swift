@@ -21,7 +21,7 @@ struct PreNormLayer: DecoderLayer {
 
     func callAsFunction(_ stream: inout ResidualStream, _ pass: DecoderPass) throws {
         try stream.add(attention(stream.normed(by: inputNorm), pass), multiplier: residualMultiplier)
-        try stream.add(mlp(stream.normed(by: postNorm), pass), multiplier: residualMultiplier)
+        try stream.add(mlp(stream.normed(by: postNorm), pass.last), multiplier: residualMultiplier)
     }
 }
 

@@ -71,7 +71,7 @@ struct GroupedQueryAttention: SelfAttention {
 
     func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
         let tokens = x.size(0), width = shape.queryHeads * shape.headDim
-        let all_TN = try queryKeyValue(x)
+        let all_TN = try queryKeyValue(x, kept: .queryKeyValue)
         let angles = rotary.map { pass.angles[$0] }
         let mixed =
             if normsWholeWidth { try mixedByWidth(all_TN, angles, pass) } else { try mixedByHead(all_TN, angles, pass) }

@@ -65,6 +65,12 @@ struct GatedMLP: FeedForward {
         self.activation = activation
     }
 
-    func callAsFunction(_ x: Tensor) throws(TorchError) -> Tensor { try down(activation.gate(gateUp(x))) }
-    func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor { try self(x) }
+    /// - Parameter isRead: false where only the gradients' way through the result is wanted, not its value.
+    func callAsFunction(_ x: Tensor, isRead: Bool = true) throws(TorchError) -> Tensor {
+        let gated = try activation.gate(gateUp(x, kept: .gateUp), isRead: isRead || down.readsInputAnyway)
+        return try down(gated, isRead: isRead)
+    }
+    func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
+        try self(x, isRead: !pass.leavesOutLastProduct)
+    }
 }

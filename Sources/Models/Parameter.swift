@@ -1,4 +1,5 @@
 public import Checkpoints
+public import Collectives
 public import TensorCore
 
 /// One trainable tensor. Projections that read the same input are stored as one (`qkv`, `gate_up`): one matrix product instead
@@ -8,6 +9,19 @@ public struct Parameter {
     public struct Part: Sendable, Hashable {
         public var name: String
         public var rows: Range<Int>
+        /// What of the checkpoint's tensor these rows are: all of it, unless ranks share the model's tensors out.
+        public var box: ShardBox
+
+        public init(name: String, rows: Range<Int>, box: ShardBox) {
+            self.name = name
+            self.rows = rows
+            self.box = box
+        }
+
+        /// Rows that are the whole of a tensor with `columns` as its further dimensions.
+        public init(whole name: String, rows: Range<Int>, columns: [Int]) {
+            self.init(name: name, rows: rows, box: ShardBox(whole: name, shape: [rows.count] + columns))
+        }
     }
 
     public let name: String
@@ -22,6 +36,26 @@ public struct Parameter {
         for part in parts { all.append((part.name, try whole.narrowed(0, part.rows))) }
         return all
     }
+
+    /// What `tensor`, which holds the rows `rows` of this parameter (or of something of its shape, such as its optimizer state), is of
+    /// the checkpoint's tensors. Views, not copies.
+    public func shards(of tensor: Tensor, rows: Range<Int>) throws(TorchError) -> [LocalShard] {
+        precondition(tensor.size(0) == rows.count, "\(tensor.size(0)) rows of '\(name)' for \(rows)")
+        var all: [LocalShard] = []
+        for part in parts {
+            let common = part.rows.clamped(to: rows)
+            if common.isEmpty { continue }
+            let first = part.rows.lowerBound, start = rows.lowerBound
+            all.append(
+                LocalShard(
+                    box: part.box.rows(common.lowerBound - first..<common.upperBound - first),
+                    tensor: try tensor.narrowed(0, common.lowerBound - start..<common.upperBound - start)))
+        }
+        return all
+    }
+
+    /// All of this parameter.
+    public func shards() throws(TorchError) -> [LocalShard] { try shards(of: tensor, rows: 0..<tensor.size(0)) }
 }
 
 /// Where a model's weights come from.
@@ -118,7 +152,7 @@ public final class ParameterBuilder {
 
     /// A tensor of the checkpoint that is read and exported, but not trained, and that keeps its own type.
     public func buffer(_ name: String, _ shape: [Int], dtype: DType) throws -> Tensor {
-        let part = Parameter.Part(name: name, rows: 0..<shape[0])
+        let part = Parameter.Part(whole: name, rows: 0..<shape[0], columns: Array(shape.dropFirst()))
         let buffer = try allocate(name, [part], shape: shape, dtype: dtype, stored: [(name, shape)])
         buffers.append(buffer)
         return buffer.tensor
@@ -134,7 +168,7 @@ public final class ParameterBuilder {
     ) throws -> Tensor {
         var ranges: [Parameter.Part] = [], rows = 0
         for part in parts {
-            ranges.append(Parameter.Part(name: part.name, rows: rows..<rows + part.rows))
+            ranges.append(Parameter.Part(whole: part.name, rows: rows..<rows + part.rows, columns: columns))
             rows += part.rows
         }
         var stored = parts.map { (name: $0.name, shape: [$0.rows] + columns) }
@@ -174,8 +208,8 @@ public final class ParameterBuilder {
 
     /// A parameter that no checkpoint holds.
     func newParameter(_ name: String, _ tensor: Tensor) -> Tensor {
-        parameters.append(
-            Parameter(name: name, tensor: tensor, parts: [Parameter.Part(name: name, rows: 0..<tensor.size(0))]))
+        let part = Parameter.Part(whole: name, rows: 0..<tensor.size(0), columns: Array(tensor.shape.dropFirst()))
+        parameters.append(Parameter(name: name, tensor: tensor, parts: [part]))
         return tensor
     }
 

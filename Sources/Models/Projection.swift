@@ -31,17 +31,26 @@ public final class Projection {
     }
 
     /// `x · weightᵀ + bias`, and the adapter's part where there is one.
-    public func callAsFunction(_ x: Tensor) throws(TorchError) -> Tensor {
+    ///
+    /// - Parameters:
+    ///   - kept: what a checkpoint around the layer may keep the product as.
+    ///   - isRead: false where only the gradients' way through the product is wanted, not its value.
+    public func callAsFunction(
+        _ x: Tensor, kept: KeptActivations = [], isRead: Bool = true
+    ) throws(TorchError) -> Tensor {
         let active = adapter.flatMap { $0.lora.isEnabled && base == nil ? $0 : nil }
         let product: Tensor
         if let copied = try copiedProduct(x, beside: active) {
             product = copied
             if copyHoldsAdapter { return product }
         } else {
-            product = try x.linear(weight, bias: bias)
+            product = try x.linear(weight, bias: bias, kept: kept, isRead: isRead)
         }
         return try active?.added(to: product, input: x) ?? product
     }
+
+    /// Whether the value of an input decides anything besides this weight's gradient when the product is not read.
+    var readsInputAnyway: Bool { adapter.map { $0.lora.isEnabled } ?? false }
 
     /// The copy's product; nil where there is none, or it must not be used now.
     private func copiedProduct(_ x: Tensor, beside active: ProjectionAdapter?) throws(TorchError) -> Tensor? {

@@ -21,9 +21,12 @@ struct ResidualStream {
     }
 
     /// The stream itself.
-    mutating func sum() throws(TorchError) -> Tensor {
+    ///
+    /// - Parameter isRead: false where only the gradients' way through it is wanted, not its value.
+    mutating func sum(isRead: Bool = true) throws(TorchError) -> Tensor {
         if let pending {
-            x = try x.adding(pending.delta, norm: pending.norm?.terms, multiplier: pending.multiplier)
+            x = try x.adding(
+                pending.delta, norm: pending.norm?.terms, multiplier: pending.multiplier, isRead: isRead)
             self.pending = nil
         }
         return x
@@ -40,9 +43,8 @@ struct ResidualStream {
     }
 
     private mutating func normed(by norm: RMSNorm, keepsSum: Bool) throws(TorchError) -> Tensor {
-        guard let pending else { return try norm(x) }
         let both = try x.addingThenNorming(
-            pending.delta, norm: pending.norm?.terms, multiplier: pending.multiplier, by: norm.terms,
+            pending?.delta, norm: pending?.norm?.terms, multiplier: pending?.multiplier ?? 1, by: norm.terms,
             keepsSum: keepsSum)
         if let sum = both.sum {
             x = sum

@@ -41,9 +41,13 @@ public final class ScoringModel: SequenceModel {
     public var labels: Int { score.weight.size(0) }
     public var headProjection: Projection { score }
     public var trainsHeadBesideAdapter: Bool { true }
-    public var usesCheckpointing: Bool {
-        get { body.usesCheckpointing }
-        set { body.usesCheckpointing = newValue }
+    public var checkpointing: ActivationCheckpointing {
+        get { body.checkpointing }
+        set { body.checkpointing = newValue }
+    }
+    public var activationOffload: ActivationOffload? {
+        get { body.offload }
+        set { body.offload = newValue }
     }
     public var experts: ExpertShape? { body.experts }
     public var routingRecord: RoutingRecord? {

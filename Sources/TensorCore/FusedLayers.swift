@@ -60,6 +60,19 @@ public struct HeadPreparation {
 public typealias KeyValueSlots = (keys: Tensor, values: Tensor, slots: Tensor)
 
 extension Tensor {
+    /// ``linear(_:bias:)`` as a layer's part.
+    ///
+    /// - Parameters:
+    ///   - kept: what a checkpoint around the layer may keep the product as.
+    ///   - isRead: false where only the gradients' way through the product is wanted, not its value.
+    public func linear(
+        _ weight: Tensor, bias: Tensor?, kept: KeptActivations, isRead: Bool = true
+    ) throws(TorchError) -> Tensor {
+        try tensor("linear", [self, weight]) {
+            ct_layer_linear(raw, weight.raw, bias?.raw, kept.raw, isRead, $0, $1)
+        }
+    }
+
     /// `x / rms(x) * weight` over the last dimension, of x's type.
     public func rmsNorm(_ norm: RMSNormTerms) throws(TorchError) -> Tensor {
         try tensor("rmsNorm", [self, norm.weight]) { ct_rms_norm(raw, norm.raw, $0, $1) }
@@ -71,33 +84,39 @@ extension Tensor {
     }
 
     /// `self + multiplier * deltaNorm(delta)`, rounded to this tensor's type after each step.
+    ///
+    /// - Parameter isRead: false where only the gradients' way through the sum is wanted, not its value.
     public func adding(
-        _ delta: Tensor, norm deltaNorm: RMSNormTerms?, multiplier: Double = 1
+        _ delta: Tensor, norm deltaNorm: RMSNormTerms?, multiplier: Double = 1, isRead: Bool = true
     ) throws(TorchError) -> Tensor {
         try tensor("residual sum", [self, delta]) { out, error in
             var normed: ct_tensor?
             return ct_residual_norm(
-                raw, delta.raw, deltaNorm.raw, multiplier, RMSNormTerms?.none.raw, true, out, &normed, error)
+                raw, delta.raw, deltaNorm.raw, multiplier, RMSNormTerms?.none.raw, true, isRead, out, &normed, error)
         }
     }
 
-    /// The sum as above, and `norm` of it, read and written once where there is a kernel for it.
+    /// The sum as above, and `norm` of it, read and written once where there is a kernel for it. Without delta the sum is this
+    /// tensor; going on with the one that is given makes the gradients of both uses meet in one pass.
     ///
     /// - Parameter keepsSum: false where nobody wants the sum itself.
     public func addingThenNorming(
-        _ delta: Tensor, norm deltaNorm: RMSNormTerms?, multiplier: Double = 1, by norm: RMSNormTerms,
+        _ delta: Tensor?, norm deltaNorm: RMSNormTerms? = nil, multiplier: Double = 1, by norm: RMSNormTerms,
         keepsSum: Bool = true
     ) throws(TorchError) -> (sum: Tensor?, normed: Tensor) {
         var sum: ct_tensor?
-        let normed = try tensor("residual norm", [self, delta, norm.weight]) {
-            ct_residual_norm(raw, delta.raw, deltaNorm.raw, multiplier, norm.raw, keepsSum, &sum, $0, $1)
+        let normed = try tensor("residual norm", [self, delta, norm.weight].compactMap { $0 }) {
+            ct_residual_norm(
+                raw, delta?.raw, deltaNorm.raw, multiplier, norm.raw, keepsSum, true, &sum, $0, $1)
         }
         return (sum.map { Tensor(owning: $0) }, normed)
     }
 
     /// `activation(gate) * up` for `self [.., 2I]` that holds gate, then up.
-    public func gated(_ activation: GateActivation) throws(TorchError) -> Tensor {
-        try tensor("gated \(activation)", [self]) { ct_gated_activation(raw, activation.raw, $0, $1) }
+    ///
+    /// - Parameter isRead: false where only the gradients' way through it is wanted, not its value.
+    public func gated(_ activation: GateActivation, isRead: Bool = true) throws(TorchError) -> Tensor {
+        try tensor("gated \(activation)", [self]) { ct_gated_activation(raw, activation.raw, isRead, $0, $1) }
     }
 
     /// `silu(gate) * up`.
@@ -118,19 +137,20 @@ extension Tensor {
 
     // MARK: - Heads
 
-    /// Whether ``preparedHeads(_:storing:)`` is one kernel here, storing included: bfloat16 on CUDA, no gradients recorded, sizes
-    /// in sixteens.
+    /// Whether ``preparedHeads(_:storing:)`` is one kernel here that stores and overwrites: on CUDA, no gradients recorded, sizes in
+    /// sixteens.
     public func hasHeadKernel(_ how: HeadPreparation, keys: Tensor? = nil, values: Tensor? = nil) -> Bool {
         ct_has_rotary_store(raw, Int32(how.headDim), Int32(how.rotatedDim), keys?.raw, values?.raw)
     }
 
     /// Queries `[T, Hq, D]`, keys and values `[T, Hk, D]` of `self [T, (Hq + 2 Hk) D]`, ready for attention; stored in the pools
-    /// where there are some. Where ``hasHeadKernel(_:keys:values:)`` says so, this tensor is overwritten, and the results are views
-    /// of it.
+    /// where there are some. Where ``hasHeadKernel(_:keys:values:)`` says so, and where gradients are recorded, this tensor may be
+    /// overwritten and the results be views of it.
     public func preparedHeads(
         _ how: HeadPreparation, storing target: KeyValueSlots? = nil
     ) throws(TorchError) -> (query: Tensor, key: Tensor, value: Tensor) {
         let hq = how.queryHeads, hk = how.keyValueHeads
+        if target == nil, isGradEnabled || ct_is_checkpointing(), let parts = try layerHeads(how) { return parts }
         func part(_ heads: Range<Int>) throws(TorchError) -> Tensor {
             try reshaped([size(0), hq + 2 * hk, how.headDim]).narrowed(1, heads)
         }
@@ -153,6 +173,22 @@ extension Tensor {
             try target.values.storeRows(slots, value.indexSelect(0, kept))
         }
         return (query, key, value)
+    }
+
+    /// The same as a step of training that keeps no more than it must; nil where its kernels do not take these sizes.
+    private func layerHeads(
+        _ how: HeadPreparation
+    ) throws(TorchError) -> (query: Tensor, key: Tensor, value: Tensor)? {
+        var query: ct_tensor?
+        var key: ct_tensor?
+        var value: ct_tensor?
+        try check("preparedHeads", [self]) {
+            ct_prepare_heads(
+                raw, Int32(how.queryHeads), Int32(how.keyValueHeads), Int32(how.headDim), how.angles?.cos.raw,
+                how.angles?.sin.raw, (how.norms?.query).raw, (how.norms?.key).raw, &query, &key, &value, $0)
+        }
+        guard let query, let key, let value else { return nil }
+        return (Tensor(owning: query), Tensor(owning: key), Tensor(owning: value))
     }
 
     /// Heads `[T, H, D]`, normed, then rotated.

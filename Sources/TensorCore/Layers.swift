@@ -1,22 +1,5 @@
 internal import CTorch
 
-/// A run of tokens of a pack. It sees itself causally and every ancestor whole: a group's prompt is one segment, its samples
-/// are children, and the prompt is computed once.
-public struct PackedSegment: Sendable, Hashable {
-    /// First token of the run in the pack.
-    public var start: Int
-    /// Tokens in the run, at least 1.
-    public var length: Int
-    /// The index of the segment that comes before this one in its sequence; an earlier one, or nil.
-    public var parent: Int?
-
-    public init(start: Int, length: Int, parent: Int? = nil) {
-        self.start = start
-        self.length = length
-        self.parent = parent
-    }
-}
-
 /// How one layer's queries see keys: the same for training, prefill and decoding.
 public struct AttentionKind: Sendable, Hashable {
     /// Factor of the products of queries and keys.
@@ -84,29 +67,6 @@ extension Tensor {
         try tensor("gelu", [self]) { ct_gelu(raw, tanhApproximation, $0, $1) }
     }
 
-    /// Attention over a pack: query `[T, Hq, D]`, key `[T, Hk, D]` and value `[T, Hk, Dv]` give `[T, Hq, Dv]`. The segments must
-    /// cover every token once.
-    public static func packedAttention(
-        query: Tensor, key: Tensor, value: Tensor, segments: [PackedSegment], kind: AttentionKind
-    ) throws(TorchError) -> Tensor {
-        var flat: [Int32] = []
-        flat.reserveCapacity(segments.count * 4)
-        for segment in segments {
-            flat += [Int32(segment.start), Int32(segment.length), Int32(segment.parent ?? -1), 0]
-        }
-        return try tensor("packedAttention over \(segments.count) segments", [query, key, value]) {
-            ct_packed_attention(query.raw, key.raw, value.raw, flat, Int32(segments.count), kind.raw, $0, $1)
-        }
-    }
-
-    /// The same with nothing but a scale.
-    public static func packedAttention(
-        query: Tensor, key: Tensor, value: Tensor, segments: [PackedSegment], scale: Double
-    ) throws(TorchError) -> Tensor {
-        try packedAttention(
-            query: query, key: key, value: value, segments: segments, kind: AttentionKind(scale: scale))
-    }
-
     /// The same with nothing but a scale.
     public static func cachedAttention(
         query: Tensor, keyPool: Tensor, valuePool: Tensor, slots: Tensor, lengths: Tensor, scale: Double
@@ -114,23 +74,5 @@ extension Tensor {
         try cachedAttention(
             query: query, keyPool: keyPool, valuePool: valuePool, slots: slots, lengths: lengths,
             kind: AttentionKind(scale: scale))
-    }
-
-    /// `log softmax(transform(hidden · weightᵀ) / temperature)` at `targets`, and the entropy of each row, both float32 `[T]`, with
-    /// gradients. No more than `chunk` rows of logits exist at a time; backward computes them again.
-    ///
-    /// - Parameters: hidden `[T, C]`, weight `[V, C]`, targets int64 `[T]`.
-    public static func tokenLogProbs(
-        hidden: Tensor, weight: Tensor, targets: Tensor, temperature: Double = 1,
-        transform: LogitsTransform = .identity, chunk: Int = 512
-    ) throws(TorchError) -> (logProbs: Tensor, entropies: Tensor) {
-        var entropies: ct_tensor?
-        let logProbs = try tensor("tokenLogProbs", [hidden, weight, targets]) {
-            ct_token_log_probs(
-                hidden.raw, weight.raw, targets.raw, temperature, transform.scale, transform.softCap ?? 0, Int64(chunk),
-                true, $0, &entropies, $1)
-        }
-        guard let entropies else { preconditionFailure("tokenLogProbs gave no entropies") }
-        return (logProbs, Tensor(owning: entropies))
     }
 }

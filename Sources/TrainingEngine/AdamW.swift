@@ -1,11 +1,26 @@
 public import Models
 public import TensorCore
 
-/// AdamW over a model's parameters. Where the model computes in bfloat16, float32 master weights and float32 gradient sums are
-/// kept here, and each step writes the masters back into the model's own tensors, which the sampler shares.
+/// AdamW over a model's parameters, or a rank's rows of them. Where the model computes in bfloat16, float32 master weights and
+/// float32 gradient sums are kept, and each step writes the masters back into the model's own tensors, which the sampler shares.
+/// Without masters the bfloat16 weights themselves are trained. A step is three passes over all tensors: the gradients' norm, the
+/// decision, and the update, which reads and writes each tensor once; nothing waits for the device.
 public final class AdamW {
     public struct Settings: Sendable, Hashable {
         public var beta1, beta2, epsilon, weightDecay: Double
+        /// Whether norms and biases, which have one dimension, decay too.
+        public var decaysVectors = true
+        public var moments = MomentType.float32
+        /// Whether bfloat16 weights have float32 masters.
+        public var keepsMasters = true
+        /// The type that gradients of several micro-batches are summed in; a float32 weight's are float32 always.
+        public var gradDType = DType.float32
+        /// On CUDA: whether moments, or masters, stay in pinned host memory and are streamed through the device in each step.
+        public var offloadsMoments = false, offloadsMasters = false
+        /// Whether what is stored in bfloat16 and trained is rounded up or down by chance: to the nearest, small steps are lost.
+        public var roundsStochastically = true
+        public var seed: UInt64 = 0
+
         public init(beta1: Double = 0.9, beta2: Double = 0.999, epsilon: Double = 1e-8, weightDecay: Double = 0.01) {
             self.beta1 = beta1
             self.beta2 = beta2
@@ -15,131 +30,235 @@ public final class AdamW {
     }
 
     public let settings: Settings
-    private let parameters: [Parameter]
-    private let masters: [Tensor]
+    /// Completes the local sum of squares of the gradients, float64 `[1]`, in place, where other ranks have the rest; runs between
+    /// the norm and the decision.
+    public var completeSquares: ((Tensor) throws(TorchError) -> Void)?
+    private let parameters: [OptimizerParameter]
+    private let masters: [Tensor?]
+    private let device: Device
     /// Made at the first step: a start should not wait for memory that it does not need yet.
     private var moments: Moments?
-    private var gradSums: [Tensor?]
-    private let ownsMasters: Bool
-    /// Bytes of both moments and of the masters that are kept beside the model's own tensors.
-    public var stateBytes: Int {
-        masters.reduce(0) { $0 + (ownsMasters ? 3 : 2) * $1.byteCount }
-    }
-    /// Steps taken.
+    /// The last step, until its outcome has been read.
+    private var pending: PendingStep?
+    /// Steps taken, as far as the device has told: see ``settle()``.
     public private(set) var stepCount = 0
 
     private struct Moments {
-        var expAvgs: [Tensor] = [], expAvgSqs: [Tensor] = [], steps: [Tensor] = []
+        var first: [Moment] = [], second: [Moment] = []
+        let progress: AdamWProgress
+    }
 
-        init(_ parameters: [Parameter]) throws(TorchError) {
-            for parameter in parameters {
-                let shape = parameter.tensor.shape, device = parameter.tensor.device
-                expAvgs.append(try Tensor.zeros(shape, device: device))
-                expAvgSqs.append(try Tensor.zeros(shape, device: device))
-                steps.append(try Tensor.zeros([], device: device))
-            }
+    /// A step whose outcome the device has not told yet.
+    public final class PendingStep {
+        fileprivate let outcome: AdamWOutcome
+        fileprivate weak var optimizer: AdamW?
+        private var known: (gradNorm: Double, stepped: Bool)?
+
+        fileprivate init(_ outcome: AdamWOutcome, of optimizer: AdamW) {
+            self.outcome = outcome
+            self.optimizer = optimizer
+        }
+
+        /// The norm before clipping, and whether the step was taken; waits for the device.
+        public func result() throws(TorchError) -> (gradNorm: Double, stepped: Bool) {
+            if let known { return known }
+            let result = try outcome.result()
+            known = result
+            optimizer?.note(self, stepped: result.stepped)
+            return result
         }
     }
 
-    public init(parameters: [Parameter], settings: Settings) throws(TorchError) {
+    public convenience init(parameters: [Parameter], settings: Settings) throws(TorchError) {
+        var entries: [OptimizerParameter] = []
+        for parameter in parameters {
+            let isWide = parameter.tensor.dtype == .float32
+            entries.append(
+                try OptimizerParameter(
+                    parameter, decays: settings.decaysVectors || parameter.tensor.rank > 1,
+                    gradDType: isWide ? .float32 : settings.gradDType))
+        }
+        try self.init(entries, settings: settings)
+    }
+
+    public init(_ parameters: [OptimizerParameter], settings: Settings) throws(TorchError) {
         self.settings = settings
         self.parameters = parameters
-        ownsMasters = parameters.contains { $0.tensor.dtype != .float32 }
-        var masters: [Tensor] = []
+        device = parameters.first?.weight.device ?? .cpu
+        var masters: [Tensor?] = []
         for parameter in parameters {
-            let tensor = parameter.tensor
-            try tensor.setRequiresGrad()
-            masters.append(
-                ownsMasters ? try tensor.detached().to(dtype: .float32, copy: true) : try tensor.detached())
+            guard settings.keepsMasters, parameter.weight.dtype != .float32 else {
+                masters.append(nil)
+                continue
+            }
+            let weight = try parameter.weight.detached()
+            if settings.offloadsMasters, device.isCUDA {
+                let master = try Tensor.pinnedZeros(weight.shape)
+                try master.copy(from: weight)
+                masters.append(master)
+            } else {
+                masters.append(try weight.to(dtype: .float32, copy: true))
+            }
         }
         self.masters = masters
-        gradSums = Array(repeating: nil, count: parameters.count)
     }
 
-    /// Takes what one micro-batch's backward pass left in the leaves into the float32 sums.
-    public func gatherGrads() throws(TorchError) {
-        guard ownsMasters else { return }
-        for (index, parameter) in parameters.enumerated() {
-            guard let grad = try parameter.tensor.grad() else { continue }
-            if let sum = gradSums[index] {
-                try sum.add(grad)
-            } else {
-                gradSums[index] = try grad.to(dtype: .float32)
-            }
-            try parameter.tensor.setGrad(nil)
-        }
+    // MARK: - What it holds
+
+    /// Bytes of the states on the device of the weights and in pinned host memory; the moments count before they are made.
+    public var bytes: (device: Int, host: Int) {
+        let moments = parameters.reduce(0) { $0 + 2 * settings.moments.bytes($1.weight.count) }
+        let masters = masters.reduce(0) { $0 + ($1?.byteCount ?? 0) }
+        let hostMoments = device.isCUDA && settings.offloadsMoments,
+            hostMasters = device.isCUDA && settings.offloadsMasters
+        return (
+            (hostMoments ? 0 : moments) + (hostMasters ? 0 : masters),
+            (hostMoments ? moments : 0) + (hostMasters ? masters : 0)
+        )
     }
+    /// Bytes of both moments and of the masters that are kept beside the model's own tensors.
+    public var stateBytes: Int { bytes.device + bytes.host }
+
+    /// What is kept of each parameter and where, in a line.
+    public var summary: String {
+        let moments =
+            switch settings.moments {
+            case .float32: "float32 moments"
+            case .bfloat16: "bfloat16 moments"
+            case .int8: "8-bit moments"
+            }
+        let weights = masters.contains { $0 != nil } ? "float32 master weights and \(moments)" : moments
+        let (device, host) = bytes
+        func gib(_ bytes: Int) -> String { "\((Double(bytes) / 0x1p30 * 100).rounded() / 100) GiB" }
+        let elsewhere = host > 0 ? ", \(gib(host)) in pinned host memory" : ""
+        return "AdamW keeps \(weights): \(gib(device)) on \(self.device)\(elsewhere)"
+    }
+
+    /// What of the settings changes nothing here, a sentence each.
+    public var notes: [String] {
+        var notes: [String] = []
+        if settings.offloadsMoments || settings.offloadsMasters, !device.isCUDA {
+            notes.append("the optimizer's offload changes nothing: weights and states lie in the host's memory already")
+        } else if settings.offloadsMasters, masters.allSatisfy({ $0 == nil }) {
+            notes.append(
+                "param_offload changes nothing: there are no master weights beside those that passes compute with")
+        }
+        return notes
+    }
+
+    // MARK: - Step
+
+    /// What a backward pass leaves in the leaves goes into the sums as it comes; this takes what was put there otherwise.
+    public func gatherGrads() throws(TorchError) { for parameter in parameters { try parameter.gather() } }
 
     /// Clips the gathered gradients to `maxNorm` and steps, unless their norm is not finite: then nothing changes.
     ///
     /// - Returns: the norm before clipping, and whether the step was taken.
     public func step(learningRate: Double, maxNorm: Double) throws(TorchError) -> (gradNorm: Double, stepped: Bool) {
-        var live: [Int] = [], grads: [Tensor] = []
-        for (index, parameter) in parameters.enumerated() {
-            guard let grad = ownsMasters ? gradSums[index] : try parameter.tensor.grad() else { continue }
-            live.append(index)
-            grads.append(grad)
-        }
-        let norm = try Tensor.l2Norm(grads)
-        defer { gradSums = Array(repeating: nil, count: parameters.count) }
-        guard norm.isFinite else {
-            try clearLeaves()
-            return (norm, false)
-        }
-        if maxNorm > 0, norm > maxNorm {
-            for grad in grads { try grad.scale(by: maxNorm / (norm + 1e-6)) }
-        }
+        try beginStep(learningRate: learningRate, maxNorm: maxNorm).result()
+    }
+
+    /// The same without waiting for the device, which decides by itself whether the gradients are finite.
+    public func beginStep(learningRate: Double, maxNorm: Double) throws(TorchError) -> PendingStep {
+        try settle()
+        try gatherGrads()
         let moments = try currentMoments()
-        try fusedAdamW(
-            parameters: live.map { masters[$0] }, grads: grads, expAvgs: live.map { moments.expAvgs[$0] },
-            expAvgSqs: live.map { moments.expAvgSqs[$0] }, steps: live.map { moments.steps[$0] },
-            options: AdamWOptions(
-                learningRate: learningRate, beta1: settings.beta1, beta2: settings.beta2,
-                weightDecay: settings.weightDecay, epsilon: settings.epsilon))
-        try publishMasters()
-        try clearLeaves()
-        stepCount += 1
-        return (norm, true)
+        var tensors: [AdamWTensor] = []
+        for (slot, parameter) in parameters.enumerated() {
+            guard let grad = try parameter.gradient() else { continue }
+            let first = moments.first[slot], second = moments.second[slot]
+            tensors.append(
+                AdamWTensor(
+                    weight: parameter.weight, master: masters[slot], grad: try grad.contiguous(), expAvg: first.values,
+                    expAvgSq: second.values, expAvgScale: first.scales, expAvgSqScale: second.scales,
+                    weightDecay: parameter.decays ? settings.weightDecay : 0, slot: slot))
+        }
+        let step = AdamWStep(
+            tensors, progress: moments.progress, learningRate: learningRate, beta1: settings.beta1,
+            beta2: settings.beta2,
+            epsilon: settings.epsilon, roundsStochastically: settings.roundsStochastically, seed: settings.seed)
+        try step.sumSquares()
+        try completeSquares?(moments.progress.squares)
+        try step.prepare(maxNorm: maxNorm)
+        try step.apply()
+        for parameter in parameters { try parameter.clear() }
+        let made = PendingStep(try AdamWOutcome(moments.progress), of: self)
+        pending = made
+        return made
+    }
+
+    /// Reads the outcome of the last step, so that ``stepCount`` counts it. The next step does so by itself.
+    public func settle() throws(TorchError) { _ = try pending?.result() }
+
+    private func note(_ step: PendingStep, stepped: Bool) {
+        guard step === pending else { return }
+        pending = nil
+        if stepped { stepCount += 1 }
     }
 
     private func currentMoments() throws(TorchError) -> Moments {
         if let moments { return moments }
-        let made = try Moments(parameters)
+        let place = settings.offloadsMoments && device.isCUDA ? StatePlace.pinnedHost : .device(device)
+        var made = Moments(progress: try AdamWProgress(slots: parameters.count, device: device))
+        for parameter in parameters {
+            let shape = parameter.weight.shape
+            made.first.append(try Moment(shape, type: settings.moments, isSigned: true, place: place))
+            made.second.append(try Moment(shape, type: settings.moments, isSigned: false, place: place))
+        }
         moments = made
         return made
     }
 
-    private func publishMasters() throws(TorchError) {
-        guard ownsMasters else { return }
-        for (parameter, master) in zip(parameters, masters) { try parameter.tensor.detached().copy(from: master) }
-    }
-
-    private func clearLeaves() throws(TorchError) {
-        for parameter in parameters { try parameter.tensor.setGrad(nil) }
-    }
-
     // MARK: - State
 
-    /// What a parameter's float32 weights are called in ``state()``.
-    public static func masterName(_ parameter: Parameter) -> String { "master." + parameter.name }
+    /// What a parameter's trained weights are called in ``state()``.
+    public static func masterName(_ parameter: Parameter) -> String { masterName(parameter.name) }
+    private static func masterName(_ name: String) -> String { "master." + name }
+    private static func momentNames(_ name: String) -> [(values: String, scales: String)] {
+        ["exp_avg", "exp_avg_sq"].map { ("\($0).\(name)", "\($0)_scale.\(name)") }
+    }
 
-    /// Everything that a resumed run needs, under stable names; the tensors themselves, not copies.
+    /// Everything that a resumed run needs, under stable names; the tensors themselves, not copies. 8-bit moments are codes with
+    /// scales beside them.
     public func state() throws(TorchError) -> [(name: String, tensor: Tensor)] {
+        try settle()
         let moments = try currentMoments()
+        // States in host memory are written by copies that may be on their way.
+        if device.isCUDA { try device.synchronize() }
         var all: [(String, Tensor)] = []
-        for (index, parameter) in parameters.enumerated() {
-            all.append((Self.masterName(parameter), masters[index]))
-            all.append(("exp_avg." + parameter.name, moments.expAvgs[index]))
-            all.append(("exp_avg_sq." + parameter.name, moments.expAvgSqs[index]))
-            all.append(("step." + parameter.name, moments.steps[index]))
+        for (slot, parameter) in parameters.enumerated() {
+            let weight = try parameter.weight.detached()
+            all.append((Self.masterName(parameter.name), masters[slot] ?? weight))
+            for (moment, name) in zip(
+                [moments.first[slot], moments.second[slot]], Self.momentNames(parameter.name))
+            {
+                all.append((name.values, moment.values))
+                if let scales = moment.scales { all.append((name.scales, scales)) }
+            }
+            all.append(("step." + parameter.name, try moments.progress.steps.selected(0, slot)))
         }
         return all
     }
 
-    /// Puts back what ``state()`` gave and writes the weights into the model.
+    /// Puts back what ``state()`` gave and writes the weights into the model. States that were saved in another type are
+    /// converted.
     public func restore(stepCount: Int, _ saved: (String) throws -> Tensor) throws {
-        for (name, tensor) in try state() { try withNoGrad { try tensor.copy(from: saved(name)) } }
-        try withNoGrad { try publishMasters() }
+        try settle()
+        let moments = try currentMoments()
+        if device.isCUDA { try device.synchronize() }
+        try withNoGrad {
+            for (slot, parameter) in parameters.enumerated() {
+                let weight = try parameter.weight.detached()
+                try (masters[slot] ?? weight).copy(from: saved(Self.masterName(parameter.name)))
+                if let master = masters[slot] { try weight.copy(from: master) }
+                for (moment, name) in zip(
+                    [moments.first[slot], moments.second[slot]], Self.momentNames(parameter.name))
+                {
+                    try moment.restore(saved(name.values)) { try saved(name.scales) }
+                }
+                try moments.progress.steps.selected(0, slot).copy(from: saved("step." + parameter.name))
+            }
+        }
         self.stepCount = stepCount
     }
 }

@@ -30,42 +30,60 @@ public struct LossOutput {
     }
 }
 
-/// Metrics of a batch, gathered from its micro-batches in order.
-public struct MetricSums: Sendable {
-    public private(set) var values: [(name: String, value: Double)] = []
+/// Metrics of a batch's micro-batches, whose numbers may be on the device still.
+public struct PendingMetrics {
+    private var metrics: [LossMetric] = []
 
     public init() {}
 
-    /// - Parameter lossTokens: what divides `tokenMean`: the tokens of the whole batch that take part in the loss.
-    public mutating func add(_ metrics: [LossMetric], lossTokens: Int) throws(TorchError) {
-        for metric in metrics {
-            let share = metric.reduction == .tokenMean ? 1 / Double(max(1, lossTokens)) : 1
-            add(metric.name, try metric.value.item() * share, metric.reduction)
+    /// Keeps a micro-batch's metrics without reading them.
+    public mutating func add(_ more: [LossMetric]) throws(TorchError) {
+        for metric in more {
+            metrics.append(LossMetric(metric.name, try metric.value.detached(), metric.reduction))
         }
     }
 
-    private mutating func add(_ name: String, _ value: Double, _ reduction: LossMetric.Reduction) {
-        guard let index = values.firstIndex(where: { $0.name == name }) else {
-            values.append((name, value))
-            return
+    /// The batch's numbers; waits for the device.
+    /// - Parameter lossTokens: what divides `tokenMean`: the tokens of the whole batch that take part in the loss.
+    public func values(lossTokens: Int) throws(TorchError) -> [(name: String, value: Double)] {
+        var sums: [(name: String, value: Double)] = []
+        for (metric, number) in zip(metrics, try numbers()) {
+            let value = metric.reduction == .tokenMean ? number / Double(max(1, lossTokens)) : number
+            guard let index = sums.firstIndex(where: { $0.name == metric.name }) else {
+                sums.append((metric.name, value))
+                continue
+            }
+            switch metric.reduction {
+            case .sum, .tokenMean: sums[index].value += value
+            case .max: sums[index].value = max(sums[index].value, value)
+            }
         }
-        switch reduction {
-        case .sum, .tokenMean: values[index].value += value
-        case .max: values[index].value = max(values[index].value, value)
+        return sums
+    }
+
+    /// The metrics' numbers, those of the device in one copy.
+    private func numbers() throws(TorchError) -> [Double] {
+        var values = [Double](repeating: 0, count: metrics.count), remote: [Int] = [], tensors: [Tensor] = []
+        for (index, metric) in metrics.enumerated() {
+            if metric.value.device.isCUDA {
+                remote.append(index)
+                tensors.append(try metric.value.to(dtype: .float64).reshaped([1]))
+            } else {
+                values[index] = try metric.value.item()
+            }
         }
+        if !tensors.isEmpty {
+            for (index, value) in zip(remote, try Tensor.concatenate(tensors).values(Double.self)) {
+                values[index] = value
+            }
+        }
+        return values
     }
 }
 
 /// The one place where an optimizer step comes about, whatever is learnt: forward and backward over micro-batches, gradients
 /// summed, then clipped and stepped. It knows neither samples nor losses.
 public struct GradientAccumulation {
-    /// What a step did.
-    public struct Step: Sendable {
-        public var gradNorm, learningRate: Double
-        /// False when the gradient was not finite and the step was left out.
-        public var stepped: Bool
-    }
-
     public let model: any SequenceModel
     public let optimizer: AdamW
     public let schedule: LearningRateSchedule
@@ -81,15 +99,11 @@ public struct GradientAccumulation {
 
     /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
     ///
-    /// - Parameters:
-    ///   - lossTokens: of the whole batch, see ``MetricSums/add(_:lossTokens:)``.
-    ///   - share: the forward pass and loss of one micro-batch, by its place; gradients are recorded around it.
-    public func accumulate(
-        microBatches: Int, lossTokens: Int, _ share: (Int) throws -> LossOutput
-    ) throws -> MetricSums {
+    /// - Parameter share: the forward pass and loss of one micro-batch, by its place; gradients are recorded around it.
+    public func accumulate(microBatches: Int, _ share: (Int) throws -> LossOutput) throws -> PendingMetrics {
         // The sampler's copies of the weights may hold an adapter, or be older than the last step.
         model.unpackProjections()
-        var sums = MetricSums()
+        var metrics = PendingMetrics()
         for index in 0..<microBatches {
             func run() throws -> LossOutput {
                 try withGrad {
@@ -100,15 +114,19 @@ public struct GradientAccumulation {
             }
             let output = try model.adapter?.training(step: optimizer.stepCount, microBatch: index, run) ?? run()
             try optimizer.gatherGrads()
-            try sums.add(output.metrics, lossTokens: lossTokens)
+            try metrics.add(output.metrics)
         }
-        return sums
+        return metrics
     }
 
-    /// Clips the gathered gradients and steps at the schedule's rate.
-    public func step() throws(TorchError) -> Step {
-        let rate = schedule.rate(step: optimizer.stepCount)
-        let (norm, stepped) = try optimizer.step(learningRate: rate, maxNorm: gradClip)
-        return Step(gradNorm: norm, learningRate: rate, stepped: stepped)
+    /// The schedule's rate of the next step. The last step's outcome, which the device has told by now, is part of its number.
+    public func learningRate() throws(TorchError) -> Double {
+        try optimizer.settle()
+        return schedule.rate(step: optimizer.stepCount)
+    }
+
+    /// Clips the gathered gradients and steps, without waiting for the device.
+    public func step(learningRate: Double) throws(TorchError) -> AdamW.PendingStep {
+        try optimizer.beginStep(learningRate: learningRate, maxNorm: gradClip)
     }
 }

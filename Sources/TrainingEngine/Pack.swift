@@ -9,10 +9,17 @@ public struct TrainingSequence: Sendable, Hashable {
         self.prompt = prompt
         self.response = response
     }
+
+    /// What a forward pass computes: nothing is predicted from an answer's last token.
+    var computed: [Int32] { prompt + response.dropLast() }
+    var computedCount: Int { prompt.count + max(0, response.count - 1) }
 }
 
-/// Sequences laid end to end without padding. What they share is there once: the tokens that every prompt begins with, and each
-/// prompt itself for all its answers. The last token of an answer is left out, since nothing is predicted from it.
+/// Sequences laid end to end without padding. What they share at their beginnings is there once: the tokens that prompts begin
+/// with, each prompt for all its answers, and the turns that branches of a conversation have in common, answers of the model
+/// among them. The last token of an answer is left out, since nothing is predicted from it.
+///
+/// Segments follow one another by depth, those of one depth by their parents, so that attention gathers nothing.
 public struct Pack: Sendable {
     /// Token ids and their positions in their own sequences, `[T]`.
     public private(set) var ids: [Int64] = []
@@ -25,107 +32,82 @@ public struct Pack: Sendable {
     public private(set) var predictors: [Int64] = []
     /// Answer tokens of each sequence, in the order given.
     public private(set) var responseLengths: [Int] = []
+    /// What the head computes: an answer token that sequences share is one row.
+    public private(set) var headRows = HeadRows()
 
-    /// Shorter common beginnings stay where they are: a segment costs more than it saves.
-    static let shortestSharedPrefix = 8
+    /// Rows of the head, each a predicting token of the pack and what it is to predict.
+    public struct HeadRows: Sendable {
+        public fileprivate(set) var predictors: [Int64] = []
+        public fileprivate(set) var targets: [Int64] = []
+        /// The row of every answer token, sequence after sequence.
+        public fileprivate(set) var ofAnswerTokens: [Int64] = []
 
-    /// - Parameter sharesPrefixes: off computes every prompt anew for each answer, with the same result.
+        /// Whether each answer token has a row of its own.
+        var isOnePerToken: Bool { ofAnswerTokens.count == predictors.count }
+        /// Sums of one value an answer token by row.
+        func sums(_ values: [Float]) -> [Float] {
+            guard !isOnePerToken else { return values }
+            var sums = [Float](repeating: 0, count: predictors.count)
+            for (row, value) in zip(ofAnswerTokens, values) { sums[Int(row)] += value }
+            return sums
+        }
+    }
+
+    /// - Parameter sharesPrefixes: off computes every sequence anew, with the same result.
     public init(_ sequences: [TrainingSequence], sharesPrefixes: Bool = true) {
-        let common = sharesPrefixes ? Self.commonPrefix(sequences) : 0
-        var root: Int?
-        if common > 0 {
-            append(sequences[0].prompt.prefix(common), at: 0, parent: nil)
-            root = 0
-            sharers[0] = sequences.count
+        let tokens = sequences.map(\.computed)
+        let tree =
+            sharesPrefixes
+            ? PrefixTree(tokens, promptLengths: sequences.map(\.prompt.count)) : PrefixTree(apart: tokens)
+        let total = tree.runs.reduce(0) { $0 + $1.length }
+        ids.reserveCapacity(total)
+        positions.reserveCapacity(total)
+        for run in tree.runs {
+            segments.append(PackedSegment(start: ids.count, length: run.length, parent: run.parent))
+            ids += tokens[run.sequence][run.start..<run.end].lazy.map(Int64.init)
+            positions += (Int64(run.start)..<Int64(run.end))
         }
-        // Where each distinct prompt ends: its last token in the pack, and its segment.
-        var prompts: [[Int32]: (last: Int, segment: Int)] = [:]
-        for sequence in sequences {
-            let prompt: (last: Int, segment: Int)
-            if sharesPrefixes, let known = prompts[sequence.prompt] {
-                prompt = known
-            } else {
-                append(sequence.prompt.dropFirst(common), at: common, parent: root)
-                prompt = (ids.count - 1, segments.count - 1)
-                prompts[sequence.prompt] = prompt
-                sharers[prompt.segment] = 0
-            }
-            sharers[prompt.segment] += 1
+        sharers = [Int](repeating: 0, count: segments.count)
+        for (index, sequence) in sequences.enumerated() {
             responseLengths.append(sequence.response.count)
-            for (index, token) in sequence.response.enumerated() {
-                targets.append(Int64(token))
-                predictors.append(Int64(index == 0 ? prompt.last : ids.count + index - 1))
-            }
-            if sequence.response.count > 1 {
-                append(sequence.response.dropLast(), at: sequence.prompt.count, parent: prompt.segment)
+            targets += sequence.response.lazy.map(Int64.init)
+            let path = tree.path(index)
+            for run in path { sharers[run] += 1 }
+            // The token before each answer token, where its run lies in the pack.
+            let predicting = sequence.prompt.count - 1..<sequence.prompt.count + sequence.response.count - 1
+            for run in path.reversed() {
+                let own = predicting.clamped(to: tree.runs[run].start..<tree.runs[run].end)
+                let offset = segments[run].start - tree.runs[run].start
+                predictors += own.lazy.map { Int64($0 + offset) }
             }
         }
+        headRows = rows()
     }
 
-    private mutating func append(_ tokens: ArraySlice<Int32>, at position: Int, parent: Int?) {
-        segments.append(PackedSegment(start: ids.count, length: tokens.count, parent: parent))
-        sharers.append(1)
-        ids += tokens.map(Int64.init)
-        positions += (position..<position + tokens.count).map(Int64.init)
-    }
-
-    /// The tokens that all prompts begin with, less one so that every prompt keeps a token of its own; zero when there is only
-    /// one distinct prompt or too little to share.
-    static func commonPrefix(_ sequences: [TrainingSequence]) -> Int {
-        guard let first = sequences.first?.prompt, sequences.contains(where: { $0.prompt != first }) else { return 0 }
-        var common = first.count - 1
-        for sequence in sequences {
-            common = min(common, sequence.prompt.count - 1)
-            var length = 0
-            while length < common, sequence.prompt[length] == first[length] { length += 1 }
-            common = length
+    /// All that go through a run have the same tokens in it; what follows its last one differs.
+    private func rows() -> HeadRows {
+        var rows = HeadRows(), rowOf = [Int64](repeating: -1, count: ids.count)
+        var isLast = [Bool](repeating: false, count: ids.count)
+        for segment in segments { isLast[segment.start + segment.length - 1] = true }
+        rows.ofAnswerTokens.reserveCapacity(targets.count)
+        for (predictor, target) in zip(predictors, targets) {
+            let place = Int(predictor)
+            if isLast[place] || rowOf[place] < 0 {
+                rowOf[place] = Int64(rows.predictors.count)
+                rows.predictors.append(predictor)
+                rows.targets.append(target)
+            }
+            rows.ofAnswerTokens.append(rowOf[place])
         }
-        return common >= shortestSharedPrefix ? common : 0
+        return rows
     }
 
     public var tokenCount: Int { ids.count }
+    /// Whether each token is one row of the head, in order: hidden states then are taken as they are.
+    var predictsAll: Bool { headRows.predictors.elementsEqual(0..<Int64(ids.count)) }
     /// What ``sharers`` says of each token, `[T]`; together the tokens of all sequences, each alone.
     public var sharersOfTokens: [Float] {
         zip(segments, sharers).flatMap { [Float](repeating: Float($1), count: $0.length) }
     }
     public var longestResponse: Int { responseLengths.max() ?? 0 }
-}
-
-/// Splits a batch into micro-batches.
-public enum MicroBatches {
-    /// Indices of `sequences` in micro-batches of at most `tokenBudget` computed tokens each, keeping answers to one prompt
-    /// together where they fit. A sequence longer than the budget is a micro-batch of its own.
-    public static func split(
-        _ sequences: [TrainingSequence], indices: [Int], tokenBudget: Int, sharesPrefixes: Bool
-    ) -> [[Int]] {
-        // Answers to one prompt side by side, in order of first appearance.
-        var order: [[Int32]] = [], groups: [[Int32]: [Int]] = [:]
-        for index in indices {
-            let prompt = sequences[index].prompt
-            if groups[prompt] == nil { order.append(prompt) }
-            groups[prompt, default: []].append(index)
-        }
-        let common = sharesPrefixes ? Pack.commonPrefix(indices.map { sequences[$0] }) : 0
-        var result: [[Int]] = [], current: [Int] = [], tokens = 0, lastPrompt: [Int32]?
-        for prompt in order {
-            for index in groups[prompt, default: []] {
-                let answer = max(0, sequences[index].response.count - 1)
-                let isNew = !sharesPrefixes || lastPrompt != prompt
-                let cost = answer + (isNew ? prompt.count - common : 0)
-                if !current.isEmpty, tokens + cost > tokenBudget {
-                    result.append(current)
-                    current = []
-                }
-                if current.isEmpty {
-                    tokens = prompt.count + answer
-                } else {
-                    tokens += cost
-                }
-                current.append(index)
-                lastPrompt = prompt
-            }
-        }
-        if !current.isEmpty { result.append(current) }
-        return result
-    }
 }

@@ -18,15 +18,17 @@ public struct ResponseOutputs {
 public struct PackedForward {
     public let model: any CausalLanguageModel
     public var temperature: Double
-    /// Rows of logits that exist at a time.
-    public var logitsChunk: Int
+    /// Rows of logits that exist at a time; nil: as many as suit the device.
+    public var logitsChunk: Int?
     public var sharesPrefixes: Bool
     public var recordsRouting: Bool
+    public var kernels: AttentionPlan.Kernels
 
     public init(
-        model: any CausalLanguageModel, temperature: Double = 1, logitsChunk: Int = 256, sharesPrefixes: Bool = true,
-        recordsRouting: Bool = false
+        model: any CausalLanguageModel, temperature: Double = 1, logitsChunk: Int? = nil, sharesPrefixes: Bool = true,
+        recordsRouting: Bool = false, kernels: AttentionPlan.Kernels = .fastest
     ) {
+        self.kernels = kernels
         self.recordsRouting = recordsRouting
         self.model = model
         self.temperature = temperature
@@ -35,31 +37,87 @@ public struct PackedForward {
     }
 
     public func callAsFunction(_ sequences: [TrainingSequence]) throws -> ResponseOutputs {
-        let straddles = model.shape.straddlesRotarySwitch(sequences.map { $0.prompt.count + $0.response.count - 1 })
-        let pack = Pack(sequences, sharesPrefixes: sharesPrefixes && !straddles)
-        let device = model.device
-        func hiddenStates() throws -> Tensor {
-            try model.hiddenStates(
-                ids: Tensor(pack.ids, device: device), positions: Tensor(pack.positions, device: device),
-                attention: PackedAttention(segments: pack.segments))
-        }
+        let pack = pack(sequences), device = model.device
         let hidden_TC: Tensor
         var routing: (RoutingRecord, Tensor)?
         if recordsRouting, model.experts != nil {
-            let (states, record) = try model.recordingRouting(hiddenStates)
+            let (states, record) = try model.recordingRouting { try hiddenStates(pack) }
             (hidden_TC, routing) = (states, (record, try Tensor(pack.sharersOfTokens, device: device)))
         } else {
-            hidden_TC = try hiddenStates()
+            hidden_TC = try hiddenStates(pack)
         }
-        let (logProbs_R, entropies_R) = try model.tokenLogProbs(
-            hidden: hidden_TC.indexSelect(0, Tensor(pack.predictors, device: device)),
-            targets: Tensor(pack.targets, device: device), temperature: temperature, chunk: logitsChunk)
+        let head = try model.tokenLogProbs(
+            hidden: predicting(hidden_TC, pack), targets: Tensor(pack.headRows.targets, device: device),
+            temperature: temperature, chunk: logitsChunk)
         let padding = Padding(lengths: pack.responseLengths)
         return ResponseOutputs(
-            logProbs: try padding.pad(logProbs_R), entropies: try padding.pad(entropies_R),
+            logProbs: try padding.pad(ofAnswerTokens(head.logProbs, pack)),
+            entropies: try padding.pad(ofAnswerTokens(head.entropies, pack)),
             responseMask: try padding.mask(device: device), computedTokens: pack.tokenCount,
             routing: routing)
     }
+
+    /// Forward and backward at once of a loss whose gradients are known before it, logits computed once: the sum over answer
+    /// tokens of `logProbGrads` times their log-probabilities, and of `entropyGrads` times their entropies. Likelihood with given
+    /// weights is one (`-weight / total`), the policy gradient of samples that are on policy another.
+    ///
+    /// Call it where gradients are recorded; the parameters have theirs afterwards.
+    /// - Parameters: one row a sequence, one value an answer token; nil entropy gradients are zeros.
+    public func backward(
+        _ sequences: [TrainingSequence], logProbGrads: [[Float]], entropyGrads: [[Float]]? = nil
+    ) throws -> BackwardOutputs {
+        let pack = pack(sequences), device = model.device
+        func byRow(_ values: [[Float]]) throws(TorchError) -> Tensor {
+            precondition(values.map(\.count) == pack.responseLengths, "one value an answer token")
+            return try Tensor(pack.headRows.sums(values.flatMap { $0 }), device: device)
+        }
+        let g_H = try byRow(logProbGrads)
+        let ge_H = try entropyGrads.map { values throws(TorchError) in try byRow(values) }
+        let hidden_HC = try predicting(hiddenStates(pack), pack)
+        let head = try model.tokenLoss(
+            hidden: hidden_HC, targets: Tensor(pack.headRows.targets, device: device), logProbGrads: g_H,
+            entropyGrads: ge_H, temperature: temperature, chunk: logitsChunk)
+        // Where only the head is trained, nothing below it is recorded.
+        if hidden_HC.requiresGrad { try hidden_HC.backward(head.hiddenGrad) }
+        var loss = try g_H.multiplied(by: head.logProbs).sum()
+        if let ge_H { loss = try loss.adding(ge_H.multiplied(by: head.entropies).sum()) }
+        return BackwardOutputs(
+            loss: loss, logProbs: try ofAnswerTokens(head.logProbs, pack),
+            entropies: try ofAnswerTokens(head.entropies, pack), computedTokens: pack.tokenCount)
+    }
+
+    private func pack(_ sequences: [TrainingSequence]) -> Pack {
+        let straddles = model.shape.straddlesRotarySwitch(sequences.map { $0.prompt.count + $0.response.count - 1 })
+        return Pack(sequences, sharesPrefixes: sharesPrefixes && !straddles)
+    }
+
+    /// The hidden states of the head's rows, `[H, C]`.
+    private func predicting(_ hidden_TC: Tensor, _ pack: Pack) throws(TorchError) -> Tensor {
+        if pack.predictsAll { return hidden_TC }
+        return try hidden_TC.indexSelect(0, Tensor(pack.headRows.predictors, device: model.device))
+    }
+
+    /// What the head's rows `[H]` are for every answer token, `[R]`.
+    private func ofAnswerTokens(_ byRow_H: Tensor, _ pack: Pack) throws(TorchError) -> Tensor {
+        if pack.headRows.isOnePerToken { return byRow_H }
+        return try byRow_H.indexSelect(0, Tensor(pack.headRows.ofAnswerTokens, device: model.device))
+    }
+
+    private func hiddenStates(_ pack: Pack) throws -> Tensor {
+        try model.hiddenStates(
+            ids: Tensor(pack.ids, device: model.device), positions: Tensor(pack.positions, device: model.device),
+            attention: PackedAttention(segments: pack.segments, kernels: kernels))
+    }
+}
+
+/// What ``PackedForward/backward(_:logProbGrads:entropyGrads:)`` gives, without gradients.
+public struct BackwardOutputs {
+    /// A float32 scalar.
+    public let loss: Tensor
+    /// Of all answer tokens, sequence after sequence, float32 `[R]`.
+    public let logProbs, entropies: Tensor
+    /// Tokens that the pass computed: shared ones count once.
+    public let computedTokens: Int
 }
 
 /// Between values end to end `[R]` and rows padded on the right `[B, L]`.

@@ -71,7 +71,8 @@ public final class PolicyTrainer {
         public var gradClip: Double
         public var temperature: Double
         public var sharesPrefixes: Bool
-        public var logitsChunk: Int
+        /// Rows of logits that exist at a time; nil: as many as suit the device.
+        public var logitsChunk: Int?
         /// Leaves sequences whose advantages are all zero out of the forward pass, where the loss has no other term: their
         /// gradient is zero. They count in the totals all the same, so the loss stays what it is.
         public var skipsZeroAdvantages: Bool
@@ -79,7 +80,7 @@ public final class PolicyTrainer {
         public var routerAuxLossCoefficient: Double
         public init(
             microBatchTokens: Int = 4096, gradClip: Double = 1, temperature: Double = 1, sharesPrefixes: Bool = true,
-            logitsChunk: Int = 256, skipsZeroAdvantages: Bool = false, routerAuxLossCoefficient: Double = 0
+            logitsChunk: Int? = nil, skipsZeroAdvantages: Bool = false, routerAuxLossCoefficient: Double = 0
         ) {
             self.routerAuxLossCoefficient = routerAuxLossCoefficient
             self.skipsZeroAdvantages = skipsZeroAdvantages
@@ -145,17 +146,24 @@ public final class PolicyTrainer {
 
     /// One optimizer step on a mini-batch, whatever the number of micro-batches it takes.
     public func update(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
-        var report = try accumulate(samples, loss: loss)
-        report.learningRate = schedule.rate(step: optimizer.stepCount)
+        try enqueue(samples, loss: loss).report()
+    }
+
+    /// The same without waiting for the device at the end: the next mini-batch's work may be launched meanwhile.
+    public func enqueue(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
+        let gathered = try gather(samples, loss: loss)
+        gathered.learningRate = try accumulation.learningRate()
         // Without a sequence to learn from there is no gradient, and nothing is stepped.
-        guard report.microBatches > 0 else { return report }
-        let step = try accumulation.step()
-        (report.gradNorm, report.stepped) = (step.gradNorm, step.stepped)
-        return report
+        if gathered.microBatches > 0 { gathered.step = try accumulation.step(learningRate: gathered.learningRate) }
+        return gathered
     }
 
     /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
     func accumulate(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
+        try gather(samples, loss: loss).report()
+    }
+
+    private func gather(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
         let sequences = samples.map(\.sequence)
         let totals = BatchTotals(
             sequences: samples.count, tokens: sequences.reduce(0) { $0 + $1.response.count },
@@ -165,21 +173,19 @@ public final class PolicyTrainer {
         }
         let micros = MicroBatches.split(
             sequences, indices: live, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
-        var report = PolicyStepReport(
-            metrics: [], gradNorm: 0, learningRate: 0, stepped: false, microBatches: micros.count, computedTokens: 0,
-            lossTokens: live.reduce(0) { $0 + sequences[$1].response.count })
-        let allTokens = live.reduce(0) { $0 + sequences[$1].inputCount }
+        let report = PendingPolicyStep(
+            microBatches: micros.count, lossTokens: live.reduce(0) { $0 + sequences[$1].response.count })
+        let allTokens = live.reduce(0) { $0 + sequences[$1].computedCount }
         let balance = RouterBalance(coefficient: settings.routerAuxLossCoefficient, group: "actor")
-        report.metrics = try accumulation.accumulate(microBatches: micros.count, lossTokens: report.lossTokens) {
-            index in
+        report.metrics = try accumulation.accumulate(microBatches: micros.count) { index in
             let batch = micros[index].map { samples[$0] }
             let outputs = try trainingForward(batch.map(\.sequence))
             var output = try loss(inputs(batch, outputs, totals))
-            let tokens = batch.reduce(0) { $0 + $1.sequence.inputCount }
+            let tokens = batch.reduce(0) { $0 + $1.sequence.computedCount }
             try balance.add(to: &output, outputs, share: Double(tokens) / Double(allTokens))
             report.computedTokens += outputs.computedTokens
             return output
-        }.values
+        }
         return report
     }
 
@@ -197,9 +203,4 @@ public final class PolicyTrainer {
             refLogProbs: refs.count == batch.count ? try padding.pad(refs, device: device) : nil,
             rolloutLogProbs: try padding.pad(batch.map(\.rolloutLogProbs), device: device), totals: totals)
     }
-}
-
-extension TrainingSequence {
-    /// Tokens that a forward pass has of it, alone: all but the last, from which nothing is predicted.
-    var inputCount: Int { prompt.count + max(0, response.count - 1) }
 }

@@ -39,7 +39,7 @@ public enum Benchmarks {
 
     /// One optimizer step on `sequences` × `length` tokens, loss over every token but the first of each.
     public static func training(
-        _ plan: PolicyWorker.Plan, sequences: Int, length: Int, microBatchTokens: Int, logitsChunk: Int, repeats: Int
+        _ plan: PolicyWorker.Plan, sequences: Int, length: Int, microBatchTokens: Int, logitsChunk: Int?, repeats: Int
     ) async throws -> Measurement {
         let worker = PolicyWorker(plan)
         try await worker.load()

@@ -144,6 +144,8 @@ public struct WorkerError: Error, Sendable, CustomStringConvertible {
         public static let badSetting = Code("badSetting")
         public static let badCheckpoint = Code("badCheckpoint")
         public static let device = Code("device")
+        /// A run needs more memory than its device has.
+        public static let memory = Code("memory")
     }
     public let code: Code
     public let message: String

@@ -19,7 +19,9 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         public var templatePath: String?
         public var dtype: DType
         public var device: Device
-        public var checkpointsActivations = false
+        public var checkpointing = ActivationCheckpointing.none
+        /// Whether what checkpointed layers keep waits on the host; nothing happens where the device is the host.
+        public var offloadsActivations = false
         public var engine = RolloutEngineSettings()
         public var ignoresEndOfTurn = false
         public var stop: [String] = []
@@ -64,7 +66,10 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         let source = try ModelSource.open(plan.modelPath)
         let model = try ModelRegistry.load(source, dtype: plan.dtype, device: plan.device)
         try plan.adapter?.add(to: model)
-        model.usesCheckpointing = plan.checkpointsActivations
+        model.checkpointing = plan.checkpointing
+        if plan.offloadsActivations, plan.device != .cpu {
+            model.activationOffload = try ActivationOffload(device: plan.device)
+        }
         let text = try TextProcessor(source, templatePath: plan.templatePath)
         let rollout = RolloutEngine(model: model, options: plan.engine.options(mergesAdapter: plan.mergesAdapter))
         rollout.makeDetokenizer = text.makeDetokenizer
@@ -200,7 +205,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
 
     public func update(_ trajectories: [Trajectory], seed: UInt64) throws -> PhaseMetrics {
         let (parts, training) = try training()
-        let metrics = try training.update(trajectories, seed: seed)
+        let before = parts.model.activationOffload?.statistics
+        var metrics = try training.update(trajectories, seed: seed)
+        if let before, let after = parts.model.activationOffload?.statistics {
+            metrics["actor/offloaded_bytes"] = Double(after.sentBytes - before.sentBytes)
+            metrics["actor/offload_pinned_bytes"] = Double(after.pinnedBytes)
+        }
         parts.rollout.weightVersion += 1
         digest = nil
         return metrics
@@ -261,6 +271,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         return try loaded().model.adapterSummary.map { summary in
             summary + (optimizer.map { "; the optimizer keeps \($0.stateBytes.roundedMegabytes) MB" } ?? "")
         }
+    }
+
+    /// What the optimizer keeps and where, and what of its settings changes nothing; nothing before ``prepare(_:)``.
+    public func optimizerSummary() -> [String] {
+        guard let optimizer = trainingParts?.trainer.optimizer else { return [] }
+        return [optimizer.summary] + optimizer.notes
     }
 
     /// Runs `body` on the worker's thread with its model.

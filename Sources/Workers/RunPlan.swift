@@ -3,8 +3,10 @@ import Datasets
 import Flow
 import Foundation
 import Logging
+import Models
 import RolloutCore
 public import TensorCore
+import TrainingEngine
 
 /// What a configuration comes to on this machine: device, types, seeds.
 struct RunPlan {
@@ -18,9 +20,6 @@ struct RunPlan {
         if config.algorithm.useKLInReward, config.algorithm.klControl.type == .adaptive {
             throw WorkerError(.badSetting, "algorithm.kl_ctrl.type: adaptive is not done yet; use fixed")
         }
-        if config.model.paramDType != .float32 {
-            throw WorkerError(.badSetting, "model.param_dtype: master weights are float32 only; leave it out")
-        }
         try RolloutEngineSettings.refuseUnheeded(config)
         self.config = config
         device = try DeviceChoice(config.device).open()
@@ -30,7 +29,8 @@ struct RunPlan {
     var policy: PolicyWorker.Plan {
         var plan = PolicyWorker.Plan(modelPath: config.model.path, dtype: dtype, device: device)
         plan.templatePath = config.model.chatTemplate
-        plan.checkpointsActivations = config.model.enableGradientCheckpointing
+        plan.checkpointing = ActivationCheckpointing(config.model)
+        plan.offloadsActivations = config.model.activationOffload
         plan.engine = RolloutEngineSettings(config.rollout)
         plan.ignoresEndOfTurn = config.rollout.ignoreEOS
         plan.stop = config.rollout.stop
@@ -39,10 +39,17 @@ struct RunPlan {
         return plan
     }
 
+    /// What the configuration asks for and this device has no use for.
+    var notes: [String] {
+        guard config.model.activationOffload, device == .cpu else { return [] }
+        return ["model.activation_offload has no effect on the CPU: activations are in the host's memory already"]
+    }
+
     func training(totalSteps: Int, checkpoints: String) -> TrainingPlan {
         let perBatch = (config.data.trainBatchSize + config.actor.ppoMiniBatchSize - 1) / config.actor.ppoMiniBatchSize
         return TrainingPlan(
             actor: config.actor, algorithm: config.algorithm, rollout: config.rollout,
+            optimizer: AdamW.Settings(config),
             optimizerSteps: totalSteps * perBatch * config.actor.ppoEpochs,
             needsReference: config.needsReferenceModel, checkpointFolder: checkpoints,
             checkpointsKept: config.trainer.maxActorCheckpointsToKeep)
@@ -73,6 +80,26 @@ struct RunPlan {
             n: sampling.n, temperature: sampling.doSample ? sampling.temperature : 0, topK: sampling.topK,
             topP: sampling.topP, maxTokens: config.data.maxResponseLength,
             seed: SplitMix64Seed.validation(UInt64(config.seed)))
+    }
+}
+
+extension ActivationCheckpointing {
+    init(_ model: ModelSettings) {
+        var kept = KeptActivations()
+        for one in model.activationCheckpointingKeeps {
+            switch one {
+            case .attention: kept.insert(.attention)
+            case .queryKeyValue: kept.insert(.queryKeyValue)
+            case .gateUp: kept.insert(.gateUp)
+            }
+        }
+        let mode: Mode =
+            switch model.checkpointing {
+            case .none: .none
+            case .selective: .selective(kept)
+            case .full: .full
+            }
+        self.init(mode, layers: model.activationCheckpointingLayers)
     }
 }
 

@@ -65,7 +65,8 @@ public struct SelfCheck {
             },
             try adamW(),
         ]
-        results += try kernels()
+        results += try training()
+        results += try kernels() + layerGradients()
         for (name, make) in SelfCheckFamilies.models() {
             let model = SelfCheckModel(name: name, device: device, dtype: dtype, make: make)
             results += try model.results(tolerance: tolerance)
@@ -95,7 +96,7 @@ public struct SelfCheck {
     }
 
     /// Runs `body` on the reference and on the candidate, forward and backward.
-    private func compare(
+    func compare(
         _ name: String, _ shapes: [[Int]], _ body: ([Tensor]) throws -> [Tensor]
     ) throws -> Result {
         let generator = try RandomGenerator(seed: 11)
@@ -113,7 +114,8 @@ public struct SelfCheck {
                     let share = try wide.multiplied(by: weights).sum()
                     total = try total.map { try $0.adding(share) } ?? share
                 }
-                try total?.backward()
+                // Results that are gradients already have no history.
+                if let total, total.requiresGrad { try total.backward() }
                 return try outputs + leaves.compactMap { try $0.grad() }
             }
         }

@@ -109,7 +109,7 @@ extension SelfCheck {
                 storing: (pools[0], pools[1], slots))
             return pools
         }
-        var result = try worst("store of heads in float8", withGrad { try stored() }, stored())
+        var result = try worst("store of heads in float8", withSeparateOperations { try stored() }, stored())
         result.tolerance = 0
         return result
     }
@@ -149,8 +149,8 @@ extension SelfCheck {
         let body: ([Tensor]) throws -> [Tensor]
     }
 
-    /// Against the CPU's float32; and against the same device's separate operations, which are what runs while gradients are
-    /// recorded and round at the same places, so that little more than the order of sums tells the two apart.
+    /// Against the CPU's float32; and against the same device's separate operations, which round at the same places, so that little
+    /// more than the order of sums tells the two apart.
     private func both(_ name: String, _ cases: [Case]) throws -> [Result] {
         func run(_ device: Device, _ dtype: DType) throws -> [Tensor] {
             try cases.flatMap { one in
@@ -162,7 +162,7 @@ extension SelfCheck {
         }
         let candidate = try run(device, dtype)
         var separate = try worst(
-            name + ", against separate operations", try withGrad { try run(device, dtype) }, candidate)
+            name + ", against separate operations", try withSeparateOperations { try run(device, dtype) }, candidate)
         separate.tolerance = dtype == .float32 ? 1e-6 : 1e-3
         return [try worst(name, run(.cpu, .float32), candidate), separate]
     }

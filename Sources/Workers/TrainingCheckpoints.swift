@@ -21,6 +21,7 @@ struct TrainingCheckpoints {
 
     func save(step: Int, state: LoopState, weightVersion: Int) throws {
         guard let store else { return }
+        try optimizer.settle()
         let envelope = SavedState(
             loop: state, optimizerSteps: optimizer.stepCount, weightVersion: weightVersion, modelDigest: source.digest,
             adapter: model.adapter?.settings)

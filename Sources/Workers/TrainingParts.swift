@@ -7,13 +7,14 @@ import Models
 public import OrderedCollections
 import Telemetry
 import TensorCore
-import TrainingEngine
+public import TrainingEngine
 
 /// How a policy is trained, from the configuration.
 public struct TrainingPlan: Sendable {
     public var actor: ActorSettings
     public var algorithm: AlgorithmSettings
     public var rollout: RolloutSettings
+    public var optimizer: AdamW.Settings
     /// Optimizer steps of the whole run, for the learning rate's schedule.
     public var optimizerSteps: Int
     public var needsReference: Bool
@@ -69,8 +70,8 @@ struct TrainingParts {
         }
         trainer = PolicyTrainer(
             model: model,
-            optimizer: try AdamW(parameters: model.trainableParameters, settings: .init(optim)),
-            schedule: schedule, settings: settings)
+            optimizer: try AdamW(parameters: model.trainableParameters, settings: plan.optimizer), schedule: schedule,
+            settings: settings)
         store = try plan.checkpointFolder.map {
             try CheckpointStore(folder: $0, keepLast: plan.checkpointsKept ?? Int.max)
         }
@@ -136,13 +137,14 @@ struct TrainingParts {
                 sequence: $0.sequence, oldLogProbs: $0.oldLogProbs, advantages: $0.advantages,
                 rolloutLogProbs: $0.rolloutLogProbs, refLogProbs: $0.refLogProbs)
         }
-        var reports: [PolicyStepReport] = []
+        // Their numbers are read when all steps have been launched.
+        var steps: [PendingPolicyStep] = []
         for epoch in 0..<plan.actor.ppoEpochs {
             for batch in miniBatches(trajectories, seed: seed &+ UInt64(epoch)) {
-                reports.append(try trainer.update(batch.map { samples[$0] }) { try objective($0) })
+                steps.append(try trainer.enqueue(batch.map { samples[$0] }) { try objective($0) })
             }
         }
-        return try Self.metrics(reports, samples: samples.count)
+        return try Self.metrics(steps.map { try $0.report() }, samples: samples.count)
     }
 
     /// Indices by mini-batch: whole groups, `ppo_mini_batch_size` prompts each, shuffled where asked.

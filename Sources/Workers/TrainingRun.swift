@@ -54,6 +54,7 @@ public struct TrainingRun: Sendable {
     /// Trains. `onStart` gets the observer, so that a signal handler can ask it to stop.
     public func run(onStart: @Sendable (RunObserver) -> Void = { _ in }) async throws -> Outcome {
         let plan = try RunPlan(config)
+        for note in plan.notes { log.warning("\(note)") }
         if let threads = config.trainer.numThreads { Torch.threadCount = threads }
         if config.trainer.deterministic { Torch.useDeterministicAlgorithms(true) }
 
@@ -74,12 +75,14 @@ public struct TrainingRun: Sendable {
     ) async throws -> Outcome {
         let start = ContinuousClock.now
         let data = try DataSources(config)
+        for warning in try plan.checkMemory() { log.warning("\(warning)") }
         let worker = PolicyWorker(plan.policy)
         let text = try await worker.load()
         let prompts = try data.prepare(config, PromptEncoder(text: text, data: config.data), log)
         try folder.create()
         try await worker.prepare(plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints))
         if let summary = try await worker.adapterSummary() { log.info("\(summary)") }
+        for line in await worker.optimizerSummary() { log.info("\(line)") }
 
         let resumed = try await resume(worker)?.goingOn(to: prompts.totalSteps)
         let recorder = try RunRecorder(

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Models
 import Telemetry
 import TensorCore
 import Workers
@@ -10,13 +11,14 @@ struct Bench: AsyncParsableCommand {
             EXAMPLES
               fledge bench generate --model models/smollm2-135m-instruct --prompts 6 --samples 8
               fledge bench train --model models/smollm2-135m-instruct --sequences 32 --length 128
+              fledge bench train --shape qwen2.5-0.5b --rows 16 --seq 4096 --profile
               fledge bench load --shape qwen2-7b
               fledge bench tokenizer --tokenizer models/smollm2 --text corpus.txt --threads 8
             A comparison with transformers in one run: scripts/peers/compare; with tokenizers: scripts/peers/tokenizers.
             """,
         subcommands: [
             GenerateBench.self, RolloutBench.self, TrainBench.self, LoadBench.self, TokenizerBench.self,
-            QuantizationBench.self,
+            QuantizationBench.self, StepBench.self,
         ])
 }
 
@@ -73,39 +75,6 @@ struct GenerateBench: AsyncParsableCommand {
                 ("new_tokens", .int(newTokens)), ("seconds", .list(result.seconds.map { BenchReport.rounded($0) })),
                 ("tokens_per_second", .number(BenchReport.rounded(result.best(of: prompts * samples * newTokens)))),
                 ("peak_memory_mib", .int(result.peakBytes >> 20)),
-            ])
-        }
-    }
-}
-
-struct TrainBench: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "train", abstract: "Seconds of one training step: forward, backward, AdamW.")
-
-    @OptionGroup var options: ModelOptions
-    @Option(help: "Sequences of random tokens.") var sequences = 32
-    @Option(help: "Tokens of a sequence.") var length = 128
-    @Option(help: "Token budget of a micro-batch.") var microBatchTokens = 4096
-    @Option(help: "Rows of logits at a time.") var logitsChunk = 256
-    @Flag(help: "Compute layers again in backward.") var checkpointing = false
-    @Option(help: "Steps after a first that does not count.") var repeats = 3
-    @Option(help: "CPU threads.") var threads: Int?
-
-    func run() async throws {
-        try await Failures.reported {
-            if let threads { Torch.threadCount = threads }
-            var plan = try options.plan()
-            plan.checkpointsActivations = checkpointing
-            let result = try await Benchmarks.training(
-                plan, sequences: sequences, length: length, microBatchTokens: microBatchTokens,
-                logitsChunk: logitsChunk, repeats: repeats)
-            BenchReport.print([
-                ("case", .text("train")), ("device", .text(options.device)), ("dtype", .text(result.dtype)),
-                ("threads", .int(Torch.threadCount)), ("sequences", .int(sequences)), ("length", .int(length)),
-                ("seconds", .list(result.seconds.map { BenchReport.rounded($0) })),
-                ("best_seconds", .number(BenchReport.rounded(result.seconds.min() ?? .nan))),
-                ("tokens_per_second", .number(BenchReport.rounded(result.best(of: sequences * length)))),
-                ("loss", .number(result.loss)), ("peak_memory_mib", .int(result.peakBytes >> 20)),
             ])
         }
     }

@@ -34,7 +34,7 @@ struct SelfTest: AsyncParsableCommand {
             var all: [(String, [SelfCheck.Result])] = []
             for dtype in [DType.float32, .bfloat16] {
                 let check = SelfCheck(device: device, dtype: dtype)
-                all.append(("\(device) \(dtype)", try kernels ? check.kernels() : check.run()))
+                all.append(("\(device) \(dtype)", try kernels ? check.kernels() + check.training() : check.run()))
             }
             for (name, results) in all {
                 failed += results.count { !$0.passed }

@@ -70,7 +70,7 @@ import Testing
         ("actor_rollout_ref.actor.policy_loss.loss_mode=gspo", "has another name here; write actor.policy_loss"),
         (
             "actor_rollout_ref.actor.fsdp_config.param_offload=true",
-            "not supported yet; one device trains and samples; remove it"
+            "Fledge has no actor_rollout_ref level; write actor.fsdp_config.param_offload"
         ),
         (
             "trainer.logger=[console, wandb]",

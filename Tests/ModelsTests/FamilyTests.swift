@@ -236,7 +236,7 @@ import Testing
         let targets = try Tensor(Self.ids.reversed().map { $0 })
         for parameter in model.parameters { try parameter.tensor.setRequiresGrad() }
         func gradients(chunked: Bool, checkpointing: Bool) throws -> [Tensor] {
-            model.usesCheckpointing = checkpointing
+            model.checkpointing = checkpointing ? .full : .none
             let logProbs = try withGrad {
                 let hidden = try model.hiddenStates(
                     ids: Tensor(Self.ids), positions: Tensor(Self.positions),

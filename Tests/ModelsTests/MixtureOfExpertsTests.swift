@@ -82,7 +82,7 @@ import Testing
         let model = try family.model()
         for parameter in model.parameters { try parameter.tensor.setRequiresGrad() }
         func gradients(_ again: Bool) throws -> ([Tensor], Double, [ExpertLoad]) {
-            model.usesCheckpointing = again
+            model.checkpointing = again ? .full : .none
             let (balance, loads) = try withGrad {
                 let (hidden, record) = try model.recordingRouting { try pack(model) }
                 let balance = try #require(try record.loadBalancingLoss())

@@ -13,7 +13,7 @@ import Testing
         shares: Bool = true, checkpointing: Bool = false, randomB: Bool = true
     ) throws -> PolicyTrainer {
         let model = try Trainer.model(dtype: dtype)
-        model.usesCheckpointing = checkpointing
+        model.checkpointing = checkpointing ? .full : .none
         if randomB {
             let generator = try RandomGenerator(seed: 4)
             try model.addAdapter(settings) { _, shape in

@@ -43,7 +43,7 @@ import Testing
     /// Gradients by parameter and the loss, under a token budget, with or without shared prefixes.
     func gradients(budget: Int, shares: Bool, checkpointing: Bool = false) throws -> (Double, [[Float]]) {
         let model = try Self.model()
-        model.usesCheckpointing = checkpointing
+        model.checkpointing = checkpointing ? .full : .none
         let trainer = PolicyTrainer(
             model: model, optimizer: try AdamW(parameters: model.parameters, settings: .init()),
             schedule: LearningRateSchedule(peak: 1e-3),

@@ -10,7 +10,7 @@ import Testing
 
     static func trainer(checkpointing: Bool) throws -> PolicyTrainer {
         let model = try Trainer.model()
-        model.usesCheckpointing = checkpointing
+        model.checkpointing = checkpointing ? .full : .none
         return PolicyTrainer(
             model: model, optimizer: try AdamW(parameters: model.parameters, settings: .init()),
             schedule: LearningRateSchedule(peak: 1e-2), settings: .init(microBatchTokens: 40))

@@ -1,30 +1,7 @@
 // What stands between a decoder layer's matrix products: residual addition and norms, rotation with the store of keys and values,
-// gated activations, angles. Rows are read and written once, in 16-byte pieces, and every rounding to bfloat16 is where the
-// separate operations have it. Sums are in an order that depends on a row's width alone: a row's result is the same in any batch.
-// Needs no header.
-typedef unsigned short bf16;
-typedef long long int64;
+// gated activations, angles. Rows are read and written once, and every rounding to bfloat16 is where the separate operations
+// have it. Sums are in an order that depends on a row's width alone: a row's result is the same in any batch. After rows.cu.
 
-// How a norm's weight is stored.
-#define WEIGHT_FLOAT 1
-#define WEIGHT_OFFSET 2
-
-__device__ __forceinline__ unsigned pack(float low, float high) {
-    unsigned r;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    return r;
-}
-__device__ __forceinline__ void unpack(float (&x)[8], uint4 raw) {
-    const unsigned words[4] = {raw.x, raw.y, raw.z, raw.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        x[2 * i] = __uint_as_float(words[i] << 16);
-        x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-    }
-}
-__device__ __forceinline__ uint4 pack(const float (&x)[8]) {
-    return make_uint4(pack(x[0], x[1]), pack(x[2], x[3]), pack(x[4], x[5]), pack(x[6], x[7]));
-}
 // As e4m3, saturated; the first value in the lowest byte.
 __device__ __forceinline__ unsigned pack_e4m3(float low, float high) {
 #if __CUDA_ARCH__ >= 890
@@ -47,63 +24,29 @@ __device__ __forceinline__ unsigned pack_e4m3(float low, float high) {
 __device__ __forceinline__ uint2 pack_e4m3(const float (&x)[8]) {
     return make_uint2(pack_e4m3(x[0], x[1]) | pack_e4m3(x[2], x[3]) << 16, pack_e4m3(x[4], x[5]) | pack_e4m3(x[6], x[7]) << 16);
 }
-__device__ __forceinline__ void round_all(float (&x)[8]) { unpack(x, pack(x)); }
-__device__ __forceinline__ uint4 load(const bf16 *at) { return *(const uint4 *)at; }
-__device__ __forceinline__ void store(bf16 *at, uint4 x) { *(uint4 *)at = x; }
-__device__ __forceinline__ void load_floats(float (&x)[8], const float *at) {
-    const float4 a = *(const float4 *)at, b = *(const float4 *)(at + 4);
-    x[0] = a.x; x[1] = a.y; x[2] = a.z; x[3] = a.w;
-    x[4] = b.x; x[5] = b.y; x[6] = b.z; x[7] = b.w;
-}
-__device__ __forceinline__ float squares(const float (&x)[8]) {
-    float sum = 0;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sum = fmaf(x[i], x[i], sum);
-    return sum;
-}
-// x <- x * scale * weight[first ..], rounded by who packs it. `raw` holds a bfloat16 weight that was fetched ahead.
-__device__ __forceinline__ void weigh(float (&x)[8], float scale, const void *weight, int first, uint4 raw, int flags) {
-    float w[8];
-    if (flags & WEIGHT_FLOAT) load_floats(w, (const float *)weight + first);
-    else unpack(w, raw);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) x[i] = (flags & WEIGHT_OFFSET ? w[i] + 1.f : w[i]) * (scale * x[i]);
-}
 
-__device__ __forceinline__ float block_sum(float x, float *scratch) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-#pragma unroll
-    for (int s = 16; s; s >>= 1) x += __shfl_xor_sync(~0u, x, s);
-    if (lane == 0) scratch[warp] = x;
-    __syncthreads();
-    x = lane < (blockDim.x + 31) / 32 ? scratch[lane] : 0.f;
-#pragma unroll
-    for (int s = 16; s; s >>= 1) x += __shfl_xor_sync(~0u, x, s);
-    return x;
-}
-
-// sum = x + multiplier * norm(delta), normed = norm(sum), of rows of `columns`; N pieces of 8 a thread. Without `delta` the sum is
-// x; without `delta_weight` delta is taken as it is; null results are not written. grid (rows), block columns / 8 / N in warps.
-template <int N>
-__device__ __forceinline__ void residual_norm(const bf16 *x, int64 x_stride, const bf16 *delta, int64 delta_stride,
+// sum = x + multiplier * norm(delta), normed = norm(sum), of rows of `columns`; N pieces of 8 a thread. Without `delta`, in norm_*,
+// the sum is x; without `delta_weight` delta is taken as it is; null results are not written. grid (rows), block columns / 8 / N in warps.
+template <class T, int N, bool HAS_DELTA>
+__device__ __forceinline__ void residual_norm(const T *x, int64 x_stride, const T *delta, int64 delta_stride,
                                               const void *delta_weight, float delta_eps, int delta_flags, float multiplier,
-                                              const void *weight, float eps, int flags, bf16 *sum, bf16 *normed, int columns) {
+                                              const void *weight, float eps, int flags, T *sum, T *normed, int columns) {
     __shared__ float scratch[2][32];
     const int64 row = blockIdx.x;
-    uint4 raw_x[N], raw_delta[N], raw_weight[N];
+    Piece<T> raw_x[N], raw_delta[N], raw_weight[N];
 #pragma unroll
     for (int i = 0; i < N; ++i) {
         const int first = (i * blockDim.x + threadIdx.x) * 8;
-        raw_x[i] = raw_delta[i] = raw_weight[i] = make_uint4(0, 0, 0, 0);
+        raw_x[i] = raw_delta[i] = raw_weight[i] = zero_piece<T>();
         if (first >= columns) continue;
         raw_x[i] = load(x + row * x_stride + first);
-        if (delta) raw_delta[i] = load(delta + row * delta_stride + first);
-        if (normed && !(flags & WEIGHT_FLOAT)) raw_weight[i] = load((const bf16 *)weight + first);
+        if (HAS_DELTA) raw_delta[i] = load(delta + row * delta_stride + first);
+        if (normed && !(flags & WEIGHT_FLOAT)) raw_weight[i] = load((const T *)weight + first);
     }
     float v[N][8];
 #pragma unroll
     for (int i = 0; i < N; ++i) unpack(v[i], raw_x[i]);
-    if (delta) {
+    if constexpr (HAS_DELTA) {
         float d[N][8];
 #pragma unroll
         for (int i = 0; i < N; ++i) unpack(d[i], raw_delta[i]);
@@ -116,10 +59,10 @@ __device__ __forceinline__ void residual_norm(const bf16 *x, int64 x_stride, con
             for (int i = 0; i < N; ++i) {
                 const int first = (i * blockDim.x + threadIdx.x) * 8;
                 if (first >= columns) continue;
-                uint4 raw = make_uint4(0, 0, 0, 0);
-                if (!(delta_flags & WEIGHT_FLOAT)) raw = load((const bf16 *)delta_weight + first);
+                Piece<T> raw = zero_piece<T>();
+                if (!(delta_flags & WEIGHT_FLOAT)) raw = load((const T *)delta_weight + first);
                 weigh(d[i], scale, delta_weight, first, raw, delta_flags);
-                round_all(d[i]);
+                round_all<T>(d[i]);
             }
         }
         if (multiplier != 1.f) {
@@ -127,16 +70,16 @@ __device__ __forceinline__ void residual_norm(const bf16 *x, int64 x_stride, con
             for (int i = 0; i < N; ++i) {
 #pragma unroll
                 for (int j = 0; j < 8; ++j) d[i][j] *= multiplier;
-                round_all(d[i]);
+                round_all<T>(d[i]);
             }
         }
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             const int first = (i * blockDim.x + threadIdx.x) * 8;
 #pragma unroll
-            for (int j = 0; j < 8; ++j) v[i][j] += d[i][j];
-            round_all(v[i]);
-            if (sum && first < columns) store(sum + row * columns + first, pack(v[i]));
+            for (int j = 0; j < 8; ++j) v[i][j] = __fadd_rn(v[i][j], d[i][j]);
+            round_all<T>(v[i]);
+            if (sum && first < columns) store(sum + row * columns + first, pack(v[i], T()));
         }
     }
     if (!normed) return;
@@ -149,68 +92,79 @@ __device__ __forceinline__ void residual_norm(const bf16 *x, int64 x_stride, con
         const int first = (i * blockDim.x + threadIdx.x) * 8;
         if (first >= columns) continue;
         weigh(v[i], scale, weight, first, raw_weight[i], flags);
-        store(normed + row * columns + first, pack(v[i]));
+        store(normed + row * columns + first, pack(v[i], T()));
     }
 }
-#define RESIDUAL_NORM(N)                                                                                                           \
+#define RESIDUAL_NORM(name, T, N, HAS_DELTA)                                                                                       \
     extern "C" __global__ void __launch_bounds__(512)                                                                              \
-    residual_norm_##N(const bf16 *x, int64 x_stride, const bf16 *delta, int64 delta_stride, const void *delta_weight,             \
-                      float delta_eps, int delta_flags, float multiplier, const void *weight, float eps, int flags, bf16 *sum,     \
-                      bf16 *normed, int columns) {                                                                                 \
-        residual_norm<N>(x, x_stride, delta, delta_stride, delta_weight, delta_eps, delta_flags, multiplier, weight, eps, flags,   \
-                         sum, normed, columns);                                                                                    \
+    name##_##N##_##T(const T *x, int64 x_stride, const T *delta, int64 delta_stride, const void *delta_weight, float delta_eps,    \
+                     int delta_flags, float multiplier, const void *weight, float eps, int flags, T *sum, T *normed,               \
+                     int columns) {                                                                                                \
+        residual_norm<T, N, HAS_DELTA>(x, x_stride, delta, delta_stride, delta_weight, delta_eps, delta_flags, multiplier, weight, \
+                                       eps, flags, sum, normed, columns);                                                          \
     }
-RESIDUAL_NORM(1)
-RESIDUAL_NORM(2)
-RESIDUAL_NORM(4)
+RESIDUAL_NORM(residual_norm, bf16, 1, true)
+RESIDUAL_NORM(residual_norm, bf16, 2, true)
+RESIDUAL_NORM(residual_norm, bf16, 4, true)
+RESIDUAL_NORM(residual_norm, float, 1, true)
+RESIDUAL_NORM(residual_norm, float, 2, true)
+RESIDUAL_NORM(residual_norm, float, 4, true)
+RESIDUAL_NORM(norm, bf16, 1, false)
+RESIDUAL_NORM(norm, bf16, 2, false)
+RESIDUAL_NORM(norm, bf16, 4, false)
+RESIDUAL_NORM(norm, float, 1, false)
+RESIDUAL_NORM(norm, float, 2, false)
+RESIDUAL_NORM(norm, float, 4, false)
 
-// In place on the rows of a fused projection, (query_heads + 2 * kv_heads) heads each: queries and keys are normed by head where
-// there are weights, their first `rotated` dimensions turned by cos and sin [rows, rotated / 2] (halves paired), keys and values
-// stored at the rows' slots where there are pools, of bfloat16 or e4m3; a negative slot takes nothing. 2^lane_bits lanes a head, each two pieces of 8:
-// the two that are rotated together, or two that stay. `touched`: how many heads of a row are worked on.
-extern "C" __global__ void __launch_bounds__(256)
-rotary_store(bf16 *heads, int rows, int query_heads, int kv_heads, int head, int rotated, int lane_bits, int touched,
-             const float *__restrict__ cosines, const float *__restrict__ sines, const void *query_weight, const void *key_weight,
-             float eps, int flags, void *key_pool, void *value_pool, const int *__restrict__ slots, int is_float8) {
+// The rows of a fused projection, (query_heads + 2 * kv_heads) heads each: queries and keys are normed by head where there are
+// weights, their first `rotated` dimensions turned by cos and sin [rows, rotated / 2] (halves paired), and written to `out`, which may
+// be `heads` itself; keys and values are stored at the rows' slots where there are pools, of bfloat16 or e4m3; a negative slot takes
+// nothing. 2^lane_bits lanes a head, each two pieces of 8. `touched`: how many heads of a row are worked on.
+template <class T>
+__device__ __forceinline__ void prepare_heads(const T *heads, int64 stride, T *out, int64 out_stride, int rows, int query_heads,
+                                              int kv_heads, int head, int rotated, int lane_bits, int touched,
+                                              const float *__restrict__ cosines, const float *__restrict__ sines,
+                                              const void *query_weight, const void *key_weight, float eps, int flags,
+                                              void *key_pool, void *value_pool, const int *__restrict__ slots, int is_float8) {
     const unsigned index = blockIdx.x * 256 + threadIdx.x;
     const int lane = index & ((1 << lane_bits) - 1), item = index >> lane_bits;
     const int row = item / touched, number = item - row * touched;
     const bool is_active = row < rows && lane * 16 < head;
     const int half = rotated / 2;
-    const bool is_turned = lane * 16 < rotated && number < query_heads + kv_heads;
-    // Where the lane's two pieces lie within the head.
-    const int first = lane * 16 < rotated ? lane * 8 : lane * 16, second = lane * 16 < rotated ? first + half : first + 8;
-    bf16 *mine = heads + ((int64)row * (query_heads + 2 * kv_heads) + number) * head;
+    const bool is_key_or_query = number < query_heads + kv_heads;
+    const bool is_turned = lane * 16 < rotated && is_key_or_query;
+    const HeadLane at(lane, rotated);
+    const T *mine = heads + row * stride + number * head;
     float a[8], b[8];
-    uint4 raw_a = make_uint4(0, 0, 0, 0), raw_b = raw_a;
+    Piece<T> raw_a = zero_piece<T>(), raw_b = raw_a;
     int slot = -1;
     if (is_active) {
-        raw_a = load(mine + first);
-        raw_b = load(mine + second);
+        raw_a = load(mine + at.first);
+        raw_b = load(mine + at.second);
         if (key_pool && number >= query_heads) slot = slots[row];
     }
     unpack(a, raw_a);
     unpack(b, raw_b);
     float c[8], s[8];
     if (is_active && is_turned) {
-        load_floats(c, cosines + (int64)row * half + first);
-        load_floats(s, sines + (int64)row * half + first);
+        load_floats(c, cosines + (int64)row * half + at.first);
+        load_floats(s, sines + (int64)row * half + at.first);
     }
     const void *weight = number < query_heads ? query_weight : key_weight;
     if (query_weight) {
         float total = squares(a) + squares(b);
         for (int step = 1 << lane_bits >> 1; step; step >>= 1) total += __shfl_xor_sync(~0u, total, step);
-        if (is_active && number < query_heads + kv_heads) {
+        if (is_active && is_key_or_query) {
             const float scale = rsqrtf(total / head + eps);
-            uint4 w_a = raw_a, w_b = raw_b;
+            Piece<T> w_a = raw_a, w_b = raw_b;
             if (!(flags & WEIGHT_FLOAT)) {
-                w_a = load((const bf16 *)weight + first);
-                w_b = load((const bf16 *)weight + second);
+                w_a = load((const T *)weight + at.first);
+                w_b = load((const T *)weight + at.second);
             }
-            weigh(a, scale, weight, first, w_a, flags);
-            weigh(b, scale, weight, second, w_b, flags);
-            raw_a = pack(a);
-            raw_b = pack(b);
+            weigh(a, scale, weight, at.first, w_a, flags);
+            weigh(b, scale, weight, at.second, w_b, flags);
+            raw_a = pack(a, T());
+            raw_b = pack(b, T());
             unpack(a, raw_a);
             unpack(b, raw_b);
         }
@@ -224,64 +178,71 @@ rotary_store(bf16 *heads, int rows, int query_heads, int kv_heads, int head, int
             x[i] = __fsub_rn(__fmul_rn(a[i], c[i]), __fmul_rn(b[i], s[i]));
             y[i] = __fadd_rn(__fmul_rn(b[i], c[i]), __fmul_rn(a[i], s[i]));
         }
-        raw_a = pack(x);
-        raw_b = pack(y);
+        raw_a = pack(x, T());
+        raw_b = pack(y, T());
     }
-    if (number < query_heads + kv_heads && (query_weight || is_turned)) {
-        store(mine + first, raw_a);
-        store(mine + second, raw_b);
+    if (is_key_or_query && (query_weight || is_turned || out != heads)) {
+        T *to = out + row * out_stride + number * head;
+        store(to + at.first, raw_a);
+        store(to + at.second, raw_b);
     }
     if (slot < 0) return;
-    const bool is_key = number < query_heads + kv_heads;
-    void *pool = is_key ? key_pool : value_pool;
-    const int64 at = ((int64)slot * kv_heads + number - query_heads - (is_key ? 0 : kv_heads)) * head;
+    void *pool = is_key_or_query ? key_pool : value_pool;
+    const int64 place = ((int64)slot * kv_heads + number - query_heads - (is_key_or_query ? 0 : kv_heads)) * head;
     if (is_float8) {
-        unsigned char *to = (unsigned char *)pool + at;
+        unsigned char *to = (unsigned char *)pool + place;
         unpack(a, raw_a);
         unpack(b, raw_b);
-        *(uint2 *)(to + first) = pack_e4m3(a);
-        *(uint2 *)(to + second) = pack_e4m3(b);
+        *(uint2 *)(to + at.first) = pack_e4m3(a);
+        *(uint2 *)(to + at.second) = pack_e4m3(b);
     } else {
-        bf16 *to = (bf16 *)pool + at;
-        store(to + first, raw_a);
-        store(to + second, raw_b);
+        T *to = (T *)pool + place;
+        store(to + at.first, raw_a);
+        store(to + at.second, raw_b);
     }
 }
+#define PREPARE_HEADS(T)                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(256)                                                                              \
+    prepare_heads_##T(const T *heads, int64 stride, T *out, int64 out_stride, int rows, int query_heads, int kv_heads, int head,   \
+                      int rotated, int lane_bits, int touched, const float *cosines, const float *sines, const void *query_weight, \
+                      const void *key_weight, float eps, int flags, void *key_pool, void *value_pool, const int *slots,            \
+                      int is_float8) {                                                                                             \
+        prepare_heads<T>(heads, stride, out, out_stride, rows, query_heads, kv_heads, head, rotated, lane_bits, touched, cosines,  \
+                         sines, query_weight, key_weight, eps, flags, key_pool, value_pool, slots, is_float8);                     \
+    }
+PREPARE_HEADS(bf16)
+PREPARE_HEADS(float)
 
 // activation(gate) * up of rows [gate, up], each half as long as the row; the activation is rounded before the product.
 // `pieces`: of 8, in half a row; `total`: in all rows.
-enum Activation { silu, gelu, gelu_tanh };
-template <Activation kind> __device__ __forceinline__ float activated(float x) {
-    if (kind == silu) return __fdividef(x, 1.f + __expf(-x));
-    if (kind == gelu) return x * 0.5f * (1.f + erff(x * 0.70710678118654752f));
-    // (1 + tanh u) / 2 is the logistic function of 2 u.
-    return __fdividef(x, 1.f + __expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
-}
-template <Activation kind>
-__device__ __forceinline__ void gated(const bf16 *gate_up, bf16 *out, unsigned pieces, unsigned total) {
+template <class T, Activation kind>
+__device__ __forceinline__ void gated(const T *gate_up, T *out, unsigned pieces, unsigned total) {
     const unsigned index = blockIdx.x * 256 + threadIdx.x;
     if (index >= total) return;
     const unsigned row = index / pieces;
-    const bf16 *at = gate_up + ((int64)index + (int64)row * pieces) * 8;
-    const uint4 raw_gate = load(at), raw_up = load(at + (int64)pieces * 8);
+    const T *at = gate_up + ((int64)index + (int64)row * pieces) * 8;
+    const Piece<T> raw_gate = load(at), raw_up = load(at + (int64)pieces * 8);
     float gate[8], up[8];
     unpack(gate, raw_gate);
     unpack(up, raw_up);
 #pragma unroll
-    for (int j = 0; j < 8; ++j) gate[j] = activated<kind>(gate[j]);
-    round_all(gate);
+    for (int j = 0; j < 8; ++j) gate[j] = activated<T, kind>(gate[j]);
+    round_all<T>(gate);
 #pragma unroll
     for (int j = 0; j < 8; ++j) gate[j] *= up[j];
-    store(out + (int64)index * 8, pack(gate));
+    store(out + (int64)index * 8, pack(gate, T()));
 }
-#define GATED(kind)                                                                                                                \
+#define GATED(T, kind)                                                                                                             \
     extern "C" __global__ void __launch_bounds__(256)                                                                              \
-    gated_##kind(const bf16 *__restrict__ gate_up, bf16 *__restrict__ out, unsigned pieces, unsigned total) {                      \
-        gated<kind>(gate_up, out, pieces, total);                                                                                  \
+    gated_##kind##_##T(const T *__restrict__ gate_up, T *__restrict__ out, unsigned pieces, unsigned total) {                      \
+        gated<T, kind>(gate_up, out, pieces, total);                                                                               \
     }
-GATED(silu)
-GATED(gelu)
-GATED(gelu_tanh)
+GATED(bf16, silu)
+GATED(bf16, gelu)
+GATED(bf16, gelu_tanh)
+GATED(float, silu)
+GATED(float, gelu)
+GATED(float, gelu_tanh)
 
 // cos and sin [rows, count] of position * frequency, times a factor.
 extern "C" __global__ void __launch_bounds__(256)

@@ -207,7 +207,8 @@ int ct_dequantize(ct_quantized weight, int dtype, CT_RESULT);
 int ct_quantized_linear(ct_tensor x, ct_quantized weight, ct_tensor bias_or_null, CT_RESULT);
 
 // ---- layers
-// On CUDA in bfloat16, without gradients, these are kernels of our own (cuda/layers.cu); elsewhere compositions, or the CPU's.
+// On CUDA in bfloat16 and float32 these are kernels of our own (cuda/layers.cu, layers_backward.cu), as on the CPU; elsewhere
+// compositions. `is_read` is false where nobody reads the result's value: it need not be computed.
 typedef struct {
     ct_tensor weight; // [C], of x's type or float32; NULL where no norm is taken
     double eps;
@@ -216,9 +217,9 @@ typedef struct {
 // x / rms(x) * weight over the last dimension, as wide as x
 int ct_rms_norm(ct_tensor x, ct_norm norm, CT_RESULT);
 // sum = x + multiplier * delta_norm(delta), normed = norm(sum); each rounded to x's type. *sum and *normed are set where they are
-// wanted and there is a norm.
-int ct_residual_norm(ct_tensor x, ct_tensor delta, ct_norm delta_norm, double multiplier, ct_norm norm, bool want_sum,
-                     ct_tensor *sum, ct_tensor *normed, ct_message *error);
+// wanted and there is a norm. Without delta the sum is x.
+int ct_residual_norm(ct_tensor x, ct_tensor delta_or_null, ct_norm delta_norm, double multiplier, ct_norm norm, bool want_sum,
+                     bool is_read, ct_tensor *sum, ct_tensor *normed, ct_message *error);
 // x [.., H, D] with cos, sin [.., D/2] float32: rotates (first half, second half) pairs, as Hugging Face Llama does.
 int ct_rotary(ct_tensor x, ct_tensor cos, ct_tensor sin, CT_RESULT);
 // In place on heads [T, (Hq + 2 Hk) D], queries, keys, values: queries and keys normed by head, where there are weights, and the
@@ -233,7 +234,7 @@ int ct_rotary_angles(ct_tensor positions, ct_tensor frequencies, double factor, 
                      ct_message *error);
 // gate_up [.., 2I] -> activation(gate) * up [.., I]
 enum ct_gate { ct_gate_silu, ct_gate_gelu, ct_gate_gelu_tanh };
-int ct_gated_activation(ct_tensor gate_up, enum ct_gate gate, CT_RESULT);
+int ct_gated_activation(ct_tensor gate_up, enum ct_gate gate, bool is_read, CT_RESULT);
 int ct_sdpa(ct_tensor q, ct_tensor k, ct_tensor v, ct_tensor mask_or_null, bool causal, double scale, bool gqa, CT_RESULT);
 
 // How queries see keys: scores are scaled; a query sees itself and the window - 1 tokens before it (0: all); with a soft cap
@@ -243,11 +244,6 @@ typedef struct {
     int64_t window;
 } ct_attention;
 
-// Attention over packed segments. A segment is a run of tokens [start, start+length) that sees itself causally and, whole,
-// every ancestor: segments[4*i..] = {start, length, parent segment or -1, 0}; a parent comes before its children.
-// A window counts along ancestors. q [T,Hq,D], k [T,Hk,D], v [T,Hk,Dv] -> [T,Hq,Dv].
-int ct_packed_attention(ct_tensor q, ct_tensor k, ct_tensor v, const int32_t *segments, int count, ct_attention attention,
-                        CT_RESULT);
 // The pages of a cache that rows of queries see: row b's token t lies in slot (table[starts[b] + (t >> shift)] << shift) +
 // (t & (2^shift - 1)). int32 [*], [B], [B]; no length exceeds `longest`.
 typedef struct {
@@ -266,7 +262,8 @@ bool ct_has_varlen_attention(ct_tensor q, ct_tensor v, ct_attention attention);
 int ct_select_ids(ct_tensor known, ct_tensor source, ct_tensor previous, CT_RESULT);
 // log p(target) and entropy at each row of hidden [T,C] under softmax(logits / temperature), in chunks of `chunk` rows so that
 // no more than chunk x V logits exist at once; both results float32 [T]. logits = scale * hidden . weight^T with weight [V,C],
-// then, with a soft cap (0: none), cap * tanh(logits / cap).
+// then, with a soft cap (0: none), cap * tanh(logits / cap). `chunk` 0: as many rows as suit the device. Where `weight` is a leaf
+// that has a gradient already, backward adds to that tensor itself.
 int ct_token_log_probs(ct_tensor hidden, ct_tensor weight, ct_tensor targets, double temperature, double scale,
                        double soft_cap, int64_t chunk, bool want_entropy, ct_tensor *log_probs, ct_tensor *entropies,
                        ct_message *error);
@@ -308,12 +305,6 @@ int ct_set_requires_grad(ct_tensor tensor, bool on, ct_message *error);
 int ct_grad(ct_tensor tensor, CT_RESULT); // *out is NULL when there is no gradient
 int ct_set_grad(ct_tensor tensor, ct_tensor grad_or_null, ct_message *error);
 int ct_backward(const ct_tensor *roots, const ct_tensor *grads_or_null, int count, ct_message *error);
-// Runs body(context, inputs, ...) without recording; when backward reaches it, runs it again with recording and goes on
-// through it. The body fills `results` (at most `capacity`) with owned tensors and returns how many, or -1 with *error.
-typedef int (*ct_checkpoint_body)(void *context, const ct_tensor *inputs, int count, ct_tensor *results, int capacity,
-                                  ct_message *error);
-int ct_checkpoint(const ct_tensor *inputs, int count, ct_checkpoint_body body, void (*release)(void *), void *context,
-                  ct_tensor *results, int capacity, int *result_count, ct_message *error);
 ct_message ct_message_copy(const char *text);
 
 // ---- optimizer
@@ -322,8 +313,12 @@ typedef struct {
 } ct_adamw;
 int ct_fused_adamw_(const ct_tensor *params, const ct_tensor *grads, const ct_tensor *exp_avgs,
                     const ct_tensor *exp_avg_sqs, const ct_tensor *steps, int count, ct_adamw options, ct_message *error);
+#include "ctorch_optimizer.h"
 
 #ifdef __cplusplus
 }
 #endif
+
+#include "ctorch_attention.h"
+#include "ctorch_layers.h"
 #endif

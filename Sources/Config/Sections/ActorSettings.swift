@@ -26,6 +26,7 @@ public struct ActorSettings: Hashable, Sendable {
     public let shuffle: Bool
     public let sharePrefix: Bool
     public let optim: OptimizerSettings
+    public let fsdp: ShardingSettings
 
     /// The ratio is clipped to `1 - clipLow ... 1 + clipHigh`.
     public var clipLow: Double { clipRatioLow ?? clipRatio }
@@ -76,6 +77,8 @@ public struct ActorSettings: Hashable, Sendable {
         sharePrefix = section.bool(
             "share_prefix", default: true, doc: "Compute the prompt of a group once, not once for each of its samples.")
         optim = section.section("optim", doc: "AdamW and the learning rate's schedule.", OptimizerSettings.init)
+        fsdp = section.section(
+            "fsdp_config", doc: "Where the training's states lie, and in which types.", ShardingSettings.init)
     }
 }
 
@@ -85,10 +88,18 @@ public struct OptimizerSettings: Hashable, Sendable {
         case constant, linear, cosine
     }
 
+    /// The type of AdamW's moments.
+    public enum StateDType: String, CaseIterable, Hashable, Sendable, SettingWord {
+        case float32, bfloat16, int8
+    }
+
     public let lr: Double
     public let betas: [Double]
     public let eps: Double
     public let weightDecay: Double
+    public let decaysVectors: Bool
+    public let stateDType: StateDType
+    public let stochasticRounding: Bool
     public let lrWarmupSteps: Int?
     public let lrWarmupStepsRatio: Double
     public let schedule: Schedule
@@ -102,6 +113,18 @@ public struct OptimizerSettings: Hashable, Sendable {
             doc: "AdamW's decay of the first and of the second moment.")
         eps = section.number("eps", default: 1e-8, in: .positive, doc: "AdamW's epsilon.")
         weightDecay = section.number("weight_decay", default: 0.01, in: .nonNegative, doc: "Decoupled weight decay.")
+        decaysVectors = section.bool(
+            "decay_vectors", default: true, doc: "Whether norms and biases decay too; false exempts them.")
+        stateDType = section.choice(
+            "state_dtype", default: .float32,
+            doc:
+                "The type of both moments: 4, 2 or 1 bytes a parameter each. int8 is codes with a scale for each 256; small "
+                + "tensors stay float32.")
+        stochasticRounding = section.bool(
+            "stochastic_rounding", default: true,
+            doc:
+                "Round what is trained or kept in bfloat16 up or down by chance: to the nearest, small steps would be lost."
+        )
         lrWarmupSteps = section.optionalInt(
             "lr_warmup_steps", in: 0...Int.max,
             doc: "Steps over which the learning rate rises from 0; null for lr_warmup_steps_ratio.")
@@ -113,5 +136,25 @@ public struct OptimizerSettings: Hashable, Sendable {
             "min_lr_ratio", default: 0, in: .unit, doc: "Where linear and cosine end, as a share of lr.")
         totalTrainingSteps = section.optionalInt(
             "total_training_steps", in: 1...Int.max, doc: "The schedule's length; null for the run's.")
+    }
+}
+
+/// `actor.fsdp_config`.
+public struct ShardingSettings: Hashable, Sendable {
+    public let paramOffload: Bool
+    public let optimizerOffload: Bool
+    public let gradDType: ModelSettings.DType
+
+    init(_ section: inout SectionReader) {
+        paramOffload = section.bool(
+            "param_offload", default: false,
+            doc: "Keep the float32 master weights in the host's memory; each step streams them through the GPU.")
+        optimizerOffload = section.bool(
+            "optimizer_offload", default: false, doc: "The same for the optimizer's moments.")
+        gradDType = section.choice(
+            "grad_dtype", default: .float32,
+            doc:
+                "The type that gradients of micro-batches are summed in; bfloat16 takes half the memory and is less exact."
+        )
     }
 }

@@ -9,11 +9,28 @@ public struct ModelSettings: Hashable, Sendable {
         case auto
     }
 
+    /// What layers keep between forward and backward.
+    public enum Checkpointing: String, CaseIterable, Hashable, Sendable, SettingWord {
+        case none, selective, full
+    }
+
+    /// What a layer may keep besides its input under `selective`.
+    public enum KeptActivation: String, CaseIterable, Hashable, Sendable, SettingWord {
+        case attention
+        case queryKeyValue = "query_key_value"
+        case gateUp = "gate_up"
+    }
+
     public let path: String
     public let dtype: DType
     public let paramDType: DType
     public let attention: Attention
     public let enableGradientCheckpointing: Bool
+    public let activationCheckpointing: Checkpointing
+    /// nil: all layers.
+    public let activationCheckpointingLayers: Int?
+    public let activationCheckpointingKeeps: [KeptActivation]
+    public let activationOffload: Bool
     public let chatTemplate: String?
     public let loraRank: Int
     public let loraAlpha: Double
@@ -24,6 +41,11 @@ public struct ModelSettings: Hashable, Sendable {
     public let excludeModules: [String]
     public let loraAdapterPath: String?
     public let loraMerge: Bool
+
+    /// `activation_checkpointing`, or `full` where verl's switch alone is on.
+    public var checkpointing: Checkpointing {
+        activationCheckpointing == .none && enableGradientCheckpointing ? .full : activationCheckpointing
+    }
 
     /// Whether an adapter is trained in place of the weights.
     public var usesLoRA: Bool { loraRank > 0 || loraAdapterPath != nil }
@@ -36,12 +58,28 @@ public struct ModelSettings: Hashable, Sendable {
             "dtype", default: .float32, doc: "The type that forward and backward passes compute in; bfloat16 on GPUs.")
         paramDType = section.choice(
             "param_dtype", default: .float32,
-            doc: "The type of the master weights that the optimizer updates; float32 keeps small updates.")
+            doc:
+                "The type of the weights that the optimizer updates: float32 keeps masters of bfloat16 weights, bfloat16 trains "
+                + "those themselves.")
         attention = section.choice(
             "attn_implementation", default: .auto, doc: "The attention kernel; auto picks by device and shape.")
         enableGradientCheckpointing = section.bool(
             "enable_gradient_checkpointing", default: false,
-            doc: "Recompute each layer in the backward pass: less memory, about a third more time.")
+            doc: "verl's switch: as activation_checkpointing: full, where that says none.")
+        activationCheckpointing = section.choice(
+            "activation_checkpointing", default: .none,
+            doc:
+                "What layers keep for the backward pass: all that it needs (none); their input and a few results that are "
+                + "dear to compute (selective); their input (full: least memory, about a quarter more time).")
+        activationCheckpointingLayers = section.optionalInt(
+            "activation_checkpointing_layers", in: 1...65_536,
+            doc: "Only the first so many layers do so, the others keep all; null for every layer.")
+        activationCheckpointingKeeps = section.choices(
+            "activation_checkpointing_keeps", default: [.attention, .queryKeyValue],
+            doc: "What selective keeps besides a layer's input.")
+        activationOffload = section.bool(
+            "activation_offload", default: false,
+            doc: "Let what checkpointed layers keep wait in pinned host memory; no effect on the CPU.")
         chatTemplate = section.optionalString(
             "chat_template", doc: "A file with a Jinja chat template to use in place of the model's own.")
         loraRank = section.int(

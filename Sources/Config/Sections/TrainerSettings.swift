@@ -22,6 +22,12 @@ public struct TrainerSettings: Hashable, Sendable {
     public let logSamples: Int
     public let numThreads: Int?
     public let deterministic: Bool
+    public let plan: MemoryPlan
+
+    /// What a run does when its planned memory does not fit.
+    public enum MemoryPlan: String, CaseIterable, Hashable, Sendable, SettingWord {
+        case refuse, warn, off
+    }
 
     init(_ section: inout SectionReader) {
         totalTrainingSteps = section.optionalInt(
@@ -54,5 +60,10 @@ public struct TrainerSettings: Hashable, Sendable {
             "num_threads", in: 1...4096, doc: "Threads of the CPU's kernels; null for one a core.")
         deterministic = section.bool(
             "deterministic", default: true, doc: "Only kernels that give the same bits every time.")
+        plan = section.choice(
+            "plan", default: .refuse,
+            doc:
+                "What a start does when the planned memory is more than the device has (fledge plan shows it): refuse, warn and "
+                + "go on, or off.")
     }
 }

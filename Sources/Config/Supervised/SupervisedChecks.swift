@@ -7,7 +7,9 @@ struct SupervisedChecks: LedgerChecks {
         checkLengths()
         checkColumns()
         checkObjective()
+        checkCheckpointing(config.model)
         checkLoRA(config.model)
+        checkTypes(config.model, config.train.fsdp, in: "train")
         checkSchedule(config.train.optim, config.trainer, in: "train")
         checkTrainer(config.trainer, valFiles: config.data.valFiles)
         if let eval = config.eval {

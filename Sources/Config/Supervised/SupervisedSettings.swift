@@ -5,6 +5,7 @@ public struct SupervisedTrainSettings: Hashable, Sendable {
     public let sharePrefix: Bool
     public let routerAuxLossCoefficient: Double
     public let optim: OptimizerSettings
+    public let fsdp: ShardingSettings
 
     init(_ section: inout SectionReader) {
         maxTokenLenPerGPU = section.int(
@@ -19,6 +20,8 @@ public struct SupervisedTrainSettings: Hashable, Sendable {
             "router_aux_loss_coef", default: 0, in: .nonNegative,
             doc: "Mixtures of experts: the weight of the loss that pulls experts towards equal shares; 0 for none.")
         optim = section.section("optim", doc: "AdamW and the learning rate's schedule.", OptimizerSettings.init)
+        fsdp = section.section(
+            "fsdp_config", doc: "Where the training's states lie, and in which types.", ShardingSettings.init)
     }
 }
 

@@ -38,7 +38,7 @@ final class ProjectionAdapter {
             let part_TR = parts.count == 1 ? down_TR : try down_TR.narrowed(-1, rankRows(index))
             return try part_TR.linear(parts.count == 1 ? up : up.narrowed(0, parts[index].rowsInB))
         }
-        guard isGradEnabled else {
+        guard isGradEnabled || isCheckpointing else {
             for (index, part) in parts.enumerated() { try product.narrowed(-1, part.rows).add(rise(index)) }
             return product
         }

@@ -126,12 +126,16 @@ extension ProjectionAdapter {
             Parameter(
                 name: name + ".lora_A", tensor: down,
                 parts: parts.enumerated().map { index, part in
-                    Parameter.Part(name: part.module + ".lora_A.weight", rows: index * rank..<(index + 1) * rank)
+                    Parameter.Part(
+                        whole: part.module + ".lora_A.weight", rows: index * rank..<(index + 1) * rank,
+                        columns: [down.size(1)])
                 }))
         lora.parameters.append(
             Parameter(
                 name: name + ".lora_B", tensor: up,
-                parts: parts.map { Parameter.Part(name: $0.module + ".lora_B.weight", rows: $0.rowsInB) }))
+                parts: parts.map {
+                    Parameter.Part(whole: $0.module + ".lora_B.weight", rows: $0.rowsInB, columns: [up.size(1)])
+                }))
         lora.modules += parts.map(\.module)
         self.init(lora: lora, name: name, parts: parts, down: down, up: up)
     }

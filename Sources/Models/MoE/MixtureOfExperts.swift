@@ -14,7 +14,7 @@ struct MixtureOfExperts: FeedForward {
         pass.routing?.append(layer, routing)
         let output = try experts(x, routing)
         guard let shared else { return output }
-        return try output.adding(shared(x))
+        return try output.adding(shared(x, isRead: !pass.leavesOutLastProduct))
     }
 }
 

@@ -42,11 +42,10 @@ public struct SupervisedExample: Sendable, Hashable {
 
     public var learntTokens: Int { sequences.reduce(0) { $0 + $1.learntTokens } }
 
-    /// Tokens that a forward pass computes for it, beside no other.
+    /// Tokens that a forward pass computes for it at most, beside no other; a score is read at the last token as well.
     func computedTokens(sharesPrefixes: Bool) -> Int {
-        let isShared = sharesPrefixes && sequences.allSatisfy { $0.tokens.prompt == sequences[0].tokens.prompt }
-        let all = sequences.reduce(0) { $0 + $1.tokens.prompt.count + $1.tokens.response.count }
-        return isShared ? all - (sequences.count - 1) * sequences[0].tokens.prompt.count : all
+        let whole = sequences.map { TrainingSequence(prompt: $0.tokens.prompt, response: $0.tokens.response + [0]) }
+        return Pack(whole, sharesPrefixes: sharesPrefixes).tokenCount
     }
 }
 

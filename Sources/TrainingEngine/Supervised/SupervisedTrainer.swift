@@ -24,7 +24,9 @@ public enum SupervisedNetwork {
 /// What one optimizer step on a batch of examples did.
 public struct SupervisedStepReport: Sendable {
     public var metrics: [(name: String, value: Double)]
-    public var step: GradientAccumulation.Step
+    public var gradNorm, learningRate: Double
+    /// False when the gradient was not finite and the step was left out.
+    public var stepped: Bool
     public var microBatches: Int
     /// Tokens that the forward passes computed, and those of them that were learnt.
     public var computedTokens, learntTokens: Int
@@ -36,12 +38,13 @@ public final class SupervisedTrainer {
         public var microBatchTokens: Int
         public var gradClip: Double
         public var sharesPrefixes: Bool
-        public var logitsChunk: Int
+        /// Rows of logits that exist at a time; nil: as many as suit the device.
+        public var logitsChunk: Int?
         /// Weight of the loss that pulls a mixture's experts towards equal shares; 0: none.
         public var routerAuxLossCoefficient: Double
 
         public init(
-            microBatchTokens: Int = 4096, gradClip: Double = 1, sharesPrefixes: Bool = true, logitsChunk: Int = 256,
+            microBatchTokens: Int = 4096, gradClip: Double = 1, sharesPrefixes: Bool = true, logitsChunk: Int? = nil,
             routerAuxLossCoefficient: Double = 0
         ) {
             self.microBatchTokens = microBatchTokens
@@ -83,7 +86,8 @@ public final class SupervisedTrainer {
     /// One optimizer step on a batch, whatever the number of micro-batches it takes.
     public func update(_ examples: [SupervisedExample]) throws -> SupervisedStepReport {
         var report = try accumulate(examples)
-        report.step = try accumulation.step()
+        report.learningRate = try accumulation.learningRate()
+        (report.gradNorm, report.stepped) = try accumulation.step(learningRate: report.learningRate).result()
         return report
     }
 
@@ -93,7 +97,7 @@ public final class SupervisedTrainer {
         let balance = RouterBalance(coefficient: settings.routerAuxLossCoefficient, group: "train")
         let allTokens = examples.reduce(0) { $0 + $1.inputCount }
         var computed = 0
-        let sums = try accumulation.accumulate(microBatches: micros.count, lossTokens: totals.tokens) { index in
+        let metrics = try accumulation.accumulate(microBatches: micros.count) { index in
             let examples = Array(examples[micros[index]])
             let pass = try forward(examples, totals, recordsRouting: settings.routerAuxLossCoefficient > 0)
             var output = try objective(pass.batch)
@@ -105,7 +109,7 @@ public final class SupervisedTrainer {
             return output
         }
         return SupervisedStepReport(
-            metrics: sums.values, step: .init(gradNorm: 0, learningRate: 0, stepped: false),
+            metrics: try metrics.values(lossTokens: totals.tokens), gradNorm: 0, learningRate: 0, stepped: false,
             microBatches: micros.count, computedTokens: computed,
             learntTokens: examples.reduce(0) { $0 + $1.learntTokens })
     }
@@ -114,14 +118,14 @@ public final class SupervisedTrainer {
     public func evaluate(_ examples: [SupervisedExample]) throws -> [(name: String, value: Double)] {
         let totals = SupervisedTotals(examples)
         network.model.unpackProjections()
-        var sums = MetricSums()
+        var metrics = PendingMetrics()
         for micro in split(examples) {
             try withNoGrad {
                 let output = try objective(forward(Array(examples[micro]), totals).batch)
-                try sums.add(output.metrics, lossTokens: totals.tokens)
+                try metrics.add(output.metrics)
             }
         }
-        return sums.values
+        return try metrics.values(lossTokens: totals.tokens)
     }
 
     /// Each sequence's log-probability, summed over its learnt tokens, under the weights as they are; below an adapter, where
@@ -189,5 +193,5 @@ public final class SupervisedTrainer {
 
 extension SupervisedExample {
     /// Tokens that a forward pass has of it, each sequence alone.
-    var inputCount: Int { sequences.reduce(0) { $0 + $1.tokens.inputCount } }
+    var inputCount: Int { sequences.reduce(0) { $0 + $1.tokens.computedCount } }
 }

@@ -13,12 +13,8 @@ struct SupervisedPlan {
     let device: Device
     let dtype: DType
 
-    /// - Throws: ``WorkerError`` with code `device` when the device asked for is not there, `badSetting` for a setting that
-    ///   nothing here heeds yet.
+    /// - Throws: ``WorkerError`` with code `device` when the device asked for is not there.
     init(_ config: SupervisedConfig) throws {
-        if config.model.paramDType != .float32 {
-            throw WorkerError(.badSetting, "model.param_dtype: master weights are float32 only; leave it out")
-        }
         self.config = config
         device = try DeviceChoice(config.device).open()
         dtype = config.model.dtype == .bfloat16 ? .bfloat16 : .float32
@@ -37,7 +33,8 @@ struct SupervisedPlan {
     var model: SupervisedWorker.Plan {
         SupervisedWorker.Plan(
             kind: config.kind, modelPath: config.model.path, templatePath: config.model.chatTemplate, dtype: dtype,
-            device: device, checkpointsActivations: config.model.enableGradientCheckpointing,
+            device: device, checkpointing: ActivationCheckpointing(config.model),
+            offloadsActivations: config.model.activationOffload,
             adapter: AdapterPlan(config.model, seed: UInt64(config.seed)), mergesAdapter: config.model.loraMerge,
             seed: UInt64(config.seed))
     }
@@ -45,7 +42,7 @@ struct SupervisedPlan {
     func training(totalSteps: Int, checkpoints: String) -> SupervisedWorker.Training {
         let train = config.train
         return SupervisedWorker.Training(
-            objective: objective, optimizer: .init(train.optim),
+            objective: objective, optimizer: .init(train.optim, config.model, train.fsdp, seed: UInt64(config.seed)),
             schedule: LearningRateSchedule(train.optim, steps: totalSteps),
             settings: .init(
                 microBatchTokens: train.maxTokenLenPerGPU, gradClip: train.gradClip ?? 0,

@@ -62,6 +62,7 @@ public struct SupervisedRun: Sendable {
         try folder.create()
         try await worker.prepare(plan.training(totalSteps: totalSteps, checkpoints: folder.checkpoints))
         if let summary = try await worker.adapterSummary() { log.info("\(summary)") }
+        for line in await worker.optimizerSummary() { log.info("\(line)") }
         let resumed = try await found(worker)?.goingOn(to: totalSteps)
         let recorder = try RunRecorder(
             folder, resumingAfter: resumed?.step ?? (folder.holdsRun ? -1 : nil),

@@ -19,7 +19,9 @@ actor SupervisedWorker {
         var templatePath: String?
         var dtype: DType
         var device: Device
-        var checkpointsActivations = false
+        var checkpointing = ActivationCheckpointing.none
+        /// Whether what checkpointed layers keep waits on the host; nothing happens where the device is the host.
+        var offloadsActivations = false
         var adapter: AdapterPlan?
         var mergesAdapter = false
         /// Of a new head's first weights.
@@ -65,7 +67,10 @@ actor SupervisedWorker {
         let source = try ModelSource.open(plan.modelPath)
         let network = try network(source)
         try plan.adapter?.add(to: network.model)
-        network.model.usesCheckpointing = plan.checkpointsActivations
+        network.model.checkpointing = plan.checkpointing
+        if plan.offloadsActivations, plan.device != .cpu {
+            network.model.activationOffload = try ActivationOffload(device: plan.device)
+        }
         let text = try text ?? TextProcessor(source, templatePath: plan.templatePath)
         var rollout: RolloutEngine?
         if case .language(let model) = network {
@@ -130,6 +135,12 @@ actor SupervisedWorker {
         return try loaded().model.adapterSummary.map { $0 + (bytes ?? "") }
     }
 
+    /// What the optimizer keeps and where, and what of its settings changes nothing.
+    func optimizerSummary() -> [String] {
+        guard let optimizer = trainer?.optimizer else { return [] }
+        return [optimizer.summary] + optimizer.notes
+    }
+
     // MARK: - Training
 
     /// The reference's log-probabilities; the weights must be the first ones still, but below an adapter.
@@ -143,10 +154,10 @@ actor SupervisedWorker {
         parts.rollout?.weightVersion += 1
         var metrics: PhaseMetrics = [:]
         for (name, value) in report.metrics { metrics[try Self.name(name, plain: "train/")] = value }
-        metrics["train/grad_norm"] = report.step.gradNorm
-        metrics["train/lr"] = report.step.learningRate
+        metrics["train/grad_norm"] = report.gradNorm
+        metrics["train/lr"] = report.learningRate
         // A gradient that was not finite leaves the weights alone: worth an alarm.
-        metrics["train/nonfinite_gradients"] = report.step.stepped ? 0 : 1
+        metrics["train/nonfinite_gradients"] = report.stepped ? 0 : 1
         metrics["train/micro_batches"] = Double(report.microBatches)
         metrics["train/computed_tokens"] = Double(report.computedTokens)
         if report.learntTokens > 0 { metrics["train/learnt_tokens"] = Double(report.learntTokens) }

@@ -1,0 +1,50 @@
+public import Config
+public import Models
+public import TensorCore
+import TrainingEngine
+
+/// What a step of a run asks of its devices.
+public struct PlanWork: Sendable, Hashable {
+    /// Prompts of a step and answers of each; their lengths in tokens.
+    public var prompts = 128, samples = 8, promptTokens = 512, responseTokens = 512
+    /// Prompts of an optimizer step, and passes over each batch.
+    public var miniBatch = 64, epochs = 1
+    /// Tokens of a micro-batch.
+    public var microBatchTokens = 16_384
+    public var sharesPrefix = true
+    /// Of weights and activations.
+    public var dtype = DType.bfloat16
+    var optimizer = AdamW.Settings()
+    public var checkpointing = ActivationCheckpointing.none
+    public var offloadsActivations = false
+    /// Whether the initial model is kept beside, and whether old log-probabilities take a pass of their own.
+    public var needsReference = false, recomputesLogProbs = false
+    public var engine = RolloutEngineSettings()
+    /// Whether there is generation at all.
+    public var generates = true
+
+    public init() {}
+
+    public init(_ config: RunConfig) {
+        let data = config.data, actor = config.actor
+        (prompts, samples) = (data.trainBatchSize, config.rollout.n)
+        (promptTokens, responseTokens) = (data.maxPromptLength, data.maxResponseLength)
+        (miniBatch, epochs) = (actor.ppoMiniBatchSize, actor.ppoEpochs)
+        (microBatchTokens, sharesPrefix) = (actor.ppoMaxTokenLenPerGPU, actor.sharePrefix)
+        dtype = config.model.dtype == .bfloat16 ? .bfloat16 : .float32
+        optimizer = AdamW.Settings(config)
+        checkpointing = ActivationCheckpointing(config.model)
+        offloadsActivations = config.model.activationOffload
+        needsReference = config.needsReferenceModel && !config.model.usesLoRA
+        let steps = (prompts + miniBatch - 1) / miniBatch * epochs
+        recomputesLogProbs = steps > 1 || config.algorithm.useKLInReward
+        engine = RolloutEngineSettings(config.rollout)
+    }
+
+    public var sequences: Int { prompts * samples }
+    public var optimizerSteps: Int { (prompts + miniBatch - 1) / miniBatch * epochs }
+    /// Tokens that a pass over the batch computes, every answer at its longest.
+    public var batchTokens: Int {
+        sequences * responseTokens + (sharesPrefix ? prompts : sequences) * promptTokens
+    }
+}

@@ -1,0 +1,94 @@
+import Models
+import TensorCore
+import TrainingEngine
+
+/// Seconds of a step by phase, from operations and bytes, and from shares of a device's rates that are reached.
+public struct TimeForecast: Sendable, Hashable {
+    /// What of the rates is reached: assumed, unless measured.
+    public struct Shares: Sendable, Hashable {
+        /// Of the peak, by training's passes and by log-probabilities; of the least time, by generation; of the bandwidth, by
+        /// the optimizer.
+        public var training = 0.55, scoring = 0.6, generation = 0.6, memory = 0.8
+        /// Bytes a second between host and device.
+        public var hostLink = 25e9
+        public init() {}
+    }
+
+    public private(set) var phases: [(name: String, seconds: Double)] = []
+    public var total: Double { phases.reduce(0) { $0 + $1.seconds } }
+
+    public static func == (a: Self, b: Self) -> Bool { a.phases.map(\.seconds) == b.phases.map(\.seconds) }
+    public func hash(into hasher: inout Hasher) { hasher.combine(total) }
+
+    init(
+        _ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, device: PlanDevice, memory: MemoryForecast,
+        shares: Shares = Shares()
+    ) {
+        let devices = Double(layout.devices), products = Double(model.productWeights)
+        let head = Double(model.vocabulary * model.hidden), tokens = Double(work.batchTokens) * Double(work.epochs)
+        let width = Double(work.promptTokens + work.responseTokens)
+        // Causal: half of the square, two products; as if each sequence had its own prompt.
+        let attention =
+            2 * Double(model.layers * model.queryHeads * model.headDim) * width * width
+            * Double(work.sequences * work.epochs)
+        let forward = 2 * products * tokens + attention
+        let again: Double =
+            switch work.checkpointing.mode(layer: 0) {
+            case .none: 0
+            case .selective: 0.6
+            case .full: 1
+            }
+        if work.generates {
+            let groups = max(1, layout.devices / layout.tp), tp = Double(layout.tp)
+            var sizes = model.decoder
+            (sizes.bytesPerElement, sizes.cacheBytesPerElement) = (work.dtype.size, work.dtype.size)
+            let limit = RolloutLimit(
+                RolloutCase(
+                    prompts: (work.prompts + groups - 1) / groups, input: work.promptTokens, output: work.responseTokens
+                ),
+                samples: work.samples, maxRows: work.engine.maxRows, sizes: sizes,
+                machine: MachineSpeed(bandwidth: device.bandwidth * tp, peak: device.peak * tp))
+            phases.append(("generate", limit.seconds / shares.generation / (tp > 1 ? 0.8 : 1)))
+        }
+        let scorings = (work.recomputesLogProbs ? 1 : 0) + (work.needsReference ? 1 : 0)
+        if scorings > 0 {
+            let seconds = forward / Double(work.epochs) / (devices * device.peak * shares.scoring)
+            phases.append(("log-prob", Double(scorings) * seconds))
+        }
+        let operations = 3 * forward + again * (forward - 2 * head * tokens) + 2 * head * tokens
+        let compute = operations / (devices * device.peak * shares.training)
+        let traffic = Self.traffic(model, work, layout, microBatches: memory.microBatches * work.optimizerSteps)
+        // Gathers run beside products, tensor parallelism's sums between them.
+        phases.append(("update", max(compute, traffic.hidden / device.link) + traffic.exposed / device.link))
+        let share = DeviceShare(model, work, layout)
+        let touched = 2 * (share.masters + share.moments + share.weights) + 2 * share.gradients
+        let streamed = Double(memory.hostBytes) / shares.hostLink
+        phases.append(
+            (
+                "optimizer step",
+                Double(work.optimizerSteps) * max(Double(touched) / (device.bandwidth * shares.memory), streamed)
+            ))
+        if layout.devices > 1 { phases.append(("weight sync", Double(share.rolloutCopy) / device.link)) }
+    }
+
+    /// Bytes that one device sends in a step, those that run beside products and those that do not.
+    private static func traffic(
+        _ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, microBatches: Int
+    ) -> (hidden: Double, exposed: Double) {
+        let width = Double(work.dtype.size), tp = Double(layout.tp)
+        let whole = Double(model.parameterCount) * width / tp, ranks = Double(layout.shards)
+        let passes: Double =
+            switch layout.sharding {
+            case .full: 3
+            case .gradOp: 2
+            case .noShard: 0
+            }
+        var hidden = ranks > 1 ? passes * whole * (ranks - 1) / ranks * Double(microBatches) : 0
+        if layout.dp > 1 { hidden += 2 * whole * Double(microBatches) }
+        let stream =
+            Double(work.batchTokens * work.epochs) / Double(layout.dataRanks * layout.sp) * Double(model.hidden) * width
+        let tensorParallel = tp > 1 ? 8 * stream * (tp - 1) / tp * Double(model.layers) : 0
+        let sequence = layout.sp > 1 ? 8 * stream / Double(layout.sp) * Double(model.layers) : 0
+        return (hidden, tensorParallel + sequence)
+    }
+}

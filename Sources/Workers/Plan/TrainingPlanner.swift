@@ -1,0 +1,267 @@
+import Checkpoints
+public import Config
+import Models
+public import TensorCore
+import TrainingEngine
+
+/// Looks for the layout, the micro-batch and the checkpointing of layers under which a run fits its devices and is fastest.
+public struct TrainingPlanner: Sendable {
+    public enum Verdict: String, Sendable, Hashable {
+        case fits
+        /// There is room for the states, and perhaps not for the longest batch.
+        case mayRunOut = "may run out"
+        case cannotFit = "cannot fit"
+    }
+
+    /// One way to run a step.
+    public struct Candidate: Sendable, Hashable {
+        public var layout: PlanLayout
+        public var mode: String
+        public var microBatchTokens: Int
+        public var memory: MemoryForecast
+        public var time: TimeForecast
+    }
+
+    public struct Rejection: Sendable, Hashable {
+        public var what, why: String
+    }
+
+    public struct Result: Sendable {
+        public var model: PlanModel
+        public var device: PlanDevice
+        public var work: PlanWork
+        /// As the configuration says.
+        public var asIs: Candidate
+        public var verdict: Verdict
+        /// What stays whatever the batch, at its most.
+        public var least: MemoryForecast
+        public var chosen: Candidate?
+        public var rejected: [Rejection]
+        /// Settings under which it would fit, where nothing else does.
+        public var remedies: [String]
+    }
+
+    public let model: PlanModel
+    public let work: PlanWork
+    public let device: PlanDevice
+    public let devices: Int
+
+    public init(model: PlanModel, work: PlanWork, device: PlanDevice, devices: Int = 1) {
+        self.model = model
+        self.work = work
+        self.device = device
+        self.devices = max(1, devices)
+    }
+
+    /// - Parameter layout: how the configuration splits; nil: FSDP over all devices.
+    public func plan(layout given: PlanLayout? = nil) throws -> Result {
+        var layout = given ?? PlanLayout()
+        if given == nil { layout.fsdp = devices }
+        guard layout.devices == devices else {
+            throw WorkerError(
+                .badSetting, "a layout of \(layout.devices) devices (\(layout.description)) is not one of \(devices)")
+        }
+        if let problem = layout.problem(model) {
+            throw WorkerError(.badSetting, "layout \(layout.description): \(problem)")
+        }
+        let asIs = candidate(work, layout, mode: Self.name(work.checkpointing))
+        let least = Self.least(model, work, layout, device: device)
+        let verdict: Verdict = asIs.memory.fits(device) ? .fits : least.fits(device) ? .mayRunOut : .cannotFit
+        let (chosen, rejected) = choose()
+        return Result(
+            model: model, device: device, work: work, asIs: asIs, verdict: verdict, least: least, chosen: chosen,
+            rejected: rejected, remedies: chosen == nil ? remedies(layout) : [])
+    }
+
+    /// A step on a single token: weights, states and gradients, and nothing that depends on the batch.
+    static func least(
+        _ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, device: PlanDevice
+    ) -> MemoryForecast {
+        var small = work
+        (small.prompts, small.samples, small.promptTokens, small.responseTokens) = (1, 1, 1, 1)
+        (small.microBatchTokens, small.miniBatch) = (1, 1)
+        return MemoryForecast(model, small, layout, device: device)
+    }
+
+    private func candidate(_ work: PlanWork, _ layout: PlanLayout, mode: String) -> Candidate {
+        let memory = MemoryForecast(model, work, layout, device: device)
+        return Candidate(
+            layout: layout, mode: mode, microBatchTokens: work.microBatchTokens, memory: memory,
+            time: TimeForecast(model, work, layout, device: device, memory: memory))
+    }
+
+    static func name(_ checkpointing: ActivationCheckpointing) -> String {
+        let mode =
+            switch checkpointing.mode {
+            case .none: "none"
+            case .selective: "selective"
+            case .full: "full"
+            }
+        return checkpointing.layers.map { "\(mode) in \($0) layers" } ?? mode
+    }
+
+    private static let modes: [(name: String, mode: ActivationCheckpointing)] = [
+        ("none", .none), ("selective", .selective()), ("full", .full),
+    ]
+
+    /// Micro-batches that are tried, the largest first: more than 65,536 tokens gain nothing.
+    private var budgets: [Int] {
+        let longest = work.promptTokens + work.responseTokens
+        var all = [longest], size = 1024
+        while size <= 65_536 {
+            if size > longest, size < 2 * work.batchTokens { all.append(size) }
+            size *= 2
+        }
+        return all.reversed()
+    }
+
+    /// The fastest that fits; of equals the simplest.
+    private func choose() -> (Candidate?, [Rejection]) {
+        var best: Candidate?, fitting: [Candidate] = [], rejected: [Rejection] = []
+        for layout in PlanLayout.candidates(devices, model) {
+            if let problem = layout.problem(model) {
+                rejected.append(Rejection(what: layout.description, why: problem))
+                continue
+            }
+            var found: Candidate?
+            for (name, mode) in Self.modes {
+                var work = work
+                work.checkpointing = mode
+                for budget in budgets {
+                    work.microBatchTokens = budget
+                    guard MemoryForecast(model, work, layout, device: device).fits(device) else { continue }
+                    let made = candidate(work, layout, mode: name)
+                    if found == nil || made.time.total < found!.time.total * 0.999 { found = made }
+                    break
+                }
+            }
+            guard let found else {
+                var work = work
+                (work.checkpointing, work.microBatchTokens) = (.full, budgets.last ?? 1)
+                let memory = MemoryForecast(model, work, layout, device: device)
+                rejected.append(
+                    Rejection(
+                        what: layout.description,
+                        why: "\(PlanText.gib(memory.peak)) in \(memory.worst.name), with full checkpointing and "
+                            + "\(work.microBatchTokens) tokens a micro-batch; usable are \(PlanText.gib(MemoryForecast.usable(device)))"
+                    ))
+                continue
+            }
+            fitting.append(found)
+            if best == nil || found.time.total < best!.time.total * 0.99 { best = found }
+        }
+        for other in fitting where other.layout != best?.layout {
+            let more = other.time.total / (best?.time.total ?? 1)
+            rejected.append(
+                Rejection(
+                    what: other.layout.description,
+                    why: "\(PlanText.seconds(other.time.total)) a step, "
+                        + (more > 1.005 ? "\(Int(((more - 1) * 100).rounded())) % more" : "no less, and less simple")))
+        }
+        return (best, rejected)
+    }
+
+    /// Changes to the recipe under which it would fit, one at a time and then together.
+    private func remedies(_ layout: PlanLayout) -> [String] {
+        var work = work
+        work.checkpointing = .full
+        work.microBatchTokens = budgets.last ?? 1
+        let changes: [(setting: String, apply: (inout PlanWork) -> Void)] = [
+            ("actor.optim.state_dtype: int8", { $0.optimizer.moments = .int8 }),
+            ("actor.fsdp_config.optimizer_offload: true", { $0.optimizer.offloadsMoments = true }),
+            (
+                "actor.fsdp_config: {optimizer_offload: true, param_offload: true}",
+                { ($0.optimizer.offloadsMoments, $0.optimizer.offloadsMasters) = (true, true) }
+            ),
+            (
+                "model.param_dtype: bfloat16, actor.optim.state_dtype: int8, actor.fsdp_config.grad_dtype: bfloat16",
+                {
+                    ($0.optimizer.keepsMasters, $0.optimizer.moments, $0.optimizer.gradDType) = (
+                        false, .int8, .bfloat16
+                    )
+                }
+            ),
+        ]
+        var all: [String] = []
+        for change in changes {
+            var other = work
+            change.apply(&other)
+            if MemoryForecast(model, other, layout, device: device).fits(device) {
+                all.append("\(change.setting) with model.activation_checkpointing: full")
+            }
+        }
+        for count in [2, 4, 8, 16] where count > devices && device.isCUDA {
+            var more = PlanLayout()
+            more.fsdp = count
+            if MemoryForecast(model, work, more, device: device).fits(device) {
+                all.append("\(count) such devices")
+                break
+            }
+        }
+        if !model.usesAdapter { all.append("an adapter in place of all weights: model.lora_rank: 16") }
+        return all
+    }
+}
+
+/// Numbers for people.
+enum PlanText {
+    static func gib(_ bytes: Int) -> String { "\(rounded(Double(bytes) / 0x1p30)) GiB" }
+    static func seconds(_ value: Double) -> String {
+        value < 0.1 ? "\(rounded(value * 1000)) ms" : "\(rounded(value)) s"
+    }
+    static func rounded(_ value: Double) -> String {
+        guard value.isFinite, value < 1e12 else { return "\(value)" }
+        return value < 10 ? "\((value * 100).rounded() / 100)" : "\((value * 10).rounded() / 10)"
+    }
+}
+
+extension PlanModel {
+    /// The model that a run trains.
+    /// - Throws: as reading its folder does.
+    public init(_ config: RunConfig) throws {
+        let source = try ModelSource.open(config.model.path)
+        try self.init(
+            source.config, architecture: source.architecture, name: config.model.path,
+            adapter: AdapterPlan(config.model, seed: UInt64(config.seed)))
+    }
+
+    public init(_ shape: BenchmarkShape, name: String) throws {
+        try self.init(shape.config, architecture: shape.architecture, name: name)
+    }
+}
+
+extension RunPlan {
+    /// Compares the run's memory with the device's, before anything is loaded.
+    /// - Returns: what to warn of.
+    /// - Throws: ``WorkerError`` `memory` for what cannot fit, unless `trainer.plan` says to go on.
+    func checkMemory() throws -> [String] {
+        guard config.trainer.plan != .off else { return [] }
+        let planner = TrainingPlanner(
+            model: try PlanModel(config), work: PlanWork(config), device: try PlanDevice(device))
+        let result = try planner.plan()
+        let has = "\(result.device.name) has \(PlanText.gib(result.device.memory))"
+        switch result.verdict {
+        case .fits: return []
+        case .mayRunOut:
+            let worst = result.asIs.memory.worst
+            return [
+                "memory may run out: with answers of full length, \(worst.name) takes \(PlanText.gib(worst.total)) and \(has); "
+                    + "fledge plan shows what would fit"
+            ]
+        case .cannotFit:
+            let worst = result.least.worst
+            let message =
+                "weights, states and gradients alone take \(PlanText.gib(worst.total)) in \(worst.name), and \(has); "
+                + (result.remedies.first ?? result.chosen.map { "it would fit with \($0.layout.description)" }).map {
+                    "try \($0); "
+                }
+                .orEmpty + "fledge plan shows all of it, and trainer.plan: warn starts all the same"
+            guard config.trainer.plan == .warn else { throw WorkerError(.memory, message) }
+            return [message]
+        }
+    }
+}
+
+extension Optional<String> {
+    fileprivate var orEmpty: String { self ?? "" }
+}

@@ -1,0 +1,153 @@
+import ArgumentParser
+import Checkpoints
+import Config
+import Foundation
+import TensorCore
+import Workers
+
+struct Plan: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Say what memory and time a training run takes, and how to lay it out.",
+        discussion: """
+            Bytes of each phase by what they are for, the seconds of a step, and the layout, micro-batch and checkpointing that
+            would be fastest. Nothing is loaded; no GPU is needed when one is described. The exit code is 2 when the run cannot
+            fit.
+
+            EXAMPLES
+              fledge plan my.yaml
+              fledge plan my.yaml --device h200 --devices 4 model.dtype=bfloat16
+              fledge plan my.yaml --shape qwen2-7b --device h100 --layout tp=2,fsdp=4 --devices 8 --json
+            """)
+
+    @Argument(help: "The YAML file.", completion: .file(extensions: ["yaml", "yml"]))
+    var config: String
+
+    @Argument(help: ArgumentHelp("Settings to override.", valueName: "key=value"))
+    var overrides: [String] = []
+
+    @Option(help: "How many devices.")
+    var devices = 1
+
+    @Option(
+        help: ArgumentHelp(
+            "\(PlanDevice.names.joined(separator: ", ")); the one that is here unless said.", valueName: "name"))
+    var device: String?
+
+    @Option(help: ArgumentHelp("The memory of a device, as 141GB or 80GiB.", valueName: "size"))
+    var memory: String?
+
+    @Option(help: ArgumentHelp("A known model's sizes in place of model.path, as qwen2-7b.", valueName: "name"))
+    var shape: String?
+
+    @Option(help: ArgumentHelp("How the devices split the work, as tp=2,fsdp=4.", valueName: "axes"))
+    var layout: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Tokens that an answer has, where they are fewer than data.max_response_length.", valueName: "n"))
+    var responseTokens: Int?
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    func validate() throws {
+        guard (1...65_536).contains(devices) else {
+            throw ValidationError("--devices \(devices) is not from 1 to 65536")
+        }
+        if let device, PlanDevice(named: device) == nil {
+            throw ValidationError("--device \(device): known are \(PlanDevice.names.joined(separator: ", "))")
+        }
+        if let memory, PlanDevice.bytes(memory) == nil {
+            throw ValidationError("--memory \(memory): give a size as 141GB or 80GiB")
+        }
+        if let shape, BenchmarkShape.known[shape] == nil {
+            throw ValidationError("--shape \(shape): known are \(BenchmarkShape.names.joined(separator: ", "))")
+        }
+        if let layout, PlanLayout(layout) == nil {
+            throw ValidationError("--layout \(layout): give axes as tp=2,fsdp=4, of dp, fsdp, tp, sp, ep and pp")
+        }
+        if let responseTokens, responseTokens < 1 { throw ValidationError("--response-tokens must be 1 or more") }
+    }
+
+    func run() throws {
+        let result = try Failures.reported {
+            let settings = try RunConfig(
+                contentsOf: URL(fileURLWithPath: config), overrides: overrides, names: TrainingRun.knownNames)
+            let model = try shape.map { try PlanModel(BenchmarkShape.known[$0]!, name: $0) } ?? PlanModel(settings)
+            var work = PlanWork(settings)
+            if let responseTokens { work.responseTokens = min(responseTokens, work.responseTokens) }
+            var device = try device.flatMap(PlanDevice.init(named:)) ?? PlanDevice(settings.device)
+            if let memory = memory.flatMap(PlanDevice.bytes) { device.memory = memory }
+            return try TrainingPlanner(model: model, work: work, device: device, devices: devices)
+                .plan(layout: layout.flatMap(PlanLayout.init))
+        }
+        Console.say(json ? result.json.text() : PlanReport(result).text)
+        if result.verdict == .cannotFit { throw ExitCode(2) }
+    }
+}
+
+/// The plan for people.
+struct PlanReport {
+    let result: TrainingPlanner.Result
+
+    init(_ result: TrainingPlanner.Result) { self.result = result }
+
+    var text: String {
+        let work = result.work, device = result.device, asIs = result.asIs
+        var lines = [
+            "\(result.model.name): \(billions(result.model.parameterCount)) parameters, \(work.dtype), on "
+                + "\(asIs.layout.devices) × \(device.name) of \(gib(device.memory)) GiB (\(asIs.layout.description))",
+            "a step: \(work.prompts) prompts × \(work.samples) answers of up to \(work.promptTokens) + \(work.responseTokens) "
+                + "tokens, \(work.optimizerSteps) optimizer steps, micro-batches of \(asIs.memory.microTokens) tokens, checkpointing "
+                + asIs.mode, "",
+        ]
+        lines += memory(asIs.memory) + [""]
+        let worst = asIs.memory.worst,
+            share = Int((100 * Double(worst.total) / Double(max(1, device.memory))).rounded())
+        lines.append(
+            "peak: \(gib(worst.total)) GiB in \(worst.name), \(share) % of the device's: \(result.verdict.rawValue)")
+        lines.append("  of it tensors, as allocators count: \(gib(asIs.memory.peakTensors)) GiB")
+        if asIs.memory.hostBytes > 0 {
+            lines.append("  in pinned host memory: \(gib(asIs.memory.hostBytes)) GiB a device")
+        }
+        if result.verdict != .fits {
+            lines.append("  weights, states and gradients alone: \(gib(result.least.peak)) GiB")
+        }
+        lines.append("time: " + time(asIs.time))
+        lines.append("")
+        if let chosen = result.chosen {
+            lines += [
+                "fastest that fits: \(chosen.layout.description), model.activation_checkpointing: \(chosen.mode), "
+                    + "actor.ppo_max_token_len_per_gpu: \(chosen.microBatchTokens)",
+                "  peak \(gib(chosen.memory.peak)) GiB in \(chosen.memory.worst.name); " + time(chosen.time),
+            ]
+        } else {
+            lines.append("nothing fits these devices as configured; it would with")
+            lines += result.remedies.map { "  " + $0 }
+        }
+        if !result.rejected.isEmpty {
+            lines.append("not taken:")
+            lines += result.rejected.prefix(20).map { "  \($0.what): \($0.why)" }
+        }
+        return lines.joined(separator: "\n")
+    }
+
+    private func memory(_ memory: MemoryForecast) -> [String] {
+        var table = TextTable(["GiB of a device"] + memory.phases.map(\.name))
+        for kind in MemoryForecast.Kind.allCases where memory.phases.contains(where: { $0[kind] > 0 }) {
+            table.add([kind.rawValue] + memory.phases.map { $0[kind] > 0 ? gib($0[kind]) : "" })
+        }
+        table.add(["together"] + memory.phases.map { gib($0.total) })
+        return table.lines
+    }
+
+    private func time(_ time: TimeForecast) -> String {
+        let parts = time.phases.map { "\($0.name) \(TextTable.number($0.seconds, $0.seconds < 10 ? 2 : 0)) s" }
+        return "\(TextTable.number(time.total, time.total < 10 ? 2 : 0)) s a step (\(parts.joined(separator: ", ")))"
+    }
+    private func gib(_ bytes: Int) -> String { TextTable.number(Double(bytes) / 0x1p30, 2) }
+    private func billions(_ count: Int) -> String {
+        count < 1_000_000_000
+            ? "\(TextTable.number(Double(count) / 1e6, 1)) M" : "\(TextTable.number(Double(count) / 1e9, 2)) B"
+    }
+}

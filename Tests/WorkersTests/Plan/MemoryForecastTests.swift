@@ -1,0 +1,160 @@
+import Models
+import TensorCore
+import Testing
+import TrainingEngine
+
+@testable import Workers
+
+@Suite struct MemoryForecastTests {
+    static func model(_ name: String) throws -> PlanModel {
+        try PlanModel(#require(BenchmarkShape.known[name]), name: name)
+    }
+    static let h200 = PlanDevice(named: "h200")!
+
+    /// A batch of rows that learns and nothing else, as the training benchmark has it.
+    static func rows(_ count: Int, _ length: Int, _ mode: ActivationCheckpointing = .full) -> PlanWork {
+        var work = PlanWork()
+        (work.prompts, work.samples, work.promptTokens, work.responseTokens) = (count, 1, 1, length - 1)
+        (work.miniBatch, work.microBatchTokens, work.generates) = (count, count * length, false)
+        work.checkpointing = mode
+        return work
+    }
+
+    /// Published counts of parameters, times the bytes of each kind.
+    @Test(arguments: [("qwen2-7b", 7_615_616_512), ("qwen2.5-0.5b", 494_032_768), ("smollm2-135m", 134_515_008)])
+    func statesOfKnownModelsAreExact(name: String, parameters: Int) throws {
+        let model = try Self.model(name)
+        #expect(model.parameterCount == parameters && !model.usesAdapter)
+        let update = MemoryForecast(model, Self.rows(4, 1024), PlanLayout(), device: Self.h200)
+        let phase = try #require(update.phases.first { $0.name == "optimizer step" })
+        #expect(phase[.weights] == 2 * parameters && phase[.masters] == 4 * parameters)
+        #expect(phase[.moments] == 8 * parameters && phase[.gradients] == 4 * parameters)
+        var pure = Self.rows(4, 1024)
+        (pure.optimizer.keepsMasters, pure.optimizer.moments, pure.optimizer.gradDType) = (false, .bfloat16, .bfloat16)
+        let small = try #require(
+            MemoryForecast(model, pure, PlanLayout(), device: Self.h200).phases.first { $0.name == "optimizer step" })
+        #expect(small[.masters] == 0 && small[.moments] == 4 * parameters && small[.gradients] == 2 * parameters)
+    }
+
+    /// Weights, states and gradients as planned are those that a model and its optimizer allocate.
+    @Test(arguments: [
+        (DType.bfloat16, MomentType.float32, true), (.bfloat16, .int8, true), (.bfloat16, .bfloat16, false),
+        (.float32, .float32, true), (.float32, .int8, true),
+    ])
+    func whatIsPlannedIsWhatIsAllocated(dtype: DType, moments: MomentType, masters: Bool) throws {
+        let shape = try #require(BenchmarkShape.known["tiny"])
+        var work = Self.rows(2, 16)
+        work.dtype = dtype
+        (work.optimizer.moments, work.optimizer.keepsMasters) = (moments, masters)
+        let forecast = MemoryForecast(try PlanModel(shape, name: "tiny"), work, PlanLayout(), device: .cpu)
+        let phase = try #require(forecast.phases.first { $0.name == "optimizer step" })
+        let model = try shape.model(dtype: dtype, device: .cpu)
+        let optimizer = try AdamW(parameters: model.parameters, settings: work.optimizer)
+        #expect(phase[.weights] == model.parameters.reduce(0) { $0 + $1.tensor.byteCount })
+        #expect(phase[.masters] + phase[.moments] == optimizer.stateBytes)
+        let ids = try Tensor((0..<16).map { Int64($0) })
+        try withGrad {
+            let hidden = try model.hiddenStates(
+                ids: ids, positions: ids,
+                attention: PackedAttention(segments: [PackedSegment(start: 0, length: 16)]))
+            try model.logits(hidden).to(dtype: .float32).sum().backward()
+        }
+        let grads = try model.parameters.reduce(0) { sum, parameter in
+            let grad = try parameter.tensor.gradientSum() ?? parameter.tensor.grad()
+            return sum + (grad?.byteCount ?? 0)
+        }
+        #expect(phase[.gradients] == grads)
+    }
+
+    @Test func partsAddUpAndPhasesKeepTheStates() throws {
+        var work = PlanWork()
+        work.needsReference = true
+        let forecast = MemoryForecast(try Self.model("qwen2.5-0.5b"), work, PlanLayout(), device: Self.h200)
+        #expect(forecast.phases.map(\.name) == ["generate", "log-prob", "update", "optimizer step"])
+        for phase in forecast.phases {
+            #expect(phase.total == phase.parts.reduce(0) { $0 + $1.bytes })
+            #expect(phase.parts.allSatisfy { $0.bytes > 0 })
+            #expect(phase[.weights] == 2 * 494_032_768 && phase[.reference] == phase[.weights])
+            #expect(phase.tensors == phase.total - phase[.context] - phase[.communication] - phase[.graphs])
+        }
+        #expect(forecast.peak == forecast.phases.map(\.total).max())
+    }
+
+    @Test func moreTokensNeverTakeLess() throws {
+        for name in ["tiny", "qwen2.5-0.5b", "qwen2-7b"] {
+            let model = try Self.model(name)
+            for mode in [ActivationCheckpointing.none, .selective(), .full] {
+                let peaks = [256, 1024, 4096, 16384].map { tokens in
+                    MemoryForecast(model, Self.rows(1, tokens, mode), PlanLayout(), device: Self.h200).peak
+                }
+                #expect(peaks == peaks.sorted())
+            }
+            func kept(_ mode: ActivationCheckpointing) -> Int {
+                MemoryForecast(model, Self.rows(8, 4096, mode), PlanLayout(), device: Self.h200).peak
+            }
+            #expect(kept(.full) <= kept(.selective()) && kept(.selective()) <= kept(.none))
+        }
+    }
+
+    @Test(arguments: [2, 4, 8]) func shardingDivides(ranks: Int) throws {
+        let model = try Self.model("qwen2-7b")
+        let whole = try #require(
+            MemoryForecast(model, Self.rows(8, 4096), PlanLayout(), device: Self.h200).phases.first {
+                $0.name == "optimizer step"
+            })
+        var layout = PlanLayout()
+        layout.fsdp = ranks
+        for sharding in PlanLayout.Sharding.allCases {
+            layout.sharding = sharding
+            let phase = try #require(
+                MemoryForecast(model, Self.rows(8 * ranks, 4096), layout, device: Self.h200).phases.first {
+                    $0.name == "optimizer step"
+                })
+            for kind in [MemoryForecast.Kind.masters, .moments, .gradients] {
+                let expected = sharding == .noShard ? whole[kind] : whole[kind] / ranks
+                #expect(abs(phase[kind] - expected) <= 8 * model.tensors.count, "\(kind) under \(sharding)")
+            }
+            let weights = sharding == .full ? whole[.weights] / ranks : whole[.weights]
+            #expect(abs(phase[.weights] - weights) <= 2 * model.tensors.count)
+        }
+        var tensorParallel = PlanLayout()
+        tensorParallel.tp = 2
+        let half = MemoryForecast(model, Self.rows(8, 4096), tensorParallel, device: Self.h200)
+        #expect(half.phases.last.map { $0[.weights] } ?? 0 < whole[.weights])
+    }
+
+    @Test func offloadMovesStatesToTheHostOfAGPUAlone() throws {
+        let model = try Self.model("qwen2.5-0.5b")
+        var work = Self.rows(4, 1024)
+        (work.optimizer.offloadsMoments, work.optimizer.offloadsMasters) = (true, true)
+        let moved = MemoryForecast(model, work, PlanLayout(), device: Self.h200)
+        #expect(moved.hostBytes == 12 * 494_032_768)
+        #expect(moved.phases.allSatisfy { $0[.masters] == 0 && $0[.moments] == 0 })
+        #expect(moved.phases.last.map { $0[.slabs] } == 3 << 24 * 12)
+        #expect(MemoryForecast(model, work, PlanLayout(), device: .cpu).hostBytes == 0)
+    }
+
+    /// The cache is what the engine asks for: whole blocks, prompts once.
+    @Test func theCacheIsCountedInBlocks() throws {
+        let model = try Self.model("qwen2.5-0.5b")
+        var work = PlanWork()
+        (work.prompts, work.samples, work.promptTokens, work.responseTokens) = (4, 2, 100, 60)
+        let phase = try #require(MemoryForecast(model, work, PlanLayout(), device: Self.h200).phases.first)
+        // 10 blocks of 16 tokens a sequence, 6 of them shared by both answers; one spare a prompt, two at the end.
+        let blocks = 4 * (6 + 2 * 4 + 1) + 2
+        #expect(phase[.cache] == blocks * 16 * 24 * 2 * 2 * 64 * 2)
+        work.engine.cachesInFloat8 = true
+        let coded = try #require(MemoryForecast(model, work, PlanLayout(), device: Self.h200).phases.first)
+        #expect(2 * coded[.cache] == phase[.cache])
+    }
+
+    @Test func expertsAreCountedAndAxesShareThem() throws {
+        var layout = PlanLayout()
+        layout.ep = 2
+        #expect(layout.problem(try Self.model("qwen2-7b")) == "there are no experts for ep=2")
+        layout = PlanLayout()
+        layout.tp = 8
+        #expect(try #require(layout.problem(Self.model("qwen2-7b"))).contains("does not divide 28 heads"))
+        #expect(PlanLayout("tp=2,fsdp=4")?.devices == 8 && PlanLayout("tp=0") == nil && PlanLayout("x=2") == nil)
+    }
+}
