@@ -64,6 +64,7 @@ let package = Package(
             ],
             linkerSettings: linkTorch),
         .target(name: "CNoICUData"),
+        .target(name: "CProcess"),
         // Only a header: scripts/setup --parquet builds shim/, which is opened at run time.
         .target(name: "CArrow", exclude: ["shim"]),
         // Layer 1
@@ -88,14 +89,14 @@ let package = Package(
         layer("Datasets", ["CArrow"]),
         // Layer 5, torch-free
         layer("Flow", ["Telemetry", logging, orderedCollections]),
+        layer("Cluster", ["CProcess"]),
         // Layer 6
         layer(
             "Workers",
             [
-                "Algorithms", "ChatTemplates", "Checkpoints", "Collectives", "Config", "Conversations", "Datasets",
-                "Flow",
-                "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore", "Tokenizers",
-                "TrainingEngine",
+                "Algorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config", "Conversations",
+                "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore",
+                "Tokenizers", "TrainingEngine",
                 logging,
                 orderedCollections,
             ]),
@@ -103,9 +104,9 @@ let package = Package(
         .executableTarget(
             name: "fledge",
             dependencies: [
-                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Collectives", "Config", "Conversations",
-                "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore",
-                "Tokenizers", "TrainingEngine", "Workers",
+                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config",
+                "Conversations", "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry",
+                "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
                 argumentParser, logging, orderedCollections,
             ],
             swiftSettings: strict),
@@ -118,6 +119,7 @@ let package = Package(
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         tests("TensorCore", []),
         tests("Collectives", ["TensorCore"]),
+        tests("Cluster", []),
         tests("ChatTemplates", [orderedCollections]),
         tests("Tokenizers", []),
         tests("Conversations", ["ChatTemplates", "Tokenizers"], resources: [.copy("Fixtures")]),

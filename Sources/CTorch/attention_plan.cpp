@@ -48,6 +48,11 @@ std::vector<EvenRun> even_runs(const std::vector<int32_t> &query_ends, const std
     return runs;
 }
 
+// Behind the host's back where that goes: who lays out the next micro-batch does not wait for this one.
+at::Tensor upload(const at::Tensor &x, at::Device device) {
+    return device.is_cuda() ? x.pin_memory().to(device, /*non_blocking=*/true) : x;
+}
+
 } // namespace
 
 AttentionPlan::AttentionPlan(const int32_t *raw, int count, bool fixed_backend)
@@ -145,7 +150,7 @@ std::vector<AttentionPass> AttentionPlan::make_passes(at::Device device) const {
         all.insert(all.end(), draft.query_ends.begin(), draft.query_ends.end());
         all.insert(all.end(), draft.key_ends.begin(), draft.key_ends.end());
     }
-    const auto offsets = at::tensor(all, at::kInt).to(device);
+    const auto offsets = upload(at::tensor(all, at::kInt), device);
     int64_t next = 0;
     auto take = [&](const std::vector<int32_t> &values) {
         const auto size = static_cast<int64_t>(values.size());
@@ -153,7 +158,7 @@ std::vector<AttentionPass> AttentionPlan::make_passes(at::Device device) const {
         return offsets.narrow(0, next - size, size);
     };
     auto index = [&](const std::vector<int64_t> &values) {
-        return values.empty() ? at::Tensor() : at::tensor(values, at::kLong).to(device);
+        return values.empty() ? at::Tensor() : upload(at::tensor(values, at::kLong), device);
     };
     const bool is_even = in_order && !fixed_backend &&
                          std::all_of(segments.begin(), segments.end(), [](const auto &s) { return is_chosen(s.length); });

@@ -3,6 +3,7 @@
 #include "shim.hpp"
 
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 using namespace ct;
@@ -61,7 +62,8 @@ int ct_store_local(ct_store *out, ct_message *error) {
     return guarded(error, [&] { *out = new ct_store_impl{c10::make_intrusive<c10d::HashStore>(), 0}; });
 }
 
-int ct_store_tcp(const char *host, int port, bool listens, int64_t timeout_ms, ct_store *out, ct_message *error) {
+int ct_store_tcp(const char *host, int port, bool listens, int socket, const char *prefix, int64_t timeout_ms, ct_store *out,
+                 ct_message *error) {
     return guarded(error, [&] {
         TORCH_CHECK(port >= 0 && port < 65536 && timeout_ms > 0, "store: port ", port, ", timeout ", timeout_ms, " ms");
         c10d::TCPStoreOptions options;
@@ -69,8 +71,11 @@ int ct_store_tcp(const char *host, int port, bool listens, int64_t timeout_ms, c
         options.isServer = listens;
         options.waitWorkers = false;
         options.timeout = std::chrono::milliseconds(timeout_ms);
+        if (listens && socket >= 0) options.masterListenFd = socket;
         auto store = c10::make_intrusive<c10d::TCPStore>(std::string(host), options);
-        *out = new ct_store_impl{store, store->getPort()};
+        const int bound = store->getPort();
+        if (!*prefix) *out = new ct_store_impl{store, bound};
+        else *out = new ct_store_impl{c10::make_intrusive<c10d::PrefixStore>(prefix, store), bound};
     });
 }
 
@@ -176,7 +181,7 @@ int ct_group_exchange(ct_group group, const ct_tensor *sends, const int32_t *sen
 
 int ct_group_barrier(ct_group group, ct_message *error) {
     return guarded(error, [&] {
-        if (group->group->size > 1) group->group->barrier();
+        if (group->group->size > 1) group->group->start_barrier()->wait();
     });
 }
 

@@ -25,6 +25,16 @@ template <class Function> Function symbol(void *library, const char *name) {
     return found;
 }
 
+// The driver works in the thread's current context: that of `device`, until the scope ends.
+class InContext {
+    const c10::impl::VirtualGuardImpl guard{c10::kCUDA};
+    const c10::Device before;
+
+  public:
+    explicit InContext(c10::Device device) : before(guard.exchangeDevice(device)) {}
+    ~InContext() { guard.uncheckedSetDevice(before); }
+};
+
 // The part of the driver's interface that launching takes.
 struct Driver {
     int (*device_get)(int *, int);
@@ -232,6 +242,7 @@ CudaKernel &CudaKernel::get(c10::Device device, const char *file, const char *te
     auto &kernel = kernels[key + ' ' + name];
     if (kernel.function) return kernel;
     const auto &driver = Driver::get();
+    const InContext scope(device);
     driver.enter(device);
     void *&module = modules[key];
     if (!module) {
@@ -245,6 +256,7 @@ CudaKernel &CudaKernel::get(c10::Device device, const char *file, const char *te
 void CudaKernel::launch(c10::Device device, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned shared_bytes,
                         void **arguments) {
     const auto &driver = Driver::get();
+    const InContext scope(device);
     driver.enter(device);
     if (shared_bytes > allowed_shared) {
         driver.check(driver.set(function, 8 /* the most dynamic shared memory */, static_cast<int>(shared_bytes)),

@@ -248,7 +248,8 @@ HeadGradients prepare_heads_backward(const at::Tensor &heads, int64_t rows, cons
     HeadGradients result;
     result.heads = at::empty({rows, (hq + 2 * hk) * head}, options);
     const int lane_bits = lane_bits_of(head);
-    const int64_t lanes = (rows * std::max(hq, 2 * hk)) << lane_bits;
+    // Where weights learn, queries are one half of the grid, and keys and values the other.
+    const int64_t lanes = (rows * (has_norms ? std::max(hq, 2 * hk) : hq + 2 * hk)) << lane_bits;
     TORCH_CHECK(lanes < (int64_t(1) << 31), "heads: ", rows, " rows are too many for one call");
     const auto readable = [&](const at::Tensor &d) {
         if (!d.defined()) return d;
@@ -256,7 +257,7 @@ HeadGradients prepare_heads_backward(const at::Tensor &heads, int64_t rows, cons
         return is_even ? d : d.clone(at::MemoryFormat::Contiguous);
     };
     const auto dq = readable(d_query), dk = readable(d_key), dv = readable(d_value);
-    // Where weights learn, a block goes through many heads before it writes its share.
+    // A block then goes through many heads before it writes its share.
     int64_t grid = blocks(lanes);
     if (has_norms) grid = std::min<int64_t>(grid, 8 * multiprocessors(result.heads.device()));
     at::Tensor partial;
@@ -278,7 +279,7 @@ HeadGradients prepare_heads_backward(const at::Tensor &heads, int64_t rows, cons
                              &own_flags, &partial_at};
         const auto &own = result.heads;
         backward_kernel(own, std::string(has_norms ? "prepare_normed_heads_backward" : "prepare_heads_backward") + suffix(own))
-            .launch(own.device(), static_cast<unsigned>(grid), 2, 1, threads, 0, arguments);
+            .launch(own.device(), static_cast<unsigned>(grid), has_norms ? 2 : 1, 1, threads, 0, arguments);
     }
     if (has_norms) {
         const auto total = partial.sum(0);

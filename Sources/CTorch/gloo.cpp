@@ -2,6 +2,8 @@
 #include "group.hpp"
 #include "shim.hpp"
 
+#include <condition_variable>
+#include <mutex>
 #define USE_C10D_GLOO
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -14,26 +16,95 @@ c10::intrusive_ptr<c10d::Store> store_of(ct_store store);
 
 namespace {
 
+// c10d's flight recorder writes to a map before it takes its lock, so that groups of several threads corrupt it. We have a record of
+// our own; a size of zero turns it off, unless somebody has asked for it.
+void turn_flight_recorder_off() {
+    static const bool done = [] {
+        setenv("TORCH_FR_BUFFER_SIZE", "0", 0);
+        setenv("TORCH_NCCL_TRACE_BUFFER_SIZE", "0", 0);
+        return true;
+    }();
+    (void)done;
+}
+
 using Work = c10::intrusive_ptr<c10d::Work>;
 
+// Waits of a group, which `abort` ends. Gloo's own waits can only be ended by their timeout.
+struct Waits {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool aborted = false;
+    // Sends and receives under way, which have a way of their own to be ended.
+    std::vector<c10::weak_intrusive_ptr<c10d::Work>> messages;
+
+    void abort() {
+        const std::lock_guard lock(mutex);
+        aborted = true;
+        for (auto &weak : messages)
+            if (auto work = weak.lock()) work->abort();
+        messages.clear();
+        changed.notify_all();
+    }
+    void add(const Work &message) {
+        const std::lock_guard lock(mutex);
+        std::erase_if(messages, [](const auto &known) { return known.expired(); });
+        messages.emplace_back(message);
+    }
+};
+
 class GlooPending : public Pending {
+    // Operations that run on Gloo's threads and have not ended.
+    struct Running {
+        std::shared_ptr<Waits> waits;
+        std::atomic<int> count{0};
+    };
     std::vector<Work> works;
     Group::Tensors held;
     std::function<void()> after;
+    std::shared_ptr<Running> running = std::make_shared<Running>();
+    bool are_messages;
 
   public:
-    GlooPending(std::vector<Work> works, Group::Tensors held, std::function<void()> after = {})
-        : works(std::move(works)), held(std::move(held)), after(std::move(after)) {}
+    GlooPending(std::shared_ptr<Waits> waits, std::vector<Work> all, Group::Tensors held, std::function<void()> after = {},
+                bool are_messages = false)
+        : works(std::move(all)), held(std::move(held)), after(std::move(after)), are_messages(are_messages) {
+        running->waits = std::move(waits);
+        running->count = static_cast<int>(works.size());
+        for (auto &work : works) {
+            if (are_messages) {
+                running->waits->add(work);
+                continue;
+            }
+            work->getFuture()->addCallback([running = running](c10::ivalue::Future &) {
+                const std::lock_guard lock(running->waits->mutex);
+                --running->count;
+                running->waits->changed.notify_all();
+            });
+        }
+    }
+
     void wait() override {
-        for (auto &work : works) work->wait();
+        if (!are_messages) {
+            std::unique_lock lock(running->waits->mutex);
+            running->waits->changed.wait(lock, [&] { return running->count == 0 || running->waits->aborted; });
+            TORCH_CHECK(running->count == 0, "the group was ended");
+        }
+        for (auto &work : works) TORCH_CHECK(work->wait(), "the group was ended");
         works.clear();
         if (after) std::exchange(after, {})();
     }
+
     bool done() override {
+        if (!are_messages && running->count > 0) return false;
         for (auto &work : works)
             if (!work->isCompleted()) return false;
         wait();
         return true;
+    }
+
+    std::function<bool()> probe() override {
+        if (are_messages) return {};
+        return [running = running] { return running->count == 0; };
     }
 };
 
@@ -48,6 +119,7 @@ c10d::ReduceOp::RedOpType operation(ct_merge reduction) {
 
 class GlooGroup : public Group {
     c10::intrusive_ptr<c10d::Backend> backend;
+    std::shared_ptr<Waits> waits = std::make_shared<Waits>();
     // Numbers the messages between each two ranks; Gloo matches them by tag.
     std::vector<int> sent, received;
 
@@ -62,6 +134,10 @@ class GlooGroup : public Group {
   public:
     GlooGroup(c10::intrusive_ptr<c10d::Backend> backend, int rank, int size)
         : Group(rank, size), backend(std::move(backend)), sent(size), received(size) {}
+    ~GlooGroup() override {
+        // Its destructor waits for its threads, and they for ranks that will not come.
+        if (waits->aborted) (void)backend.release();
+    }
 
     PendingPointer all_reduce(Tensors tensors, ct_merge reduction) override {
         std::vector<Work> works;
@@ -72,7 +148,7 @@ class GlooGroup : public Group {
             works.push_back(backend->allreduce(one, options));
         }
         auto after = divide(tensors, reduction);
-        return std::make_unique<GlooPending>(std::move(works), std::move(tensors), std::move(after));
+        return std::make_unique<GlooPending>(waits, std::move(works), std::move(tensors), std::move(after));
     }
 
     PendingPointer all_gather(Tensors inputs, Tensors outputs) override {
@@ -82,20 +158,30 @@ class GlooGroup : public Group {
             if (from.numel() > 0) works.push_back(backend->_allgather_base(to, from));
         }
         inputs.insert(inputs.end(), outputs.begin(), outputs.end());
-        return std::make_unique<GlooPending>(std::move(works), std::move(inputs));
+        return std::make_unique<GlooPending>(waits, std::move(works), std::move(inputs));
     }
 
     PendingPointer reduce_scatter(Tensors inputs, Tensors outputs, ct_merge reduction) override {
+        // As Gloo's own in libtorch, which cannot be waited for without blocking: all of it reduced everywhere.
         std::vector<Work> works;
-        c10d::ReduceScatterOptions options;
+        Tensors wholes;
+        c10d::AllreduceOptions options;
         options.reduceOp = operation(reduction);
-        for (size_t i = 0; i < inputs.size(); ++i) {
-            auto from = inputs[i].view(-1), to = outputs[i].view(-1);
-            if (from.numel() > 0) works.push_back(backend->_reduce_scatter_base(to, from, options));
+        for (auto &input : inputs) {
+            wholes.push_back(input.view(-1).clone());
+            Tensors one{wholes.back()};
+            if (input.numel() > 0) works.push_back(backend->allreduce(one, options));
         }
-        auto after = divide(outputs, reduction);
+        auto after = [wholes, outputs, rank = rank, division = divide(outputs, reduction)] {
+            at::NoGradGuard no_grad;
+            for (size_t i = 0; i < outputs.size(); ++i) {
+                const auto count = outputs[i].numel();
+                outputs[i].view(-1).copy_(wholes[i].narrow(0, rank * count, count));
+            }
+            if (division) division();
+        };
         inputs.insert(inputs.end(), outputs.begin(), outputs.end());
-        return std::make_unique<GlooPending>(std::move(works), std::move(inputs), std::move(after));
+        return std::make_unique<GlooPending>(waits, std::move(works), std::move(inputs), std::move(after));
     }
 
     PendingPointer broadcast(Tensors tensors, int root) override {
@@ -107,13 +193,13 @@ class GlooGroup : public Group {
             Tensors one{tensor.view(-1)};
             works.push_back(backend->broadcast(one, options));
         }
-        return std::make_unique<GlooPending>(std::move(works), std::move(tensors));
+        return std::make_unique<GlooPending>(waits, std::move(works), std::move(tensors));
     }
 
     PendingPointer all_to_all(at::Tensor input, at::Tensor output, std::vector<int64_t> input_rows,
                               std::vector<int64_t> output_rows) override {
         std::vector<Work> works{backend->alltoall_base(output, input, output_rows, input_rows)};
-        return std::make_unique<GlooPending>(std::move(works), Tensors{input, output});
+        return std::make_unique<GlooPending>(waits, std::move(works), Tensors{input, output});
     }
 
     PendingPointer exchange(std::vector<Message> sends, std::vector<Message> receives) override {
@@ -129,26 +215,28 @@ class GlooGroup : public Group {
             works.push_back(backend->send(one, message.peer, sent[message.peer]++));
             held.push_back(message.tensor);
         }
-        return std::make_unique<GlooPending>(std::move(works), std::move(held));
+        return std::make_unique<GlooPending>(waits, std::move(works), std::move(held), std::function<void()>(), true);
     }
 
-    void barrier() override { backend->barrier()->wait(); }
-    void abort() override { backend->abort(); }
+    PendingPointer start_barrier() override { return std::make_unique<GlooPending>(waits, std::vector<Work>{backend->barrier()}, Tensors{}); }
+    void abort() override { waits->abort(); }
 };
 
 } // namespace
 
 extern "C" {
 
-int ct_group_gloo(ct_store store, const char *name, const char *host, int rank, int size, int64_t timeout_ms, ct_group *out,
-                  ct_message *error) {
+int ct_group_gloo(ct_store store, const char *name, const char *host, int rank, int size, int64_t timeout_ms, int64_t wait_ms,
+                  ct_group *out, ct_message *error) {
     return guarded(error, [&] {
+        turn_flight_recorder_off();
         TORCH_CHECK(size > 0 && rank >= 0 && rank < size && timeout_ms > 0, "group ", name, ": rank ", rank, " of ", size,
                     ", timeout ", timeout_ms, " ms");
         auto options = c10d::ProcessGroupGloo::Options::create(std::chrono::milliseconds(timeout_ms));
         options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(host, /*lazyInit=*/false));
         auto backend = c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>(name, store_of(store)),
                                                                    rank, size, options);
+        if (wait_ms > 0) backend->setTimeout(std::chrono::milliseconds(wait_ms));
         *out = new ct_group_impl{std::make_shared<GlooGroup>(backend, rank, size)};
     });
 }

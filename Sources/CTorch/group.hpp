@@ -1,6 +1,7 @@
 #pragma once
 // A set of ranks that call the same operations in the same order: Gloo's on CPUs, NCCL's on CUDA devices.
 #include <ATen/ATen.h>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +18,8 @@ class Pending {
     virtual void wait() = 0;
     // Whether the results are there, without waiting; throws what went wrong.
     virtual bool done() = 0;
+    // Tells, from any thread and as long as it is kept, whether the operation has ended, well or not; empty where only `wait` tells.
+    virtual std::function<bool()> probe() { return {}; }
 };
 using PendingPointer = std::unique_ptr<Pending>;
 
@@ -45,10 +48,14 @@ class Group {
                                       std::vector<int64_t> output_rows) = 0;
     // Sends and receives that run together; between two ranks, in the order of the lists.
     virtual PendingPointer exchange(std::vector<Message> sends, std::vector<Message> receives) = 0;
-    // Until every rank has come here.
-    virtual void barrier() = 0;
-    // Ends what is under way with an error; the group is good for nothing after.
+    // Its host waits until every rank has come here.
+    virtual PendingPointer start_barrier() = 0;
+    // Ends what is under way with an error, from any thread; the group is good for nothing after.
     virtual void abort() = 0;
+    // An error that no call has reported yet; empty for none.
+    virtual std::string problem() { return {}; }
+    // Whether operations are recorded now, into a graph, rather than run.
+    virtual bool is_captured() { return false; }
 };
 
 } // namespace ct

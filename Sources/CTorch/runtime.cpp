@@ -78,6 +78,9 @@ int ct_device_name(int index, ct_message *out, ct_message *error) {
 CT_DO(ct_device_synchronize, (int type, int index, ct_message *error), {
     if (type != 0) c10::impl::VirtualGuardImpl(at::kCUDA).synchronizeDevice(static_cast<c10::DeviceIndex>(index));
 })
+CT_DO(ct_device_make_current, (int index, ct_message *error), {
+    c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(c10::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index)));
+})
 CT_DO(ct_device_empty_cache, (int type, ct_message *error), {
     if (type != 0) c10::getDeviceAllocator(at::kCUDA)->emptyCache();
 })

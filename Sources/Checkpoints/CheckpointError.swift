@@ -31,6 +31,8 @@ public struct CheckpointError: Error, Sendable, CustomStringConvertible {
         public static let diskFull = Code("diskFull")
         /// A checkpoint's content does not match its digest.
         public static let damaged = Code("damaged")
+        /// Another rank failed, which says itself why.
+        public static let otherRank = Code("otherRank")
     }
 
     public let code: Code

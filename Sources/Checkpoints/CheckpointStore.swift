@@ -13,7 +13,10 @@ public struct CheckpointStore {
         public let folder: String
         /// What was passed to `save`.
         public let state: [UInt8]
+        /// Of one process: its tensors; of several ranks: the weights alone, in ``ShardedCheckpoint/modelFolder``.
         public let tensors: SafetensorsModel
+        /// What several ranks wrote; nil for a checkpoint of one process.
+        public let sharded: ShardedCheckpoint?
     }
 
     /// A checkpoint that was passed over, and why.
@@ -25,18 +28,13 @@ public struct CheckpointStore {
 
     public let folder: String
     public let keepLast: Int
-    private let fileSystem: any FileSystem
+    let fileSystem: any FileSystem
 
     /// Opens the store, creating its folder; what interrupted saves left behind is removed.
     ///
     /// - Parameter keepLast: how many checkpoints to keep, 1 or more.
     public init(folder: String, keepLast: Int, fileSystem: any FileSystem = POSIXFileSystem()) throws {
-        guard keepLast > 0 else {
-            throw CheckpointError(.configuration, folder, "keepLast is \(keepLast); it must be 1 or more")
-        }
-        self.folder = folder
-        self.keepLast = keepLast
-        self.fileSystem = fileSystem
+        try self.init(existing: folder, keepLast: keepLast, fileSystem: fileSystem)
         if !pathExists(folder) {
             try fileSystem.createDirectory(folder)
             // A checkpoint is as durable as the folder that holds it.
@@ -57,6 +55,16 @@ public struct CheckpointStore {
         }
     }
 
+    /// A store that another process has opened, and cleaned.
+    init(existing folder: String, keepLast: Int, fileSystem: any FileSystem) throws {
+        guard keepLast > 0 else {
+            throw CheckpointError(.configuration, folder, "keepLast is \(keepLast); it must be 1 or more")
+        }
+        self.folder = folder
+        self.keepLast = keepLast
+        self.fileSystem = fileSystem
+    }
+
     /// The steps that have a checkpoint, in ascending order; not validated.
     public func steps() throws -> [Int] {
         try entries(of: folder).compactMap { name in
@@ -71,6 +79,9 @@ public struct CheckpointStore {
 
     /// Where the checkpoint of `step` is, or would be.
     public func path(of step: Int) -> String { folder + "/" + Self.name(of: step) }
+
+    /// Where the checkpoint of `step` is while it is written.
+    func temporaryPath(of step: Int) -> String { folder + "/tmp-" + Self.name(of: step) }
 
     // MARK: Saving
 
@@ -89,7 +100,7 @@ public struct CheckpointStore {
         let writer = try SafetensorsWriter(
             tensors, baseName: CheckpointManifest.tensorsName, maxShardBytes: maxShardBytes, fileSystem: fileSystem)
         try requireSpace(writer.estimatedBytes + UInt64(state.count) + 65536, at: folder, fileSystem)
-        let temporary = folder + "/tmp-" + Self.name(of: step)
+        let temporary = temporaryPath(of: step)
         try fileSystem.remove(temporary)
         do {
             try fileSystem.createDirectory(temporary)
@@ -107,6 +118,12 @@ public struct CheckpointStore {
             try? fileSystem.remove(temporary)
             throw error
         }
+        try prune(keeping: step)
+    }
+
+    /// Gives a finished and durable folder its name, and only then removes the checkpoints beyond `keepLast`.
+    func commit(_ temporary: String, _ step: Int) throws {
+        try install(temporary, step)
         try prune(keeping: step)
     }
 
@@ -165,6 +182,31 @@ public struct CheckpointStore {
     ///
     /// - Throws: `CheckpointError`: `notFound`, `damaged` with the file and what does not match.
     public func load(_ step: Int) throws -> Checkpoint {
+        try verify(step, share: (0, 1))
+        return try open(step)
+    }
+
+    /// Reads every byte of a share of the files of the checkpoint of `step`, that of rank `share.rank` of `share.size` processes.
+    func verify(_ step: Int, share: (rank: Int, size: Int)) throws {
+        let place = path(of: step), files = try manifest(of: step).files
+        for (index, file) in files.enumerated() where index % share.size == share.rank { try file.verify(in: place) }
+    }
+
+    /// Opens a checkpoint whose files were verified.
+    func open(_ step: Int) throws -> Checkpoint {
+        let place = path(of: step), manifest = try manifest(of: step)
+        let state = try MappedFile.contents(of: place + "/" + CheckpointManifest.stateName)
+        guard let sharding = manifest.sharding else {
+            let tensors = try SafetensorsModel(folder: place, name: CheckpointManifest.tensorsName)
+            return Checkpoint(step: step, folder: place, state: state, tensors: tensors, sharded: nil)
+        }
+        let sharded = ShardedCheckpoint(manifest, sharding, folder: place)
+        return Checkpoint(
+            step: step, folder: place, state: state, tensors: try SafetensorsModel(folder: sharded.modelFolder),
+            sharded: sharded)
+    }
+
+    private func manifest(of step: Int) throws -> CheckpointManifest {
         let place = path(of: step)
         guard pathExists(place) else {
             let others = try steps().map(String.init).joined(separator: ", ")
@@ -176,11 +218,7 @@ public struct CheckpointStore {
         guard manifest.step == step else {
             throw CheckpointError(.damaged, place, "the manifest is of step \(manifest.step)")
         }
-        for file in manifest.files { try file.verify(in: place) }
-        let state = try MappedFile(path: place + "/" + CheckpointManifest.stateName)
-        return Checkpoint(
-            step: step, folder: place, state: [UInt8](state.bytes),
-            tensors: try SafetensorsModel(folder: place, name: CheckpointManifest.tensorsName))
+        return manifest
     }
 }
 

@@ -45,7 +45,7 @@ public enum HuggingFaceExporter {
         return files
     }
 
-    private static func isPlain(_ name: String) -> Bool {
+    static func isPlain(_ name: String) -> Bool {
         let base = name.hasPrefix(templateFolder + "/") ? String(name.dropFirst(templateFolder.count + 1)) : name
         return !base.hasPrefix(".") && SafetensorsModel.isPlainName(base)
     }
@@ -67,11 +67,7 @@ public enum HuggingFaceExporter {
     ) throws {
         let isTied = try config.bool("tie_word_embeddings", default: false)
         let kept = tensors.filter { !(isTied && $0.name == "lm_head.weight") }
-        var config = config
-        if let dtype = kept.first?.tensor.dtype {
-            config.object["dtype"] = .string("\(dtype)")
-            if config.has("torch_dtype") { config.object["torch_dtype"] = .string("\(dtype)") }
-        }
+        let config = kept.first.map { config.naming(dtype: $0.tensor.dtype) } ?? config
         try writeFolder(
             tensors: kept, named: "model",
             files: [CompanionFile(name: "config.json", bytes: Array(config.text.utf8))] + tokenizerFiles, to: folder,
@@ -124,6 +120,16 @@ public enum HuggingFaceExporter {
             try? fileSystem.remove(temporary)
             throw error
         }
+    }
+}
+
+extension ModelConfig {
+    /// The same, saying that the weights are of this type.
+    func naming(dtype: DType) -> ModelConfig {
+        var config = self
+        config.object["dtype"] = .string("\(dtype)")
+        if config.has("torch_dtype") { config.object["torch_dtype"] = .string("\(dtype)") }
+        return config
     }
 }
 

@@ -45,6 +45,12 @@ public final class MappedFile: Sendable {
         if let base { munmap(base, count) }
     }
 
+    /// A copy of all of a small file.
+    static func contents(of path: String) throws -> [UInt8] {
+        let file = try MappedFile(path: path)
+        return withExtendedLifetime(file) { [UInt8](file.bytes) }
+    }
+
     /// The whole file. Valid while this object lives.
     public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base, count: count) }
 

@@ -1,3 +1,4 @@
+internal import Collectives
 internal import OrderedCollections
 public import TensorCore
 
@@ -82,11 +83,26 @@ public final class ModelSource {
                 + ".save_pretrained(folder, safe_serialization=True)")
     }
 
+    private static func distributed(_ folder: String) -> CheckpointError {
+        CheckpointError(
+            .pickle, folder,
+            "this is a distributed checkpoint of PyTorch or Megatron-LM (.distcp), whose index is a Python pickle, which can run "
+                + "any code when read",
+            remedy:
+                "convert it where it was made: Megatron-LM's tools/checkpoint/convert.py or Megatron-Bridge's export to "
+                + "Hugging Face safetensors; torch.distributed.checkpoint.format_utils, then save_pretrained")
+    }
+
     /// The folder itself when it is a Hugging Face one, else the one GGUF file in it.
     private static func resolve(folder: String) throws -> String {
         let names = try entries(of: folder)
         let ggufs = names.filter { $0.hasSuffix(".gguf") }
         guard names.contains("config.json") else {
+            // A training checkpoint of several ranks holds the model in a folder of its own.
+            if names.contains(CheckpointManifest.fileName), names.contains(ShardedCheckpoint.modelFolder) {
+                return try resolve(folder: folder + "/" + ShardedCheckpoint.modelFolder)
+            }
+            if names.contains(where: { $0.hasSuffix(".distcp") }) { throw distributed(folder) }
             if ggufs.count == 1 { return folder + "/" + ggufs[0] }
             let several = ggufs.isEmpty ? "" : "; of its \(ggufs.count) GGUF files, name one"
             throw CheckpointError(
@@ -94,6 +110,7 @@ public final class ModelSource {
                 remedy: "name a Hugging Face folder or a .gguf file")
         }
         if names.contains("model.safetensors") || names.contains("model.safetensors.index.json") { return folder }
+        if names.contains(where: { $0.hasSuffix(".distcp") }) { throw distributed(folder) }
         let pickles = [".bin", ".pt", ".pth"]
         if let name = names.first(where: { name in pickles.contains { name.hasSuffix($0) } }) {
             throw pickle(folder, name)
@@ -159,10 +176,12 @@ public final class ModelSource {
     public func load(_ destinations: [TensorDestination], mode: ReadMode? = nil) throws -> LoadStatistics {
         for destination in destinations {
             let found = try shape(of: destination.name)
-            guard found == destination.tensor.shape, destination.tensor.isContiguous else {
+            guard destination.fits(found) else {
+                let part = destination.box.map { " with its part \($0.ranges) of \($0.shape)" } ?? ""
                 throw CheckpointError(
                     .malformed, path,
-                    "tensor '\(destination.name)' has shape \(found) and cannot fill \(destination.tensor.summary)")
+                    "tensor '\(destination.name)' has shape \(found) and cannot fill \(destination.tensor.summary)\(part)"
+                )
             }
         }
         switch storage {
@@ -170,11 +189,16 @@ public final class ModelSource {
             guard let packed else { return try model.load(destinations, mode: mode) }
             for destination in destinations {
                 guard let module = packed.modules[destination.name] else { continue }
-                try PackedExpansion(module, packed.format, model).fill(destination.tensor)
+                let shape = [module.outputs, module.inputs]
+                try destination.filled(from: shape) { try PackedExpansion(module, packed.format, model).fill($0) }
             }
             return try model.load(destinations.filter { packed.modules[$0.name] == nil }, mode: mode)
         case .gguf(let model):
-            for destination in destinations { try model.load(destination) }
+            for destination in destinations {
+                try destination.filled(from: model.shape(of: destination.name)) { whole in
+                    try model.load(TensorDestination(name: destination.name, tensor: whole))
+                }
+            }
             return LoadStatistics(bytes: try destinations.reduce(0) { $0 + (try model.byteCount(of: $1.name)) })
         }
     }

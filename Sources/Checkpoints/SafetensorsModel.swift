@@ -108,7 +108,7 @@ public final class SafetensorsModel {
     func load(_ destinations: [TensorDestination], mode: ReadMode?) throws -> LoadStatistics {
         let entries = try destinations.map { destination in
             let entry = try entry(named: destination.name)
-            return (file: fileOf[destination.name] ?? 0, entry: entry)
+            return (file: fileOf[destination.name] ?? 0, entry: entry, box: destination.box)
         }
         let plan = LoadPlan(files, entries)
         let modes = mode.map { mode in files.map { _ in mode } } ?? plan.modes(available: availableMemory())

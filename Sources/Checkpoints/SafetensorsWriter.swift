@@ -81,6 +81,14 @@ public struct SafetensorsWriter {
         }
     }
 
+    /// Writes one file into a folder that is written as a whole: in place, and durable.
+    static func writeFile(
+        _ tensors: [(name: String, tensor: Tensor)], named name: String, in folder: String, fileSystem: any FileSystem
+    ) throws -> WrittenFile {
+        let writer = try SafetensorsWriter(tensors, maxShardBytes: .max, fileSystem: fileSystem)
+        return try writer.write(writer.shards[0], name, in: folder)
+    }
+
     /// Writes the files, `BASE.safetensors` or the shards and `BASE.safetensors.index.json`, into a folder that exists and
     /// makes each durable. The folder itself is the caller's to sync and to rename.
     func write(into folder: String) throws -> [WrittenFile] {

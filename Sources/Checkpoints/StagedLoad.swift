@@ -72,13 +72,29 @@ struct StagedLoad {
         let address = buffer.address + start
         guard UInt(bitPattern: address) % UInt(piece.dtype.size) == 0 else {
             // Files need not align their tensors.
-            let bytes = UnsafeRawBufferPointer(start: address, count: piece.range.count)
-            let aligned = try Tensor(bytes: bytes, shape: [piece.elements.count], dtype: piece.dtype)
-            return try target.copy(from: aligned)
+            for row in 0..<piece.rows {
+                let bytes = UnsafeRawBufferPointer(
+                    start: address + row * piece.stride * piece.dtype.size, count: piece.run * piece.dtype.size)
+                let aligned = try Tensor(bytes: bytes, shape: [piece.run], dtype: piece.dtype)
+                try target.narrowed(0, row * piece.run..<(row + 1) * piece.run).copy(from: aligned)
+            }
+            return
         }
-        let staged = try Tensor(
-            borrowing: address, shape: [piece.elements.count], dtype: piece.dtype, owner: buffer)
-        try target.copy(from: staged, nonBlocking: nonBlocking)
+        func staged(_ start: Int, _ count: Int) throws -> Tensor {
+            try Tensor(
+                borrowing: address + start * piece.dtype.size, shape: [count], dtype: piece.dtype, owner: buffer)
+        }
+        guard piece.rows > 1 else { return try target.copy(from: staged(0, target.count), nonBlocking: nonBlocking) }
+        // What lies between the rows goes along, in one copy, and is left out on the device.
+        let whole = try staged(0, piece.range.count / piece.dtype.size)
+        let near = try Tensor.empty([whole.count], dtype: piece.dtype, device: target.device)
+        try near.copy(from: whole, nonBlocking: nonBlocking)
+        let last = (piece.rows - 1) * piece.run
+        try target.narrowed(0, 0..<last).reshaped([piece.rows - 1, piece.run]).copy(
+            from: near.narrowed(0, 0..<(piece.rows - 1) * piece.stride).reshaped([piece.rows - 1, piece.stride])
+                .narrowed(1, 0..<piece.run))
+        try target.narrowed(0, last..<target.count)
+            .copy(from: near.narrowed(0, whole.count - piece.run..<whole.count))
     }
 }
 
@@ -109,6 +125,9 @@ private struct ReadJob: @unchecked Sendable {
         /// What the elements are in the file, when they have to be converted.
         let stored: GGMLType?
         let dtype: DType
+        let rows: Int
+        /// Bytes of a row in the file, from a row to the next there, and of a row where it goes.
+        let run, stride, step: Int
     }
 
     init(_ read: LoadPlan.Read, _ reader: FileReader, _ destinations: [Tensor]) throws {
@@ -130,7 +149,10 @@ private struct ReadJob: @unchecked Sendable {
                     $0.baseAddress! + piece.elements.lowerBound * tensor.dtype.size
                 }
                 let stored = tensor.dtype == piece.dtype ? nil : Self.stored(piece.dtype)
-                return Place(range: piece.range, address: address, stored: stored, dtype: tensor.dtype)
+                let size = piece.dtype.size
+                return Place(
+                    range: piece.range, address: address, stored: stored, dtype: tensor.dtype, rows: piece.rows,
+                    run: piece.run * size, stride: piece.stride * size, step: piece.run * tensor.dtype.size)
             } : []
     }
 
@@ -146,18 +168,21 @@ private struct ReadJob: @unchecked Sendable {
     /// - Returns: where in `buffer` the range lies; nil when its pieces are in their places.
     func run(_ buffer: UnsafeMutableRawPointer) throws -> Int? {
         if places.isEmpty { return try reader.read(range, into: buffer) }
-        if reader.mode != .direct, places.allSatisfy({ $0.stored == nil }) {
+        if reader.mode != .direct, places.allSatisfy({ $0.stored == nil && $0.rows == 1 }) {
             for place in places { try reader.readCached(place.range, to: place.address) }
             return nil
         }
         let start = try reader.read(range, into: buffer)
         for place in places {
-            let source = UnsafeRawBufferPointer(
-                start: buffer + start + place.range.lowerBound - range.lowerBound, count: place.range.count)
-            if let stored = place.stored {
-                Dequantizer.convert(stored, source, into: place.address, dtype: place.dtype)
-            } else {
-                place.address.copyMemory(from: source.baseAddress!, byteCount: source.count)
+            let first = buffer + start + place.range.lowerBound - range.lowerBound
+            for row in 0..<place.rows {
+                let source = UnsafeRawBufferPointer(start: first + row * place.stride, count: place.run)
+                let target = place.address + row * place.step
+                if let stored = place.stored {
+                    Dequantizer.convert(stored, source, into: target, dtype: place.dtype)
+                } else {
+                    target.copyMemory(from: source.baseAddress!, byteCount: source.count)
+                }
             }
         }
         return nil

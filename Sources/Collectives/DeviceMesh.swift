@@ -5,14 +5,14 @@ public final class DeviceMesh {
     public let shape: MeshShape
     public let rank: Int
     public let device: Device
-    private let makeGroup: (_ name: String, _ rank: Int, _ size: Int) throws -> ProcessGroup
+    private let makeGroup: (_ name: String, _ rank: Int, _ ranks: [Int]) throws -> ProcessGroup
     private var groups: [[MeshAxis]: ProcessGroup] = [:]
 
-    /// - Parameter makeGroup: connects this process, as `rank` of `size`, to the group of a name; called for groups of more than one
-    ///   rank, by all ranks of the mesh in the same order.
+    /// - Parameter makeGroup: connects this process, as `rank`, to the group of a name that has these of the mesh's ranks; called for
+    ///   groups of more than one rank, by all ranks of the mesh in the same order.
     public init(
         _ shape: MeshShape, rank: Int, device: Device,
-        makeGroup: @escaping (_ name: String, _ rank: Int, _ size: Int) throws -> ProcessGroup
+        makeGroup: @escaping (_ name: String, _ rank: Int, _ ranks: [Int]) throws -> ProcessGroup
     ) {
         precondition(rank >= 0 && rank < shape.rankCount, "rank \(rank) of a mesh of \(shape.rankCount)")
         self.shape = shape
@@ -21,12 +21,20 @@ public final class DeviceMesh {
         self.makeGroup = makeGroup
     }
 
-    /// A mesh over Gloo groups in host memory.
+    /// A mesh whose groups are Gloo's for the CPU and NCCL's for CUDA devices.
+    /// - Parameters:
+    ///   - timeout: of connecting, and without a watch of each of Gloo's operations.
+    ///   - watch: that names late and dead ranks; its board's ranks are the mesh's.
     public convenience init(
-        _ shape: MeshShape, rank: Int, store: RendezvousStore, device: Device = .cpu, timeout: Duration = .seconds(60)
+        _ shape: MeshShape, rank: Int, store: RendezvousStore, device: Device = .cpu, timeout: Duration = .seconds(60),
+        watch: RankWatch? = nil
     ) {
-        self.init(shape, rank: rank, device: device) { name, rank, size in
-            try ProcessGroup.gloo(store, name: name, rank: rank, size: size, timeout: timeout)
+        self.init(shape, rank: rank, device: device) { name, rank, ranks in
+            let watch = watch.map { GroupWatch($0, ranks: ranks) }
+            if device == .cpu {
+                return try .gloo(store, name: name, rank: rank, size: ranks.count, timeout: timeout, watch: watch)
+            }
+            return try .nccl(store, name: name, rank: rank, size: ranks.count, device: device, watch: watch)
         }
     }
 
@@ -40,7 +48,7 @@ public final class DeviceMesh {
         if let known = groups[key] { return known }
         let ranks = shape.group(of: rank, along: key)
         let name = key.map(\.name).joined(separator: "×") + ":" + ranks.map(String.init).joined(separator: ",")
-        let group = try makeGroup(name, shape.index(of: rank, along: key), ranks.count)
+        let group = try makeGroup(name, shape.index(of: rank, along: key), ranks)
         groups[key] = group
         return group
     }

@@ -22,6 +22,7 @@ struct CrossChecks: LedgerChecks {
         checkLoRA(config.model)
         checkTypes(config.model, config.actor.fsdp, in: "actor")
         checkSchedule(config.actor.optim, config.trainer, in: "actor")
+        checkSharding()
         checkSampling()
         checkPenalties()
         checkEngine()
@@ -114,6 +115,27 @@ struct CrossChecks: LedgerChecks {
         warn(
             config.actor.useKLLoss && config.actor.klLossCoefficient == 0, "actor.use_kl_loss", "actor.kl_loss_coef",
             "the reference model is computed for a loss of weight 0", remedy: "turn actor.use_kl_loss off")
+    }
+
+    private func checkSharding() {
+        let actor = config.actor, fsdp = actor.fsdp
+        if fsdp.fsdpSize == 0 {
+            problem(
+                "actor.fsdp_config.fsdp_size", "no rank is no set of ranks",
+                remedy: "write -1 for all ranks, or 1 for none")
+        }
+        refuse(
+            !actor.useDynamicBatchSize && actor.ppoMicroBatchSizePerGPU == nil, "actor.use_dynamic_bsz",
+            "actor.ppo_micro_batch_size_per_gpu", "nothing says how large a micro-batch is",
+            remedy: "set actor.ppo_micro_batch_size_per_gpu, or actor.use_dynamic_bsz true")
+        refuse(
+            actor.useDynamicBatchSize && actor.ppoMicroBatchSizePerGPU != nil, "actor.ppo_micro_batch_size_per_gpu",
+            "actor.use_dynamic_bsz", "micro-batches are cut by tokens",
+            remedy: "set actor.use_dynamic_bsz false, or remove actor.ppo_micro_batch_size_per_gpu")
+        warn(
+            fsdp.fsdpSize == 1 && !fsdp.reshardAfterForward, "actor.fsdp_config.reshard_after_forward",
+            "actor.fsdp_config.fsdp_size", "every rank has the whole weights all the time",
+            remedy: "remove actor.fsdp_config.reshard_after_forward")
     }
 
     private func checkSampling() {

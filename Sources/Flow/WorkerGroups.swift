@@ -5,7 +5,7 @@ public import Telemetry
 public typealias PhaseMetrics = OrderedDictionary<MetricName, Double>
 
 /// How a generation call samples.
-public struct RolloutRequestSettings: Sendable, Hashable {
+public struct RolloutRequestSettings: Sendable, Hashable, Codable {
     public var n: Int
     public var temperature: Double
     public var topK: Int

@@ -134,7 +134,7 @@ public final class KeyValueCache {
     ) throws(TorchError) {
         let shape = model.shape
         try self.init(
-            layers: shape.layers, slots: slots, keyValueHeads: shape.keyValueHeads, headDim: shape.headDim,
+            layers: shape.layers, slots: slots, keyValueHeads: shape.rankKeyValueHeads, headDim: shape.headDim,
             valueHeadDim: shape.valueHeadDim, dtype: dtype ?? model.dtype, device: device ?? model.device,
             pinned: pinned)
     }
@@ -144,7 +144,7 @@ public final class KeyValueCache {
     /// Bytes of one token's keys and values in all layers.
     public static func bytesPerToken(_ model: any SequenceModel, dtype: DType? = nil) -> Int {
         let shape = model.shape
-        let values = shape.layers * shape.keyValueHeads * (shape.headDim + shape.valueHeadDim)
+        let values = shape.layers * shape.rankKeyValueHeads * (shape.headDim + shape.valueHeadDim)
         return values * (dtype ?? model.dtype).size
     }
 

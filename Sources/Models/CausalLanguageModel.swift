@@ -3,6 +3,8 @@ public import TensorCore
 /// Numbers that the engines need of any decoder, whatever its family.
 public struct ModelShape: Sendable, Hashable {
     public var vocabulary, hidden, layers, queryHeads, keyValueHeads, headDim: Int
+    /// Key-value heads whose keys and values this process keeps: all, unless tensor ranks share them.
+    public var rankKeyValueHeads: Int
     /// Size of a value head; that of a key head but for latent attention.
     public var valueHeadDim: Int
     /// The longest sequence that the checkpoint says it knows.
@@ -25,6 +27,7 @@ public struct ModelShape: Sendable, Hashable {
         self.layers = layers
         self.queryHeads = queryHeads
         self.keyValueHeads = keyValueHeads
+        rankKeyValueHeads = keyValueHeads
         self.headDim = headDim
         self.valueHeadDim = valueHeadDim ?? headDim
         self.maxPositions = maxPositions
@@ -59,10 +62,14 @@ public protocol SequenceModel: AnyObject {
     /// Whether the head is trained whole where an adapter is trained in place of the other weights: a head that no checkpoint
     /// holds yet must be.
     var trainsHeadBesideAdapter: Bool { get }
+    /// How ranks share the model; this object is one rank's part.
+    var parallel: ParallelContext { get }
     /// What layers keep between forward and backward; the rest is computed again.
     var checkpointing: ActivationCheckpointing { get set }
     /// Where what checkpointed layers keep waits for backward; nil: on the device.
     var activationOffload: ActivationOffload? { get set }
+    /// What hears of each pass's way through the layers.
+    var layerHooks: (any LayerHooks)? { get set }
 
     /// Final normed hidden states `[T, C]` of `ids` (int64 `[T]`) at `positions` (int64 `[T]`).
     /// `observe` sees the input of the first layer (index 0), each layer's output, and the final norm's in place of the last.
@@ -77,23 +84,46 @@ public protocol CausalLanguageModel: SequenceModel {
     var output: Projection { get }
     /// What turns `output`'s products into logits.
     var logitsTransform: LogitsTransform { get }
+    /// How tensor ranks share the rows of `output`; nil: this process has all of them.
+    var vocabulary: VocabularyShare? { get }
 }
 
 extension CausalLanguageModel {
     public var headProjection: Projection { output }
     public var trainsHeadBesideAdapter: Bool { false }
 
-    /// Logits `[T, V]` of hidden states `[T, C]`.
-    public func logits(_ hidden: Tensor) throws(TorchError) -> Tensor { try logitsTransform(output(hidden)) }
+    public var vocabulary: VocabularyShare? { nil }
+
+    /// Logits `[T, V]` of hidden states `[T, C]`; ranks that share the vocabulary tell each other theirs.
+    public func logits(_ hidden: Tensor) throws(TorchError) -> Tensor {
+        var products = try output(hidden)
+        if let vocabulary { products = try products.gatheredColumns(of: vocabulary.group, total: vocabulary.total) }
+        if let sequence = parallel.sequence { products = try products.scalingGradient(by: 1 / Double(sequence.size)) }
+        return try logitsTransform(products)
+    }
 
     /// Log-probabilities of `targets` (int64 `[T]`) and entropies, both float32 `[T]`, after hidden states `[T, C]`: what the
-    /// log-softmax of ``logits(_:)`` over `temperature` gives, with no more than `chunk` rows of logits at a time.
+    /// log-softmax of ``logits(_:)`` over `temperature` gives, with no more than `chunk` rows of logits at a time. Ranks that share
+    /// the vocabulary, or tokens, each compute a part of it and all get the whole.
     public func tokenLogProbs(
         hidden: Tensor, targets: Tensor, temperature: Double = 1, chunk: Int? = nil
     ) throws(TorchError) -> (logProbs: Tensor, entropies: Tensor) {
-        try Tensor.tokenLogProbs(
-            hidden: hidden, weight: head, targets: targets, temperature: temperature, transform: logitsTransform,
-            chunk: chunk)
+        func own(_ hidden: Tensor, _ targets: Tensor) throws(TorchError) -> (logProbs: Tensor, entropies: Tensor) {
+            if let vocabulary {
+                return try Tensor.tokenLogProbs(
+                    hidden: hidden, weight: head, share: vocabulary, targets: targets, temperature: temperature,
+                    transform: logitsTransform, chunk: chunk)
+            }
+            return try Tensor.tokenLogProbs(
+                hidden: hidden, weight: head, targets: targets, temperature: temperature, transform: logitsTransform,
+                chunk: chunk)
+        }
+        guard let sequence = parallel.sequence else { return try own(hidden, targets) }
+        let parts = try own(hidden.ownRows(in: sequence), targets.ownRows(in: sequence)), total = targets.size(0)
+        return (
+            try parts.logProbs.gatheredRows(of: sequence, total: total, gradient: .own),
+            try parts.entropies.gatheredRows(of: sequence, total: total, gradient: .own)
+        )
     }
 
     /// Forward and backward of the head at once, where d loss / d log-probability, and d loss / d entropy unless it is zero, are
@@ -102,9 +132,33 @@ extension CausalLanguageModel {
         hidden: Tensor, targets: Tensor, logProbGrads: Tensor, entropyGrads: Tensor? = nil, temperature: Double = 1,
         chunk: Int? = nil
     ) throws(TorchError) -> TokenLoss {
-        try Tensor.tokenLoss(
+        if vocabulary != nil || parallel.sequence != nil {
+            // Ranks must know one another's statistics before the gradients: two passes over the logits.
+            return try sharedTokenLoss(hidden, targets, logProbGrads, entropyGrads, temperature, chunk)
+        }
+        return try Tensor.tokenLoss(
             hidden: hidden, weight: head, targets: targets, logProbGrads: logProbGrads, entropyGrads: entropyGrads,
             temperature: temperature, transform: logitsTransform, chunk: chunk)
+    }
+
+    private func sharedTokenLoss(
+        _ hidden: Tensor, _ targets: Tensor, _ logProbGrads: Tensor, _ entropyGrads: Tensor?, _ temperature: Double,
+        _ chunk: Int?
+    ) throws(TorchError) -> TokenLoss {
+        try withGrad { () throws(TorchError) in
+            let leaf = try hidden.detached()
+            try leaf.setRequiresGrad()
+            let (logProbs, entropies) = try tokenLogProbs(
+                hidden: leaf, targets: targets, temperature: temperature, chunk: chunk)
+            var loss = try logProbs.multiplied(by: logProbGrads).sum()
+            if let entropyGrads { loss = try loss.adding(entropies.multiplied(by: entropyGrads).sum()) }
+            try loss.backward()
+            guard let gradient = try leaf.grad() else {
+                preconditionFailure("a loss without its hidden states' gradient")
+            }
+            return TokenLoss(
+                logProbs: try logProbs.detached(), entropies: try entropies.detached(), hiddenGrad: gradient)
+        }
     }
 
     /// The weight of the output projection, `[V, C]`. Its products are not logits where ``logitsTransform`` is not the identity.
@@ -112,6 +166,8 @@ extension CausalLanguageModel {
 }
 
 extension SequenceModel {
+    public var parallel: ParallelContext { ParallelContext() }
+
     public func hiddenStates(ids: Tensor, positions: Tensor, attention: any AttentionBackend) throws -> Tensor {
         try hiddenStates(ids: ids, positions: positions, attention: attention, observe: nil)
     }

@@ -27,6 +27,8 @@ struct LatentAttention: SelfAttention {
 
     private let layer: Int
     private let options: Options
+    /// Heads of this rank. The latent vectors, from which all heads read, are computed on every rank.
+    private let heads: Int
     /// Both latent vectors and the rotated key; without a latent query, the latter two.
     private let down: Projection
     private let queryNorm: RMSNorm?
@@ -37,29 +39,39 @@ struct LatentAttention: SelfAttention {
     init(_ builder: ParameterBuilder, _ name: String, layer: Int, hidden: Int, _ options: Options) throws {
         self.layer = layer
         self.options = options
+        heads = try builder.parallel.share(options.heads, of: "attention heads").count
         let queries = options.heads * options.keyDim
+        let byHead = { (size: Int) in ProjectionShare.columns([RowBlock(heads: options.heads, size: size)]) }
         let keyValueDown = (name: name + ".kv_a_proj_with_mqa", rows: options.keyValueRank + options.rotatedDim)
         if let rank = options.queryRank {
             down = try builder.linear(
-                name + ".qkv_a_proj", [(name + ".q_a_proj", rank), keyValueDown], inputs: hidden, bias: options.bias)
-            queryNorm = try RMSNorm(builder, name + ".q_a_layernorm", size: rank, eps: Self.normEps)
-            queryUp = try builder.linear(name + ".q_b_proj", inputs: rank, outputs: queries, bias: false)
+                name + ".qkv_a_proj", [(name + ".q_a_proj", rank), keyValueDown], inputs: hidden, bias: options.bias,
+                share: .whole(.shared))
+            queryNorm = try RMSNorm(
+                builder, name + ".q_a_layernorm", size: rank, eps: Self.normEps, gradient: .shared)
+            queryUp = try builder.linear(
+                name + ".q_b_proj", inputs: rank, outputs: queries, bias: false, share: byHead(options.keyDim))
         } else {
-            queryUp = try builder.linear(name + ".q_proj", inputs: hidden, outputs: queries, bias: false)
+            queryUp = try builder.linear(
+                name + ".q_proj", inputs: hidden, outputs: queries, bias: false, share: byHead(options.keyDim))
             queryNorm = nil
-            down = try builder.linear(keyValueDown.name, [keyValueDown], inputs: hidden, bias: options.bias)
+            down = try builder.linear(
+                keyValueDown.name, [keyValueDown], inputs: hidden, bias: options.bias, share: .whole(.shared))
         }
         keyValueNorm = try RMSNorm(
-            builder, name + ".kv_a_layernorm", size: options.keyValueRank, eps: Self.normEps)
+            builder, name + ".kv_a_layernorm", size: options.keyValueRank, eps: Self.normEps, gradient: .shared)
         keyValueUp = try builder.linear(
             name + ".kv_b_proj", inputs: options.keyValueRank,
-            outputs: options.heads * (options.plainDim + options.valueDim), bias: false)
+            outputs: options.heads * (options.plainDim + options.valueDim), bias: false,
+            share: byHead(options.plainDim + options.valueDim))
         output = try builder.linear(
-            name + ".o_proj", inputs: options.heads * options.valueDim, outputs: hidden, bias: options.bias)
+            name + ".o_proj", inputs: options.heads * options.valueDim, outputs: hidden, bias: options.bias,
+            share: .rows(units: options.heads))
     }
 
     func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
-        let tokens = x.size(0), heads = options.heads, plain = options.plainDim
+        let x = try pass.layout.enter(x)
+        let tokens = x.size(0), plain = options.plainDim
         let latent_TR = try down(x)
         let start = options.queryRank ?? 0, end = start + options.keyValueRank
         let query_THD = try query(x, latent_TR).reshaped([tokens, heads, options.keyDim])
@@ -74,7 +86,8 @@ struct LatentAttention: SelfAttention {
         let value = try keyValue_THD.narrowed(2, plain..<plain + options.valueDim)
 
         let mixed = try pass.attention.attend(layer: layer, query: query, key: key, value: value, kind: options.kind)
-        return try output(mixed.reshaped([tokens, heads * options.valueDim]))
+        return try pass.layout.leave(
+            output(mixed.reshaped([tokens, heads * options.valueDim])), bias: output.biasOfSum)
     }
 
     private func query(_ x: Tensor, _ latent: Tensor) throws(TorchError) -> Tensor {

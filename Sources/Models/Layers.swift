@@ -1,17 +1,11 @@
 import TensorCore
 
 extension ParameterBuilder {
-    /// One or more projections of the same input, stacked by rows. `parts` are the checkpoint's module names.
+    /// A projection that is one module of the checkpoint.
     func linear(
-        _ name: String, _ parts: [(name: String, rows: Int)], inputs: Int, bias: Bool
+        _ name: String, inputs: Int, outputs: Int, bias: Bool, share: ProjectionShare = .whole()
     ) throws -> Projection {
-        let weight = try fused(name + ".weight", parts.map { ($0.name + ".weight", $0.rows) }, columns: [inputs])
-        let offset = bias ? try fused(name + ".bias", parts.map { ($0.name + ".bias", $0.rows) }, columns: []) : nil
-        return projection(weight, bias: offset)
-    }
-
-    func linear(_ name: String, inputs: Int, outputs: Int, bias: Bool) throws -> Projection {
-        try linear(name, [(name, outputs)], inputs: inputs, bias: bias)
+        try linear(name, [(name, outputs)], inputs: inputs, bias: bias, share: share)
     }
 }
 
@@ -27,10 +21,15 @@ struct RMSNorm {
     let eps: Double
     let convention: Convention
 
+    init(weight: Tensor, eps: Double, convention: Convention) {
+        (self.weight, self.eps, self.convention) = (weight, eps, convention)
+    }
+
     init(
-        _ builder: ParameterBuilder, _ name: String, size: Int, eps: Double, convention: Convention = .plain
+        _ builder: ParameterBuilder, _ name: String, size: Int, eps: Double, convention: Convention = .plain,
+        gradient: GradientShare = .stream
     ) throws {
-        weight = try builder.parameter(name + ".weight", [size])
+        weight = try builder.parameter(name + ".weight", [size], gradient: gradient)
         self.eps = eps
         self.convention = convention
     }
@@ -60,17 +59,23 @@ struct GatedMLP: FeedForward {
             isFused
             ? [(name + ".gate_up_proj", 2 * intermediate)]
             : [(name + ".gate_proj", intermediate), (name + ".up_proj", intermediate)]
-        gateUp = try builder.linear(name + ".gate_up_proj", parts, inputs: size, bias: bias)
-        down = try builder.linear(name + ".down_proj", inputs: intermediate, outputs: size, bias: bias)
+        gateUp = try builder.linear(
+            name + ".gate_up_proj", parts, inputs: size, bias: bias,
+            share: .columns([RowBlock(rows: intermediate), RowBlock(rows: intermediate)]))
+        down = try builder.linear(
+            name + ".down_proj", inputs: intermediate, outputs: size, bias: bias, share: .rows(units: intermediate))
         self.activation = activation
     }
 
+    func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
+        let isRead = !pass.leavesOutLastProduct
+        return try pass.layout.leave(part(pass.layout.enter(x), isRead: isRead), bias: down.biasOfSum, isRead: isRead)
+    }
+
+    /// This rank's part of the sum, from within a region that tensor ranks share.
     /// - Parameter isRead: false where only the gradients' way through the result is wanted, not its value.
-    func callAsFunction(_ x: Tensor, isRead: Bool = true) throws(TorchError) -> Tensor {
+    func part(_ x: Tensor, isRead: Bool = true) throws(TorchError) -> Tensor {
         let gated = try activation.gate(gateUp(x, kept: .gateUp), isRead: isRead || down.readsInputAnyway)
         return try down(gated, isRead: isRead)
-    }
-    func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
-        try self(x, isRead: !pass.leavesOutLastProduct)
     }
 }

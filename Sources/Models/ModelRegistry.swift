@@ -17,9 +17,9 @@ extension DecoderFamily {
     static var tiesEmbeddings: Bool { false }
 
     static func languageModel(_ config: ModelConfig, _ builder: ParameterBuilder) throws -> DecoderModel {
-        try DecoderModel(
-            body(config, builder), builder,
-            tiedEmbeddings: config.bool("tie_word_embeddings", default: tiesEmbeddings), logits: logits(config))
+        let ties = try config.bool("tie_word_embeddings", default: tiesEmbeddings)
+        builder.tiesHead = ties
+        return try DecoderModel(body(config, builder), builder, tiedEmbeddings: ties, logits: logits(config))
     }
 }
 
@@ -66,14 +66,17 @@ public enum ModelRegistry {
     /// The architectures that ``loadScoring(_:dtype:device:newHead:)`` knows, a language model with a new head apart.
     public static var scoringArchitectures: [String] { scorers.keys.sorted() }
 
-    /// The model of a checkpoint, its weights read and converted.
-    /// - Throws: ``ModelError`` for a family that is not known, or weights that do not fit; `CheckpointError`.
+    /// The model of a checkpoint, or this rank's part of it, its weights read and converted.
+    /// - Throws: ``ModelError`` for a family that is not known, weights that do not fit, or sizes that the ranks cannot share;
+    ///   `CheckpointError`.
     public static func load(
-        _ source: ModelSource, dtype: DType = .float32, device: Device = .cpu
+        _ source: ModelSource, dtype: DType = .float32, device: Device = .cpu,
+        parallel: ParallelContext = ParallelContext()
     ) throws -> any CausalLanguageModel {
         let make = try maker(source.architecture, in: source.path)
         let weights = CheckpointWeights(source)
-        return try make(source.config, ParameterBuilder(source: weights, dtype: dtype, device: device))
+        return try make(
+            source.config, ParameterBuilder(source: weights, dtype: dtype, device: device, parallel: parallel))
     }
 
     /// The reward or value model of a checkpoint (`…ForSequenceClassification`, `…ForTokenClassification`).
@@ -82,9 +85,11 @@ public enum ModelRegistry {
     ///   at first. Without it such a checkpoint is refused: no head is made silently.
     /// - Throws: ``ModelError``; `CheckpointError`.
     public static func loadScoring(
-        _ source: ModelSource, dtype: DType = .float32, device: Device = .cpu, newHead: ScoringModel.NewHead? = nil
+        _ source: ModelSource, dtype: DType = .float32, device: Device = .cpu, newHead: ScoringModel.NewHead? = nil,
+        parallel: ParallelContext = ParallelContext()
     ) throws -> ScoringModel {
-        let builder = ParameterBuilder(source: CheckpointWeights(source), dtype: dtype, device: device)
+        let builder = ParameterBuilder(
+            source: CheckpointWeights(source), dtype: dtype, device: device, parallel: parallel)
         if let scorer = try scorer(source.architecture, source.config, builder) { return scorer }
         let suffix = "ForCausalLM"
         if let newHead, source.architecture.hasSuffix(suffix),
@@ -142,6 +147,8 @@ public struct ModelError: Error, Sendable, CustomStringConvertible {
         public static let weights = Code("weights")
         /// An adapter that does not fit the model, or cannot be made on it.
         public static let adapter = Code("adapter")
+        /// Sizes that the ranks cannot share.
+        public static let parallel = Code("parallel")
     }
     public let code: Code
     public let message: String

@@ -27,6 +27,10 @@ public struct Parameter {
     public let name: String
     public let tensor: Tensor
     public let parts: [Part]
+    /// The axes along which each rank has a part of the gradient: the whole is their sum.
+    public var gradientAxes: [MeshAxis] = MeshAxis.data + [.sequence]
+    /// The axes along which all ranks hold the same; along the others each holds a part of its own.
+    public var copiedAxes: [MeshAxis] = MeshAxis.data + [.sequence, .tensor]
 
     /// Views of `tensor`, or of something of its shape such as its gradient, under the checkpoint's names.
     public func split(_ whole: Tensor? = nil) throws(TorchError) -> [(name: String, tensor: Tensor)] {
@@ -80,8 +84,13 @@ extension WeightSource {
     public func load(_ destinations: [TensorDestination]) throws {
         for destination in destinations {
             let tensor = destination.tensor
-            try tensor.copy(
-                from: weight(destination.name, shape: tensor.shape, dtype: tensor.dtype, device: tensor.device))
+            var values = try weight(
+                destination.name, shape: destination.box?.shape ?? tensor.shape, dtype: tensor.dtype,
+                device: tensor.device)
+            for (dim, range) in (destination.box?.ranges ?? []).enumerated() {
+                values = try values.narrowed(dim, range)
+            }
+            try tensor.copy(from: values)
         }
     }
     public var tensorNames: [String] { [] }
@@ -118,20 +127,30 @@ public final class ParameterBuilder {
     public private(set) var projections: [Projection] = []
     public let dtype: DType
     public let device: Device
+    /// How ranks share the model.
+    public let parallel: ParallelContext
     private let source: any WeightSource
     private var used: Set<String> = []
     private var destinations: [TensorDestination] = []
     private var problems: [WeightProblem] = []
+    /// What the names of tensors begin with that other stages of a pipeline hold.
+    private var leftOut: [String] = []
+    /// Whether the model's head is its embedding; set before the body is made.
+    var tiesHead = false
     /// A configuration that fits the weights nowhere is given up on, before it asks for a million layers.
     private static let problemLimit = 1000
 
     /// Whether only names and shapes are looked at, nothing allocated and nothing read.
     private let isCheck: Bool
 
-    public init(source: any WeightSource, dtype: DType, device: Device) {
+    /// - Parameter parallel: by which the builder allocates and reads what this rank holds, and nothing else.
+    public init(
+        source: any WeightSource, dtype: DType, device: Device, parallel: ParallelContext = ParallelContext()
+    ) {
         self.source = source
         self.dtype = dtype
         self.device = device
+        self.parallel = parallel
         isCheck = false
     }
 
@@ -140,25 +159,35 @@ public final class ParameterBuilder {
         self.source = source
         dtype = .float32
         device = .cpu
+        parallel = ParallelContext()
         isCheck = true
     }
 
-    /// A parameter that is one tensor of the checkpoint.
+    /// A parameter that is one tensor of the checkpoint, whole on every rank.
     ///
     /// - Parameter storedAs: a second name that checkpoints may have it under; it is exported under the first.
     public func parameter(_ name: String, _ shape: [Int], storedAs other: String? = nil) throws -> Tensor {
-        try fused(name, [(name, shape[0])], columns: Array(shape.dropFirst()), storedAs: other.map { ($0, shape) })
+        try parameter(name, shape, storedAs: other, gradient: .complete)
+    }
+
+    func parameter(
+        _ name: String, _ shape: [Int], storedAs other: String? = nil, held: Range<Int>? = nil, gradient: GradientShare
+    ) throws -> Tensor {
+        try stacked(
+            name, [RowPiece(name: name, rows: shape[0], held: held ?? 0..<shape[0])], columns: Array(shape.dropFirst()),
+            storedAs: other.map { ($0, shape) }, gradient: gradient)
     }
 
     /// A tensor of the checkpoint that is read and exported, but not trained, and that keeps its own type.
     public func buffer(_ name: String, _ shape: [Int], dtype: DType) throws -> Tensor {
-        let part = Parameter.Part(whole: name, rows: 0..<shape[0], columns: Array(shape.dropFirst()))
-        let buffer = try allocate(name, [part], shape: shape, dtype: dtype, stored: [(name, shape)])
+        let piece = RowPiece(name: name, rows: shape[0], held: 0..<shape[0])
+        let buffer = try allocate(
+            name, [piece], columns: Array(shape.dropFirst()), held: nil, dtype: dtype, storedAs: nil)
         buffers.append(buffer)
         return buffer.tensor
     }
 
-    /// A parameter made of several, stacked by rows.
+    /// A parameter made of several, stacked by rows, whole on every rank.
     ///
     /// - Parameter storedAs: a tensor that checkpoints may hold in place of the parts, of the same elements in the same order.
     /// - Throws: ``ModelError`` when far too much is wrong to go on; what is missing or misshapen else shows in ``finish()``.
@@ -166,27 +195,55 @@ public final class ParameterBuilder {
         _ name: String, _ parts: [(name: String, rows: Int)], columns: [Int],
         storedAs whole: (name: String, shape: [Int])? = nil
     ) throws -> Tensor {
-        var ranges: [Parameter.Part] = [], rows = 0
-        for part in parts {
-            ranges.append(Parameter.Part(whole: part.name, rows: rows..<rows + part.rows, columns: columns))
-            rows += part.rows
-        }
-        var stored = parts.map { (name: $0.name, shape: [$0.rows] + columns) }
-        if let whole, !source.contains(parts[0].name), source.contains(whole.name) { stored = [whole] }
-        let parameter = try allocate(name, ranges, shape: [rows] + columns, dtype: dtype, stored: stored)
+        let pieces = parts.map { RowPiece(name: $0.name, rows: $0.rows, held: 0..<$0.rows) }
+        return try stacked(name, pieces, columns: columns, storedAs: whole, gradient: .complete)
+    }
+
+    /// A parameter made of what this rank holds of several tensors, stacked by rows.
+    ///
+    /// - Parameters:
+    ///   - held: the columns that this rank holds; nil: all.
+    ///   - storedAs: a tensor that checkpoints may hold in place of the parts, all of them whole, one after the other.
+    func stacked(
+        _ name: String, _ pieces: [RowPiece], columns: [Int], held: Range<Int>? = nil,
+        storedAs whole: (name: String, shape: [Int])? = nil, gradient: GradientShare
+    ) throws -> Tensor {
+        var parameter = try allocate(name, pieces, columns: columns, held: held, dtype: dtype, storedAs: whole)
+        parameter.gradientAxes = gradient.axes(parallel)
+        let isWhole = parameter.parts.allSatisfy(\.box.isWhole)
+        parameter.copiedAxes =
+            MeshAxis.data.filter { $0 != .expert || gradient != .expert } + [.sequence] + (isWhole ? [.tensor] : [])
         parameters.append(parameter)
         return parameter.tensor
     }
 
-    /// Memory of its own for a parameter, and what fills it: tensors of the checkpoint that lie in it one after the other.
+    /// Memory of its own for a parameter, and what fills it.
     private func allocate(
-        _ name: String, _ parts: [Parameter.Part], shape: [Int], dtype: DType, stored: [(name: String, shape: [Int])]
+        _ name: String, _ pieces: [RowPiece], columns: [Int], held: Range<Int>?, dtype: DType,
+        storedAs whole: (name: String, shape: [Int])?
     ) throws -> Parameter {
+        let isOther = whole.map { !source.contains(pieces[0].name) && source.contains($0.name) } ?? false
         let known = problems.count
-        for (name, shape) in stored {
-            used.insert(name)
+        for (name, shape) in isOther ? whole.map { [$0] } ?? [] : pieces.map({ ($0.name, [$0.rows] + columns) }) {
+            // A tensor of several blocks is asked for once.
+            guard used.insert(name).inserted else { continue }
             if let problem = try source.problem(name, shape: shape) { problems.append(problem) }
         }
+        var parts: [Parameter.Part] = [], rows = 0
+        let local = held.map { [$0.count] + columns.dropFirst() } ?? columns
+        for piece in pieces {
+            var ranges = ([piece.rows] + columns).map { 0..<$0 }
+            ranges[0] = piece.held
+            if let held { ranges[1] = held }
+            let end = rows + piece.held.count
+            if piece.held.isEmpty { continue }
+            parts.append(
+                Parameter.Part(
+                    name: piece.name, rows: rows..<end,
+                    box: ShardBox(name: piece.name, shape: [piece.rows] + columns, ranges: ranges)))
+            rows = end
+        }
+        let shape = [rows] + local
         guard problems.count == known, !isCheck else {
             if problems.count > Self.problemLimit { throw ModelError(problems, in: source.place) }
             // Takes no memory, whatever size a wrong configuration asks for.
@@ -195,13 +252,21 @@ public final class ParameterBuilder {
         }
         // Own memory always: weights are trained in place, never a mapped file.
         let tensor = try Tensor.empty(shape, dtype: dtype, device: device)
-        let flat = try tensor.reshaped([tensor.count])
-        var start = 0
-        for (name, shape) in stored {
-            let end = start + shape.reduce(1, *)
-            destinations.append(
-                TensorDestination(name: name, tensor: try flat.narrowed(0, start..<end).reshaped(shape)))
-            start = end
+        var before = 0, last = "", next = parts[...]
+        for piece in pieces {
+            defer {
+                if piece.name != last { before += piece.rows }
+                last = piece.name
+            }
+            guard !piece.held.isEmpty, let part = next.popFirst() else { continue }
+            var box = part.box
+            if isOther, let whole {
+                // The stored tensor seen as rows of `columns`, all parts' one after the other.
+                let all = whole.shape.reduce(1, *) / columns.reduce(1, *)
+                let ranges = [before + piece.held.lowerBound..<before + piece.held.upperBound] + box.ranges.dropFirst()
+                box = ShardBox(name: whole.name, shape: [all] + columns, ranges: ranges)
+            }
+            destinations.append(TensorDestination(box, tensor: try tensor.narrowed(0, part.rows)))
         }
         return Parameter(name: name, tensor: tensor, parts: parts)
     }
@@ -227,11 +292,19 @@ public final class ParameterBuilder {
         name == "lm_head.weight" || ["rotary_emb.inv_freq", "masked_bias", "attn.bias"].contains { name.hasSuffix($0) }
     }
 
+    /// Lets the tensors whose names begin so stay in the checkpoint.
+    func leaveOut(_ prefix: String) { leftOut.append(prefix) }
+
+    private func isElsewhere(_ name: String) -> Bool {
+        leftOut.contains { name.hasPrefix($0) }
+    }
+
     /// Fills the parameters.
     /// - Throws: ``ModelError`` that names every tensor that is missing, of another shape or type, or left over; what reading
     ///   throws.
     public func finish() throws -> [Parameter] {
-        problems += source.tensorNames.filter { !used.contains($0) && !Self.isSpare($0) }.map(WeightProblem.leftOver)
+        problems += source.tensorNames.filter { !used.contains($0) && !Self.isSpare($0) && !isElsewhere($0) }.map(
+            WeightProblem.leftOver)
         guard problems.isEmpty else { throw ModelError(problems, in: source.place) }
         if isCheck { return parameters }
         try withNoGrad { try source.load(destinations) }
@@ -243,9 +316,18 @@ public final class ParameterBuilder {
 /// Weights drawn from a normal distribution, for benchmarks and tests that need no files.
 public final class RandomWeights: WeightSource {
     private let generator: RandomGenerator
+    private let seed: UInt64
     private let standardDeviation: Double
 
-    public init(seed: UInt64, standardDeviation: Double = 0.02, device: Device = .cpu) throws(TorchError) {
+    private let isByName: Bool
+
+    /// - Parameter byName: whether a tensor's values depend on its name alone, and not on what was asked for before: as they do
+    ///   where ranks hold parts of a model.
+    public init(
+        seed: UInt64, standardDeviation: Double = 0.02, device: Device = .cpu, byName: Bool = false
+    ) throws(TorchError) {
+        self.seed = seed
+        isByName = byName
         generator = try RandomGenerator(seed: seed, device: device)
         self.standardDeviation = standardDeviation
     }
@@ -254,5 +336,29 @@ public final class RandomWeights: WeightSource {
         if name.hasSuffix("norm.weight") { return try Tensor.ones(shape, dtype: dtype, device: device) }
         return try Tensor.randomNormal(shape, generator: generator).multiplied(by: standardDeviation)
             .to(device, dtype: dtype)
+    }
+
+    /// Ranks that hold parts of a model ask for different tensors, and must draw the same values all the same: by name.
+    public func load(_ destinations: [TensorDestination]) throws {
+        let isPart = isByName || destinations.contains { $0.box.map { !$0.isWhole } ?? false }
+        var name = "", values: Tensor?
+        for destination in destinations {
+            let tensor = destination.tensor,
+                box = destination.box ?? ShardBox(whole: destination.name, shape: tensor.shape)
+            if destination.name != name || values == nil {
+                let source = isPart ? try named(destination.name) : self
+                values = try source.weight(
+                    destination.name, shape: box.shape, dtype: tensor.dtype, device: tensor.device)
+                name = destination.name
+            }
+            guard var part = values else { continue }
+            for (dim, range) in box.ranges.enumerated() { part = try part.narrowed(dim, range) }
+            try tensor.copy(from: part)
+        }
+    }
+
+    private func named(_ name: String) throws(TorchError) -> RandomWeights {
+        try RandomWeights(
+            seed: LoRASeed.mix(seed, name), standardDeviation: standardDeviation, device: generator.device)
     }
 }

@@ -13,6 +13,10 @@ public final class Projection {
 
     public let weight: Tensor
     public let bias: Tensor?
+    /// Of a row-parallel projection: added once to the sum of the ranks' products, by whoever forms it.
+    var biasOfSum: Tensor?
+    /// Rows that other tensor ranks hold too.
+    var copied: CopiedRows?
     /// The parameter that `weight` is; nil when it is none.
     public let parameter: Parameter?
     private var copy: Copy?
@@ -44,9 +48,17 @@ public final class Projection {
             product = copied
             if copyHoldsAdapter { return product }
         } else {
-            product = try x.linear(weight, bias: bias, kept: kept, isRead: isRead)
+            product = try plainProduct(x, kept: kept, isRead: isRead)
         }
         return try active?.added(to: product, input: x) ?? product
+    }
+
+    private func plainProduct(
+        _ x: Tensor, kept: KeptActivations, isRead: Bool
+    ) throws(TorchError) -> Tensor {
+        guard let copied else { return try x.linear(weight, bias: bias, kept: kept, isRead: isRead) }
+        guard isGradEnabled else { return try x.linear(weight, bias: bias) }
+        return try x.linear(weight, bias: bias, rowsFrom: copied.first, heldBy: copied.copies, of: copied.group)
     }
 
     /// Whether the value of an input decides anything besides this weight's gradient when the product is not read.

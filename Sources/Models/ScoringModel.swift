@@ -38,6 +38,7 @@ public final class ScoringModel: SequenceModel {
     /// What `transformers` calls such a model; the configuration's `withHead(architecture:labels:)` makes an export one.
     public let architecture: String
     public var shape: ModelShape { body.shape }
+    public var parallel: ParallelContext { body.parallel }
     public var labels: Int { score.weight.size(0) }
     public var headProjection: Projection { score }
     public var trainsHeadBesideAdapter: Bool { true }
@@ -48,6 +49,10 @@ public final class ScoringModel: SequenceModel {
     public var activationOffload: ActivationOffload? {
         get { body.offload }
         set { body.offload = newValue }
+    }
+    public var layerHooks: (any LayerHooks)? {
+        get { body.layerHooks }
+        set { body.layerHooks = newValue }
     }
     public var experts: ExpertShape? { body.experts }
     public var routingRecord: RoutingRecord? {
@@ -99,7 +104,14 @@ public final class ScoringModel: SequenceModel {
 
     /// The head's numbers at every token of a pack, float32 `[T, N]`, with gradients: ids and positions int64 `[T]`.
     public func scores(ids: Tensor, positions: Tensor, attention: any AttentionBackend) throws -> Tensor {
-        try score(hiddenStates(ids: ids, positions: positions, attention: attention)).to(dtype: .float32)
+        try scored(hiddenStates(ids: ids, positions: positions, attention: attention))
+    }
+
+    /// Sequence ranks do the same for all tokens, so that each has a share of the gradient's sum.
+    private func scored(_ hidden: Tensor) throws(TorchError) -> Tensor {
+        let scores = try score(hidden).to(dtype: .float32)
+        guard let sequence = parallel.sequence else { return scores }
+        return try scores.scalingGradient(by: 1 / Double(sequence.size))
     }
 
     /// The value of every token of a pack, float32 `[T]`, with gradients.
@@ -119,6 +131,6 @@ public final class ScoringModel: SequenceModel {
         let hidden_TC = try hiddenStates(
             ids: ids, positions: positions, attention: PackedAttention(segments: segments))
         let last = segments.map { Int64($0.start + $0.length - 1) }
-        return try score(hidden_TC.indexSelect(0, Tensor(last, device: ids.device))).to(dtype: .float32)
+        return try scored(hidden_TC.indexSelect(0, Tensor(last, device: ids.device)))
     }
 }

@@ -30,11 +30,12 @@ final class ModelRunner {
     }
 
     /// Whether a decoding step of the model is nothing but launches: no experts, whose rows the host counts, and attention by a
-    /// kernel of ours.
+    /// kernel of ours. Collectives between ranks are not captured.
     static func canCapture(_ model: any CausalLanguageModel) -> Bool {
         let shape = model.shape
         return model.device.isCUDA && model.dtype == .bfloat16 && model.experts == nil
-            && shape.headDim == shape.valueHeadDim && [64, 96, 128, 256].contains(shape.headDim)
+            && model.parallel.tensor == nil && shape.headDim == shape.valueHeadDim
+            && [64, 96, 128, 256].contains(shape.headDim)
     }
 
     /// Blocks that hold sequences.

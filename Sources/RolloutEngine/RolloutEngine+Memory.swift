@@ -86,7 +86,14 @@ extension RolloutEngine {
         if let fixed = options.cacheBlocks { return fixed }
         guard model.device.isCUDA else { return wanted }
         let bytes = KeyValueCache.bytesPerToken(model, dtype: options.cacheDType) * options.blockSize
-        return max(min(wanted, try budget().blocks(of: bytes)), runner?.blockCount ?? 0)
+        // Ranks that share the model plan the same steps: what is there for each of them is there for all.
+        let own = Result { try budget().blocks(of: bytes) }
+        let agreed = try model.parallel.least((try? own.get()) ?? 0, on: model.device)
+        guard agreed > 0 else {
+            _ = try own.get()
+            throw RolloutError(.outOfSlots, "another rank of the model has no memory for a block of the cache")
+        }
+        return max(min(wanted, agreed), runner?.blockCount ?? 0)
     }
 
     private func budget() throws(TorchError) -> MemoryBudget {

@@ -122,7 +122,9 @@ public func measuringMemory(_ body: () throws -> Void) throws -> MemoryUse {
         let context = Unmanaged.passUnretained(work).toOpaque()
         defer { withExtendedLifetime(work) {} }
         try check("measuringMemory") {
-            ct_watch_memory({ context, _ in Unmanaged<WatchedWork>.fromOpaque(context!).takeUnretainedValue().run() }, context, &left, &most, $0)
+            ct_watch_memory(
+                { context, _ in Unmanaged<WatchedWork>.fromOpaque(context!).takeUnretainedValue().run() }, context,
+                &left, &most, $0)
         }
         if let failure = work.failure { throw failure }
         return MemoryUse(left: Int(left), most: Int(most))

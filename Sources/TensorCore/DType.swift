@@ -1,5 +1,5 @@
 /// The type of a tensor's elements; raw values are c10::ScalarType's.
-public enum DType: Int32, Sendable, Hashable, CaseIterable {
+public enum DType: Int32, Sendable, Hashable, CaseIterable, Codable {
     case uint8 = 0
     case int8 = 1
     case int16 = 2

@@ -21,6 +21,13 @@ public enum Device: Hashable, Sendable, CustomStringConvertible {
 
     public var isCUDA: Bool { self != .cpu }
 
+    /// Makes this GPU the one that this thread's own CUDA work goes to; nothing on the CPU.
+    public func makeCurrent() throws(TorchError) {
+        if case .cuda(let index) = self {
+            try check("make cuda:\(index) current") { ct_device_make_current(Int32(index), $0) }
+        }
+    }
+
     /// Waits until everything queued on the device is done.
     public func synchronize() throws(TorchError) {
         try check("synchronize \(self)") { ct_device_synchronize(typeCode, index, $0) }

@@ -2,7 +2,7 @@ internal import CTorch
 
 /// Keys and values by which ranks find one another. Safe to use from any thread.
 public final class RendezvousStore: @unchecked Sendable {
-    fileprivate let raw: ct_store
+    let raw: ct_store
 
     private init(raw: ct_store) { self.raw = raw }
     deinit { ct_store_free(raw) }
@@ -13,12 +13,15 @@ public final class RendezvousStore: @unchecked Sendable {
     }
 
     /// A store at a TCP port. The rank that `listens` keeps it: it must live as long as the others use it.
-    /// - Parameter port: 0 lets the listening rank choose; ``port`` says which it is.
+    /// - Parameters:
+    ///   - port: 0 lets the listening rank choose; ``port`` says which it is.
+    ///   - socket: one that listens at the port already.
+    ///   - prefix: goes before every key.
     public static func tcp(
-        host: String, port: Int, listens: Bool, timeout: Duration
+        host: String, port: Int, listens: Bool, socket: Int32? = nil, prefix: String = "", timeout: Duration
     ) throws(TorchError) -> RendezvousStore {
         try made("the store at \(host):\(port)") {
-            ct_store_tcp(host, Int32(port), listens, timeout.milliseconds, $0, $1)
+            ct_store_tcp(host, Int32(port), listens, socket ?? -1, prefix, timeout.milliseconds, $0, $1)
         }
     }
 
@@ -84,9 +87,13 @@ public final class ProcessGroup {
     public var rank: Int { Int(ct_group_rank(raw)) }
     public var size: Int { Int(ct_group_size(raw)) }
 
-    private init(raw: ct_group, name: String) {
+    private init(raw: ct_group, name: String, watch: GroupWatch?) throws(TorchError) {
         self.raw = raw
         self.name = name
+        guard let watch, size > 1 else { return }
+        let ranks = (watch.ranks ?? Array(0..<size)).map(Int32.init)
+        precondition(ranks.count == size, "\(ranks.count) ranks for the group '\(name)' of \(size)")
+        try check("group '\(name)'") { ct_group_watch(raw, watch.watch.raw, name, ranks, watch.isPatient, $0) }
     }
     deinit { ct_group_free(raw) }
 
@@ -94,16 +101,48 @@ public final class ProcessGroup {
     /// - Parameters:
     ///   - name: the same on all ranks, and given to no other group of the store.
     ///   - host: the address that the other ranks reach this one at.
-    ///   - timeout: how long an operation waits for the others before it fails.
+    ///   - timeout: how long connecting, and an operation, waits for the others before it fails.
+    ///   - watch: announces the operations, and ends them when a rank is late or dead; then `timeout` is for connecting only.
     public static func gloo(
-        _ store: RendezvousStore, name: String, rank: Int, size: Int, host: String = "127.0.0.1", timeout: Duration
+        _ store: RendezvousStore, name: String, rank: Int, size: Int, host: String = "127.0.0.1", timeout: Duration,
+        watch: GroupWatch? = nil
     ) throws(TorchError) -> ProcessGroup {
         var raw: ct_group?
+        // The watch decides who is late; Gloo itself would only count the time.
+        let wait: Int64 = watch == nil ? 0 : 1000 * 3600 * 24 * 365
         try check("group '\(name)'") {
-            ct_group_gloo(store.raw, name, host, Int32(rank), Int32(size), timeout.milliseconds, &raw, $0)
+            ct_group_gloo(store.raw, name, host, Int32(rank), Int32(size), timeout.milliseconds, wait, &raw, $0)
         }
         guard let raw else { preconditionFailure("a group without a handle") }
-        return ProcessGroup(raw: raw, name: name)
+        return try ProcessGroup(raw: raw, name: name, watch: watch)
+    }
+
+    /// A group of tensors on a CUDA device, over NCCL. Operations run on a stream of the group's own, after what the current
+    /// stream holds; the store's timeout is that of connecting.
+    /// - Parameters:
+    ///   - name: the same on all ranks, and given to no other group of the store.
+    ///   - watch: announces the operations, and ends them when a rank is late or dead. Without one they wait for ever.
+    public static func nccl(
+        _ store: RendezvousStore, name: String, rank: Int, size: Int, device: Device, watch: GroupWatch? = nil
+    ) throws(TorchError) -> ProcessGroup {
+        guard case .cuda(let index) = device else {
+            throw TorchError(
+                code: .device, operation: "group '\(name)'", message: "NCCL needs a CUDA device, not \(device)")
+        }
+        var raw: ct_group?
+        try check("group '\(name)'") {
+            ct_group_nccl(store.raw, name, Int32(index), Int32(rank), Int32(size), &raw, $0)
+        }
+        guard let raw else { preconditionFailure("a group without a handle") }
+        return try ProcessGroup(raw: raw, name: name, watch: watch)
+    }
+
+    /// NCCL's version, as `2.28.9`.
+    /// - Throws: ``TorchError`` where its library is not found.
+    public static func ncclVersion() throws(TorchError) -> String {
+        var version: Int32 = 0
+        try check("NCCL") { ct_nccl_version(&version, $0) }
+        return "\(version / 10_000).\(version / 100 % 100).\(version % 100)"
     }
 
     // MARK: - Operations

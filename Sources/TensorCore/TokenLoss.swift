@@ -6,6 +6,12 @@ public struct TokenLoss {
     public let logProbs, entropies: Tensor
     /// The loss's gradient in the hidden states, `[T, C]`: what to go on with backward.
     public let hiddenGrad: Tensor
+
+    public init(logProbs: Tensor, entropies: Tensor, hiddenGrad: Tensor) {
+        self.logProbs = logProbs
+        self.entropies = entropies
+        self.hiddenGrad = hiddenGrad
+    }
 }
 
 extension Tensor {

@@ -13,6 +13,8 @@ public struct TorchError: Error, Sendable, CustomStringConvertible {
         public static let device = Code("device")
         /// A tensor's type or shape is not what the call needs.
         public static let mismatch = Code("mismatch")
+        /// Another rank is late, dead or has failed; the message names it.
+        public static let rank = Code("rank")
     }
 
     public let code: Code
@@ -31,6 +33,8 @@ public struct TorchError: Error, Sendable, CustomStringConvertible {
     }
 
     public var description: String {
+        // It names its own operation.
+        if code == .rank { return message }
         let tensors = operands.isEmpty ? "" : " on " + operands.joined(separator: ", ")
         return "\(operation)\(tensors): \(message)"
     }
@@ -60,6 +64,11 @@ func tensor(
 private func failure(_ operation: String, _ operands: [Tensor], _ message: ct_message?) -> TorchError {
     let text = message.map { String(cString: $0) } ?? "failed without a message"
     message.map { ct_string_free($0) }
+    // As the watch over the other ranks marks what it found.
+    let mark = "[rank] "
+    if let range = text.firstRange(of: mark) {
+        return TorchError(code: .rank, operation: operation, message: String(text[range.upperBound...]))
+    }
     let isMemory = text.contains("out of memory") || text.contains("DefaultCPUAllocator: can't allocate")
     return TorchError(
         code: isMemory ? .outOfMemory : .operation, operation: operation, message: text,

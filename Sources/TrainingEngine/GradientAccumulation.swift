@@ -23,10 +23,23 @@ public struct LossMetric {
 public struct LossOutput {
     public var loss: Tensor
     public var metrics: [LossMetric]
+    /// Where backward begins whose first part is done already, by the forward pass itself; nil: at the loss.
+    public var start: BackwardStart?
 
-    public init(loss: Tensor, metrics: [LossMetric]) {
+    public init(loss: Tensor, metrics: [LossMetric], start: BackwardStart? = nil) {
         self.loss = loss
         self.metrics = metrics
+        self.start = start
+    }
+}
+
+/// A tensor and the loss's gradient in it.
+public struct BackwardStart {
+    public let tensor, gradient: Tensor
+
+    public init(_ tensor: Tensor, gradient: Tensor) {
+        self.tensor = tensor
+        self.gradient = gradient
     }
 }
 
@@ -43,22 +56,15 @@ public struct PendingMetrics {
         }
     }
 
-    /// The batch's numbers; waits for the device.
+    /// The batch's numbers; waits for the device, and for the ranks whose micro-batches count too.
     /// - Parameter lossTokens: what divides `tokenMean`: the tokens of the whole batch that take part in the loss.
-    public func values(lossTokens: Int) throws(TorchError) -> [(name: String, value: Double)] {
-        var sums: [(name: String, value: Double)] = []
-        for (metric, number) in zip(metrics, try numbers()) {
-            let value = metric.reduction == .tokenMean ? number / Double(max(1, lossTokens)) : number
-            guard let index = sums.firstIndex(where: { $0.name == metric.name }) else {
-                sums.append((metric.name, value))
-                continue
-            }
-            switch metric.reduction {
-            case .sum, .tokenMean: sums[index].value += value
-            case .max: sums[index].value = max(sums[index].value, value)
-            }
+    public func sums(lossTokens: Int, over parallel: DataParallel? = nil) throws -> MetricSums {
+        var sums = MetricSums()
+        for (metric, value) in zip(metrics, try numbers()) {
+            let share = metric.reduction == .tokenMean ? 1 / Double(max(1, lossTokens)) : 1
+            sums.add(metric.name, value * share, isMaximum: metric.reduction == .max)
         }
-        return sums
+        return try parallel?.whole(sums) ?? sums
     }
 
     /// The metrics' numbers, those of the device in one copy.
@@ -82,41 +88,67 @@ public struct PendingMetrics {
 }
 
 /// The one place where an optimizer step comes about, whatever is learnt: forward and backward over micro-batches, gradients
-/// summed, then clipped and stepped. It knows neither samples nor losses.
+/// summed, then clipped and stepped. It knows neither samples nor losses, and nothing in it waits for the device.
 public struct GradientAccumulation {
     public let model: any SequenceModel
     public let optimizer: AdamW
     public let schedule: LearningRateSchedule
     /// The greatest norm of a gradient; 0: no clipping.
     public let gradClip: Double
+    /// The ranks that share batches and parameters out among them; they make the same calls.
+    public let parallel: DataParallel?
 
-    public init(model: any SequenceModel, optimizer: AdamW, schedule: LearningRateSchedule, gradClip: Double) {
+    public init(
+        model: any SequenceModel, optimizer: AdamW, schedule: LearningRateSchedule, gradClip: Double,
+        parallel: DataParallel? = nil
+    ) {
         self.model = model
         self.optimizer = optimizer
         self.schedule = schedule
         self.gradClip = gradClip
+        self.parallel = parallel
     }
 
-    /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
+    /// Forward and backward over this rank's micro-batches, leaving the gradient sums with the optimizer.
     ///
-    /// - Parameter share: the forward pass and loss of one micro-batch, by its place; gradients are recorded around it.
-    public func accumulate(microBatches: Int, _ share: (Int) throws -> LossOutput) throws -> PendingMetrics {
+    /// - Parameter share: the forward pass and loss of one micro-batch; gradients are recorded around it.
+    public func accumulate<Micro>(
+        _ micros: [Micro], _ share: (Micro) throws -> LossOutput
+    ) throws -> PendingMetrics {
         // The sampler's copies of the weights may hold an adapter, or be older than the last step.
         model.unpackProjections()
         var metrics = PendingMetrics()
-        for index in 0..<microBatches {
-            func run() throws -> LossOutput {
-                try withGrad {
-                    let output = try share(index)
-                    try output.loss.backward()
-                    return output
-                }
-            }
-            let output = try model.adapter?.training(step: optimizer.stepCount, microBatch: index, run) ?? run()
-            try optimizer.gatherGrads()
+        var number = parallel?.rank ?? 0
+        func pass(_ micro: Micro?, isLast: Bool) throws {
+            let output = try withGrad { try micro.map(share) ?? idle() }
+            try backward(output, isLast: isLast)
             try metrics.add(output.metrics)
         }
+        /// Each rank and micro-batch has dropout of its own.
+        func next(_ micro: Micro?, isLast: Bool) throws {
+            func body() throws { try pass(micro, isLast: isLast) }
+            try model.adapter?.training(step: optimizer.stepCount, microBatch: number, body) ?? body()
+            number += parallel?.count ?? 1
+        }
+        if let parallel {
+            try parallel.forEach(micros) { try next($0, isLast: $1) }
+        } else {
+            for (index, micro) in micros.enumerated() { try next(micro, isLast: index + 1 == micros.count) }
+        }
         return metrics
+    }
+
+    /// Where other ranks have more micro-batches than this one.
+    private func idle() throws -> LossOutput {
+        guard let parallel else { preconditionFailure("one process has no idle passes") }
+        return LossOutput(loss: try parallel.idle(), metrics: [])
+    }
+
+    private func backward(_ output: LossOutput, isLast: Bool) throws {
+        let root = output.start?.tensor ?? output.loss, gradient = output.start?.gradient
+        if let parallel { return try parallel.parameters.backward(root, gradient, isLast: isLast) }
+        try root.backward(gradient)
+        try optimizer.gatherGrads()
     }
 
     /// The schedule's rate of the next step. The last step's outcome, which the device has told by now, is part of its number.

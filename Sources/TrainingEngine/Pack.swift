@@ -53,8 +53,11 @@ public struct Pack: Sendable {
         }
     }
 
-    /// - Parameter sharesPrefixes: off computes every sequence anew, with the same result.
+    /// - Parameters:
+    ///   - sequences: with prompts of one token at least.
+    ///   - sharesPrefixes: off computes every sequence anew, with the same result.
     public init(_ sequences: [TrainingSequence], sharesPrefixes: Bool = true) {
+        precondition(sequences.allSatisfy { !$0.prompt.isEmpty }, "the first answer token needs one before it")
         let tokens = sequences.map(\.computed)
         let tree =
             sharesPrefixes

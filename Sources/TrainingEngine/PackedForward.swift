@@ -42,12 +42,12 @@ public struct PackedForward {
         var routing: (RoutingRecord, Tensor)?
         if recordsRouting, model.experts != nil {
             let (states, record) = try model.recordingRouting { try hiddenStates(pack) }
-            (hidden_TC, routing) = (states, (record, try Tensor(pack.sharersOfTokens, device: device)))
+            (hidden_TC, routing) = (states, (record, try Tensor(uploading: pack.sharersOfTokens, to: device)))
         } else {
             hidden_TC = try hiddenStates(pack)
         }
         let head = try model.tokenLogProbs(
-            hidden: predicting(hidden_TC, pack), targets: Tensor(pack.headRows.targets, device: device),
+            hidden: predicting(hidden_TC, pack), targets: Tensor(uploading: pack.headRows.targets, to: device),
             temperature: temperature, chunk: logitsChunk)
         let padding = Padding(lengths: pack.responseLengths)
         return ResponseOutputs(
@@ -66,24 +66,33 @@ public struct PackedForward {
     public func backward(
         _ sequences: [TrainingSequence], logProbGrads: [[Float]], entropyGrads: [[Float]]? = nil
     ) throws -> BackwardOutputs {
+        let (outputs, start) = try headBackward(sequences, logProbGrads: logProbGrads, entropyGrads: entropyGrads)
+        // Where only the head is trained, nothing below it is recorded.
+        if start.tensor.requiresGrad { try start.tensor.backward(start.gradient) }
+        return outputs
+    }
+
+    /// The same as far as the head goes: its weight has its gradient afterwards, and `start` is where to go on.
+    public func headBackward(
+        _ sequences: [TrainingSequence], logProbGrads: [[Float]], entropyGrads: [[Float]]? = nil
+    ) throws -> (outputs: BackwardOutputs, start: BackwardStart) {
         let pack = pack(sequences), device = model.device
         func byRow(_ values: [[Float]]) throws(TorchError) -> Tensor {
             precondition(values.map(\.count) == pack.responseLengths, "one value an answer token")
-            return try Tensor(pack.headRows.sums(values.flatMap { $0 }), device: device)
+            return try Tensor(uploading: pack.headRows.sums(values.flatMap { $0 }), to: device)
         }
         let g_H = try byRow(logProbGrads)
         let ge_H = try entropyGrads.map { values throws(TorchError) in try byRow(values) }
         let hidden_HC = try predicting(hiddenStates(pack), pack)
         let head = try model.tokenLoss(
-            hidden: hidden_HC, targets: Tensor(pack.headRows.targets, device: device), logProbGrads: g_H,
+            hidden: hidden_HC, targets: Tensor(uploading: pack.headRows.targets, to: device), logProbGrads: g_H,
             entropyGrads: ge_H, temperature: temperature, chunk: logitsChunk)
-        // Where only the head is trained, nothing below it is recorded.
-        if hidden_HC.requiresGrad { try hidden_HC.backward(head.hiddenGrad) }
         var loss = try g_H.multiplied(by: head.logProbs).sum()
         if let ge_H { loss = try loss.adding(ge_H.multiplied(by: head.entropies).sum()) }
-        return BackwardOutputs(
+        let outputs = BackwardOutputs(
             loss: loss, logProbs: try ofAnswerTokens(head.logProbs, pack),
             entropies: try ofAnswerTokens(head.entropies, pack), computedTokens: pack.tokenCount)
+        return (outputs, BackwardStart(hidden_HC, gradient: head.hiddenGrad))
     }
 
     private func pack(_ sequences: [TrainingSequence]) -> Pack {
@@ -94,18 +103,19 @@ public struct PackedForward {
     /// The hidden states of the head's rows, `[H, C]`.
     private func predicting(_ hidden_TC: Tensor, _ pack: Pack) throws(TorchError) -> Tensor {
         if pack.predictsAll { return hidden_TC }
-        return try hidden_TC.indexSelect(0, Tensor(pack.headRows.predictors, device: model.device))
+        return try hidden_TC.indexSelect(0, Tensor(uploading: pack.headRows.predictors, to: model.device))
     }
 
     /// What the head's rows `[H]` are for every answer token, `[R]`.
     private func ofAnswerTokens(_ byRow_H: Tensor, _ pack: Pack) throws(TorchError) -> Tensor {
         if pack.headRows.isOnePerToken { return byRow_H }
-        return try byRow_H.indexSelect(0, Tensor(pack.headRows.ofAnswerTokens, device: model.device))
+        return try byRow_H.indexSelect(0, Tensor(uploading: pack.headRows.ofAnswerTokens, to: model.device))
     }
 
     private func hiddenStates(_ pack: Pack) throws -> Tensor {
         try model.hiddenStates(
-            ids: Tensor(pack.ids, device: model.device), positions: Tensor(pack.positions, device: model.device),
+            ids: Tensor(uploading: pack.ids, to: model.device),
+            positions: Tensor(uploading: pack.positions, to: model.device),
             attention: PackedAttention(segments: pack.segments, kernels: kernels))
     }
 }
@@ -118,52 +128,4 @@ public struct BackwardOutputs {
     public let logProbs, entropies: Tensor
     /// Tokens that the pass computed: shared ones count once.
     public let computedTokens: Int
-}
-
-/// Between values end to end `[R]` and rows padded on the right `[B, L]`.
-public struct Padding: Sendable {
-    public let lengths: [Int]
-    public let width: Int
-
-    public init(lengths: [Int]) {
-        self.lengths = lengths
-        width = max(1, lengths.max() ?? 0)
-    }
-
-    /// Rows padded with 0, with gradients.
-    public func pad(_ flat_R: Tensor) throws(TorchError) -> Tensor {
-        let total = lengths.reduce(0, +)
-        var index = [Int64](repeating: Int64(total), count: lengths.count * width)
-        var next: Int64 = 0
-        for (row, length) in lengths.enumerated() {
-            for column in 0..<length {
-                index[row * width + column] = next
-                next += 1
-            }
-        }
-        let zero = try Tensor.zeros([1], dtype: flat_R.dtype, device: flat_R.device)
-        return try Tensor.concatenate([flat_R, zero])
-            .indexSelect(0, Tensor(index, device: flat_R.device)).reshaped([lengths.count, width])
-    }
-
-    /// Host values a row, padded.
-    public func pad(_ rows: [[Float]], device: Device) throws(TorchError) -> Tensor {
-        var flat = [Float](repeating: 0, count: lengths.count * width)
-        for (row, values) in rows.enumerated() {
-            precondition(
-                values.count == lengths[row], "row \(row) has \(values.count) values for \(lengths[row]) tokens")
-            for (column, value) in values.enumerated() { flat[row * width + column] = value }
-        }
-        return try Tensor(flat, shape: [lengths.count, width], device: device)
-    }
-
-    public func mask(device: Device) throws(TorchError) -> Tensor {
-        try pad(lengths.map { [Float](repeating: 1, count: $0) }, device: device)
-    }
-
-    /// The rows of a padded `[B, L]` tensor without their padding.
-    public func rows(_ padded_BL: Tensor) throws(TorchError) -> [[Float]] {
-        let flat = try padded_BL.values(Float.self)
-        return lengths.enumerated().map { row, length in Array(flat[row * width..<row * width + length]) }
-    }
 }

@@ -8,17 +8,21 @@ public final class PendingPolicyStep {
     /// nil where there was nothing to learn from.
     var step: AdamW.PendingStep?
     var metrics = PendingMetrics()
+    private let parallel: DataParallel?
 
-    init(microBatches: Int, lossTokens: Int) {
+    init(microBatches: Int, lossTokens: Int, parallel: DataParallel? = nil) {
+        self.parallel = parallel
         self.microBatches = microBatches
         self.lossTokens = lossTokens
     }
 
-    /// What the step did; waits for the device.
+    /// What the step did; waits for the device, and for other ranks, whose micro-batches count too.
     public func report() throws -> PolicyStepReport {
         let (gradNorm, stepped) = try step?.result() ?? (0, false)
+        let sums = try metrics.sums(lossTokens: lossTokens, over: parallel)
         return PolicyStepReport(
-            metrics: try metrics.values(lossTokens: lossTokens), gradNorm: gradNorm, learningRate: learningRate,
-            stepped: stepped, microBatches: microBatches, computedTokens: computedTokens, lossTokens: lossTokens)
+            metrics: sums.values, gradNorm: gradNorm, learningRate: learningRate, stepped: stepped,
+            microBatches: microBatches, computedTokens: try parallel?.sum(computedTokens) ?? computedTokens,
+            lossTokens: lossTokens)
     }
 }

@@ -68,6 +68,8 @@ public struct PolicyStepReport: Sendable {
 public final class PolicyTrainer {
     public struct Settings: Sendable, Hashable {
         public var microBatchTokens: Int
+        /// Where set, micro-batches are of so many sequences, whatever their lengths.
+        public var microBatchSequences: Int?
         public var gradClip: Double
         public var temperature: Double
         public var sharesPrefixes: Bool
@@ -80,8 +82,10 @@ public final class PolicyTrainer {
         public var routerAuxLossCoefficient: Double
         public init(
             microBatchTokens: Int = 4096, gradClip: Double = 1, temperature: Double = 1, sharesPrefixes: Bool = true,
-            logitsChunk: Int? = nil, skipsZeroAdvantages: Bool = false, routerAuxLossCoefficient: Double = 0
+            logitsChunk: Int? = nil, skipsZeroAdvantages: Bool = false, routerAuxLossCoefficient: Double = 0,
+            microBatchSequences: Int? = nil
         ) {
+            self.microBatchSequences = microBatchSequences
             self.routerAuxLossCoefficient = routerAuxLossCoefficient
             self.skipsZeroAdvantages = skipsZeroAdvantages
             self.microBatchTokens = microBatchTokens
@@ -96,11 +100,15 @@ public final class PolicyTrainer {
     public let optimizer: AdamW
     public let schedule: LearningRateSchedule
     public let settings: Settings
+    /// The ranks that share batches and parameters out among them: then ``update(_:loss:)`` and ``score(_:)`` are given this rank's
+    /// sequences, and all ranks call them together, with reports read in the same order.
+    public let parallel: DataParallel?
 
     public init(
         model: any CausalLanguageModel, optimizer: AdamW, schedule: LearningRateSchedule,
-        settings: Settings = Settings()
+        settings: Settings = Settings(), parallel: DataParallel? = nil
     ) {
+        self.parallel = parallel
         self.model = model
         self.optimizer = optimizer
         self.schedule = schedule
@@ -123,16 +131,25 @@ public final class PolicyTrainer {
     /// Log-probabilities and entropies of every answer token under the weights as they are, without gradients.
     public func score(_ sequences: [TrainingSequence]) throws -> (logProbs: [[Float]], entropies: [[Float]]) {
         var logProbs = [[Float]](repeating: [], count: sequences.count), entropies = logProbs
-        let micros = MicroBatches.split(
-            sequences, indices: Array(sequences.indices), tokenBudget: settings.microBatchTokens,
-            sharesPrefixes: settings.sharesPrefixes)
+        let micros = try microBatches(sequences, Array(sequences.indices))
         // The sampler's copies of the weights may hold an adapter, or be older than the last step.
         model.unpackProjections()
         try withNoGrad {
-            for micro in micros {
-                let batch = micro.map { sequences[$0] }
-                let outputs = try forward(batch)
-                let padding = Padding(lengths: batch.map(\.response.count))
+            // Read when all are launched: no micro-batch waits for the one before.
+            var passes: [(micro: [Int], outputs: ResponseOutputs)] = []
+            if let parallel {
+                try parallel.forEach(micros) { micro, _ in
+                    if let micro {
+                        passes.append((micro, try forward(micro.map { sequences[$0] })))
+                    } else {
+                        _ = try parallel.idle()
+                    }
+                }
+            } else {
+                for micro in micros { passes.append((micro, try forward(micro.map { sequences[$0] }))) }
+            }
+            for (micro, outputs) in passes {
+                let padding = Padding(lengths: micro.map { sequences[$0].response.count })
                 for (index, values) in zip(micro, try padding.rows(outputs.logProbs)) { logProbs[index] = values }
                 for (index, values) in zip(micro, try padding.rows(outputs.entropies)) { entropies[index] = values }
             }
@@ -141,7 +158,23 @@ public final class PolicyTrainer {
     }
 
     private var accumulation: GradientAccumulation {
-        GradientAccumulation(model: model, optimizer: optimizer, schedule: schedule, gradClip: settings.gradClip)
+        GradientAccumulation(
+            model: model, optimizer: optimizer, schedule: schedule, gradClip: settings.gradClip, parallel: parallel)
+    }
+
+    /// Ranks wait for one another in every layer, so theirs are of about equal work.
+    private func microBatches(_ sequences: [TrainingSequence], _ indices: [Int]) throws(TorchError) -> [[Int]] {
+        if let size = settings.microBatchSequences {
+            return MicroBatches.split(sequences, indices: indices, size: size)
+        }
+        let split = MicroBatches.split(
+            sequences, indices: indices, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes
+        )
+        guard let parallel, parallel.count > 1 else { return split }
+        return MicroBatches.balanced(
+            sequences, indices: indices, into: try parallel.greatest(split.count),
+            tokenBudget: settings.microBatchTokens, work: parallel.work, sharesPrefixes: settings.sharesPrefixes)
+            ?? split
     }
 
     /// One optimizer step on a mini-batch, whatever the number of micro-batches it takes.
@@ -165,24 +198,31 @@ public final class PolicyTrainer {
 
     private func gather(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
         let sequences = samples.map(\.sequence)
-        let totals = BatchTotals(
+        var totals = BatchTotals(
             sequences: samples.count, tokens: sequences.reduce(0) { $0 + $1.response.count },
             width: sequences.map(\.response.count).max() ?? 0)
         let live = samples.indices.filter { index in
             !settings.skipsZeroAdvantages || samples[index].advantages.contains { $0 != 0 }
         }
-        let micros = MicroBatches.split(
-            sequences, indices: live, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
-        let report = PendingPolicyStep(
-            microBatches: micros.count, lossTokens: live.reduce(0) { $0 + sequences[$1].response.count })
-        let allTokens = live.reduce(0) { $0 + sequences[$1].computedCount }
+        let micros = try microBatches(sequences, live)
+        var counts = [
+            micros.count, live.reduce(0) { $0 + sequences[$1].response.count },
+            live.reduce(0) { $0 + sequences[$1].computedCount },
+        ]
+        if let parallel {
+            totals = try parallel.whole(totals)
+            let all = try parallel.gathered(counts)
+            counts = [all.map { $0[0] }.max() ?? 0, all.reduce(0) { $0 + $1[1] }, all.reduce(0) { $0 + $1[2] }]
+        }
+        let report = PendingPolicyStep(microBatches: counts[0], lossTokens: counts[1], parallel: parallel)
+        let allTokens = Double(counts[2])
         let balance = RouterBalance(coefficient: settings.routerAuxLossCoefficient, group: "actor")
-        report.metrics = try accumulation.accumulate(microBatches: micros.count) { index in
-            let batch = micros[index].map { samples[$0] }
+        report.metrics = try accumulation.accumulate(micros) { micro in
+            let batch = micro.map { samples[$0] }
             let outputs = try trainingForward(batch.map(\.sequence))
             var output = try loss(inputs(batch, outputs, totals))
             let tokens = batch.reduce(0) { $0 + $1.sequence.computedCount }
-            try balance.add(to: &output, outputs, share: Double(tokens) / Double(allTokens))
+            try balance.add(to: &output, outputs, share: Double(tokens) / allTokens)
             report.computedTokens += outputs.computedTokens
             return output
         }

@@ -146,6 +146,8 @@ public struct WorkerError: Error, Sendable, CustomStringConvertible {
         public static let device = Code("device")
         /// A run needs more memory than its device has.
         public static let memory = Code("memory")
+        /// Ranks that should agree do not.
+        public static let ranks = Code("ranks")
     }
     public let code: Code
     public let message: String

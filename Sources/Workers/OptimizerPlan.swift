@@ -1,4 +1,5 @@
 import Config
+import TensorCore
 import TrainingEngine
 
 extension LearningRateSchedule {

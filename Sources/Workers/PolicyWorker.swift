@@ -1,5 +1,6 @@
 import Algorithms
 public import Checkpoints
+import Collectives
 public import Flow
 import Foundation
 public import Models
@@ -27,6 +28,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         public var stop: [String] = []
         public var adapter: AdapterPlan?
         public var mergesAdapter = false
+        /// The ranks that train together; nil for this one alone.
+        public var members: RankMembership?
 
         public init(modelPath: String, dtype: DType, device: Device) {
             self.modelPath = modelPath
@@ -63,6 +66,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// - Returns: the checkpoint's text half, for whoever makes prompts.
     @discardableResult
     public func load() throws -> TextProcessor {
+        try plan.device.makeCurrent()
         let source = try ModelSource.open(plan.modelPath)
         let model = try ModelRegistry.load(source, dtype: plan.dtype, device: plan.device)
         try plan.adapter?.add(to: model)
@@ -80,7 +84,11 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// Makes the optimizer and what else training needs; a worker that only samples does without.
     public func prepare(_ plan: TrainingPlan) throws {
         let parts = try loaded()
-        trainingParts = try TrainingParts(plan, model: parts.model, source: parts.source)
+        let sharding = try ShardingPlan(plan.actor, ranks: self.plan.members?.size ?? 1)
+        guard sharding.options.mode == .noShard else { throw ShardingPlan.unusable }
+        let mesh = self.plan.members.map { $0.mesh(sharding.mesh, device: self.plan.device) }
+        trainingParts = try TrainingParts(
+            plan, model: parts.model, source: parts.source, mesh: mesh, sharding: sharding.options)
     }
 
     private func loaded() throws -> Parts {
@@ -100,44 +108,62 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     public func generate(
         _ prompts: [PromptTask], _ settings: RolloutRequestSettings
     ) throws -> (trajectories: [Trajectory], metrics: PhaseMetrics) {
-        let parts = try loaded()
         let clock = ContinuousClock(), start = clock.now
-        let requests = prompts.enumerated().map { index, prompt in
+        let share = try generateShare(GenerationRequest(prompts, settings), rank: 0, of: 1)
+        let seconds = max(1e-9, (clock.now - start) / .seconds(1))
+        return (
+            try trajectories(prompts, n: settings.n, [share]), GenerationShare.metrics([share], seconds: seconds)
+        )
+    }
+
+    /// The answers to every `count`th prompt, from prompt `rank`. A prompt's place in the batch decides its draws, whoever makes them.
+    func generateShare(_ request: GenerationRequest, rank: Int, of count: Int) throws -> GenerationShare {
+        let parts = try loaded(), settings = request.settings
+        let requests = request.prompts.rows.enumerated().filter { $0.offset % count == rank }.map { index, prompt in
             RolloutRequest(
-                prompt: prompt.tokens,
+                prompt: prompt,
                 sampling: sampling(settings, parts, seed: SplitMix64.seed(settings.seed, UInt64(index))))
         }
-        let samples = try parts.rollout.generate(requests)
-        let digest = try weightDigest()
-        var trajectories: [Trajectory] = []
-        for (prompt, answers) in zip(prompts, samples) {
-            for answer in answers {
-                trajectories.append(
-                    Trajectory(
-                        prompt: prompt, response: answer.tokens, text: parts.text.decode(answer.tokens),
-                        rolloutLogProbs: answer.logProbs, isTruncated: answer.finishReason == .length,
-                        weightVersion: answer.weightVersion, weightDigest: digest))
+        let watch = plan.members?.watch
+        let samples = try parts.rollout.generate(
+            requests,
+            onToken: watch.map { watch in
+                { _ in
+                    watch.tick()
+                    return true
+                }
             }
-        }
+        ).flatMap { $0 }
         let statistics = parts.rollout.statistics
-        let seconds = max(1e-9, (clock.now - start) / .seconds(1))
-        var metrics: PhaseMetrics = [
-            "rollout/generated_tokens": Double(statistics.generatedTokens),
-            "rollout/prompt_tokens_shared":
-                1 - Double(statistics.prefilledTokens) / Double(max(1, statistics.promptTokens)),
-            "rollout/decode_steps": Double(statistics.decodeSteps),
-            "rollout/weight_version": Double(parts.rollout.weightVersion),
-            // The digest's 32 low bits, exact as a double: two runs with equal weights print equal numbers.
-            "rollout/weight_digest": Double(UInt32(truncatingIfNeeded: UInt64(digest, radix: 16) ?? 0)),
-            "perf/rollout_tokens_per_second": Double(statistics.generatedTokens) / seconds,
-        ]
+        var share = GenerationShare(
+            responses: PackedRows(samples.map(\.tokens)), logProbs: PackedRows(samples.map(\.logProbs)),
+            isTruncated: samples.map { $0.finishReason == .length }, weightVersions: samples.map(\.weightVersion),
+            weightDigest: try weightDigest(), engineVersion: parts.rollout.weightVersion,
+            promptTokens: statistics.promptTokens, prefilledTokens: statistics.prefilledTokens,
+            generatedTokens: statistics.generatedTokens, decodeSteps: statistics.decodeSteps)
         if plan.engine.freesCacheBetween {
             let slept = try parts.rollout.sleep()
-            metrics["perf/rollout_sleep_ms"] = slept.milliseconds
-            metrics["perf/rollout_wake_ms"] = parts.rollout.lastWake.milliseconds
-            metrics["perf/rollout_freed_gib"] = Double(slept.bytes) / 0x1p30
+            share.sleep = .init(
+                milliseconds: slept.milliseconds, wakeMilliseconds: parts.rollout.lastWake.milliseconds,
+                bytes: slept.bytes)
         }
-        return (trajectories, metrics)
+        return share
+    }
+
+    /// The answers of all ranks, prompt after prompt.
+    func trajectories(_ prompts: [PromptTask], n: Int, _ shares: [GenerationShare]) throws -> [Trajectory] {
+        let text = try loaded().text
+        let responses = shares.map(\.responses.rows), logProbs = shares.map(\.logProbs.rows)
+        return prompts.enumerated().flatMap { index, prompt in
+            let rank = index % shares.count, share = shares[rank]
+            return (0..<n).map { sample in
+                let place = index / shares.count * n + sample, response = responses[rank][place]
+                return Trajectory(
+                    prompt: prompt, response: response, text: text.decode(response),
+                    rolloutLogProbs: logProbs[rank][place], isTruncated: share.isTruncated[place],
+                    weightVersion: share.weightVersions[place], weightDigest: share.weightDigest)
+            }
+        }
     }
 
     /// One answer, token by token, as text; stops when `onText` gives false.
@@ -196,7 +222,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     // MARK: - Actor
 
     public func logProbs(_ trajectories: [Trajectory]) throws -> [[Float]] {
-        try training().1.trainer.score(trajectories.map(\.sequence)).logProbs
+        try training().1.trainer.scoreShared(trajectories.map(\.sequence)).logProbs
     }
 
     public func advantages(_ trajectories: [Trajectory]) throws -> [[Float]] {
@@ -239,6 +265,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     private func saved(_ parts: Parts, _ training: TrainingParts) -> TrainingCheckpoints {
         TrainingCheckpoints(
             store: training.store, optimizer: training.trainer.optimizer, model: parts.model, source: parts.source)
+    }
+
+    /// The folder of the checkpoint to go on from, and what was passed over because it is damaged.
+    func checkpointToRestore(from path: String?) throws -> (folder: String?, skipped: [String]) {
+        let (parts, training) = try training()
+        return try saved(parts, training).folder(at: path)
     }
 
     /// Removes the checkpoints of an earlier run in the same folder, so that a later resume cannot take one of them.

@@ -1,3 +1,4 @@
+public import Collectives
 public import Flow
 import Logging
 public import OrderedCollections
@@ -13,13 +14,18 @@ public final class RunObserver: LoopObserver {
     private let summary: Mutex<RunSummary>
     private let folder: RunFolder
     private let measures: [MetricName]
+    private let progress: RankProgress?
 
-    /// - Parameter measures: of held-out rows, which the summary tells before and after; where there is none, the rate of exact
-    ///   matches is told.
+    /// - Parameters:
+    ///   - measures: of held-out rows, which the summary tells before and after; where there is none, the rate of exact matches
+    ///     is told.
+    ///   - progress: where the other ranks see how far this one is.
     public init(
-        folder: RunFolder, recorder: RunRecorder, view: LiveView?, summary: RunSummary, measures: [MetricName] = []
+        folder: RunFolder, recorder: RunRecorder, view: LiveView?, summary: RunSummary, measures: [MetricName] = [],
+        progress: RankProgress? = nil
     ) {
         self.measures = measures
+        self.progress = progress
         self.folder = folder
         self.recorder = recorder
         self.view = view
@@ -31,7 +37,13 @@ public final class RunObserver: LoopObserver {
     public func requestStop() { stop.withLock { $0 = true } }
     public var wantsToStop: Bool { stop.withLock { $0 } }
 
-    public func phaseBegins(_ phase: Phase) throws { try view?.show(phase) }
+    public func phaseBegins(_ phase: Phase) throws {
+        let done = summary.withLock { $0.steps }
+        // A save belongs to the step before it; the first evaluation to none.
+        let step = phase == .save || phase == .evaluate ? done : done + 1
+        progress?.enter(.init(step: step, phase: phase.name))
+        try view?.show(phase)
+    }
 
     public func stepEnded(_ metrics: StepMetrics, samples: [Sample]) throws {
         try recorder.write(metrics, samples: samples)

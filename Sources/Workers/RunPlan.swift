@@ -1,3 +1,4 @@
+import Cluster
 import Config
 import Datasets
 import Flow
@@ -16,17 +17,19 @@ struct RunPlan {
 
     /// - Throws: ``WorkerError`` with code `device` when the device asked for is not there, `badSetting` for a setting that
     ///   nothing here heeds yet: better than to go on as if it were heeded.
-    init(_ config: RunConfig) throws {
+    ///
+    /// - Parameter localRank: this rank's place on its host, which decides its GPU; nil for a run of one process.
+    init(_ config: RunConfig, localRank: Int? = nil) throws {
         if config.algorithm.useKLInReward, config.algorithm.klControl.type == .adaptive {
             throw WorkerError(.badSetting, "algorithm.kl_ctrl.type: adaptive is not done yet; use fixed")
         }
         try RolloutEngineSettings.refuseUnheeded(config)
         self.config = config
-        device = try DeviceChoice(config.device).open()
+        device = try DeviceChoice(config.device).of(localRank).open()
         dtype = config.model.dtype == .bfloat16 ? .bfloat16 : .float32
     }
 
-    var policy: PolicyWorker.Plan {
+    func policy(_ members: RankMembership?) -> PolicyWorker.Plan {
         var plan = PolicyWorker.Plan(modelPath: config.model.path, dtype: dtype, device: device)
         plan.templatePath = config.model.chatTemplate
         plan.checkpointing = ActivationCheckpointing(config.model)
@@ -36,6 +39,7 @@ struct RunPlan {
         plan.stop = config.rollout.stop
         plan.adapter = AdapterPlan(config.model, seed: UInt64(config.seed))
         plan.mergesAdapter = config.model.loraMerge
+        plan.members = members
         return plan
     }
 
@@ -45,7 +49,16 @@ struct RunPlan {
         return ["model.activation_offload has no effect on the CPU: activations are in the host's memory already"]
     }
 
-    func training(totalSteps: Int, checkpoints: String) -> TrainingPlan {
+    /// Threads of the CPU's kernels, of which ranks on one host have their part each.
+    func limitThreads(ranks: Int) {
+        if let threads = config.trainer.numThreads {
+            Torch.threadCount = threads
+        } else if ranks > 1 {
+            Torch.threadCount = max(1, ProcessInfo.processInfo.activeProcessorCount / ranks)
+        }
+    }
+
+    func training(totalSteps: Int, checkpoints: String?) -> TrainingPlan {
         let perBatch = (config.data.trainBatchSize + config.actor.ppoMiniBatchSize - 1) / config.actor.ppoMiniBatchSize
         return TrainingPlan(
             actor: config.actor, algorithm: config.algorithm, rollout: config.rollout,
@@ -132,6 +145,14 @@ public enum DeviceChoice: Sendable, Hashable {
             guard text.hasPrefix("cuda:"), let index = Int(text.dropFirst(5)), index >= 0 else { return nil }
             self = .cuda(index)
         }
+    }
+
+    /// The device of a rank: the GPU of its place on the host, where there are GPUs.
+    func of(_ localRank: Int?) -> DeviceChoice {
+        guard let localRank, self != .cpu else { return self }
+        if self == .auto, !FileManager.default.fileExists(atPath: "/dev/nvidia0") { return .cpu }
+        // A launcher may show each rank its own GPU alone.
+        return .cuda(VisibleDevices.count() == 1 ? 0 : localRank)
     }
 
     /// Opens libtorch's CUDA half where it is wanted. `auto` takes the CPU when there is no GPU.

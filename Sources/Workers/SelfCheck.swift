@@ -65,6 +65,7 @@ public struct SelfCheck {
             },
             try adamW(),
         ]
+        results += try optimizer()
         results += try training()
         results += try kernels() + layerGradients()
         for (name, make) in SelfCheckFamilies.models() {

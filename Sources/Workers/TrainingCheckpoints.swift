@@ -28,20 +28,21 @@ struct TrainingCheckpoints {
         try store.save(step: step, tensors: try optimizer.state(), state: Array(JSONEncoder().encode(envelope)))
     }
 
-    /// The checkpoint at `path`, or the newest whole one of the run's own folder, and what was passed over because it is damaged.
+    /// The folder of the checkpoint to go on from, `path` or that of the newest whole one of the run's own, and what was passed over
+    /// because it is damaged.
+    func folder(at path: String?) throws -> (folder: String?, skipped: [String]) {
+        if let path { return (path, []) }
+        guard let store else { return (nil, []) }
+        let latest = try store.latest()
+        return (latest.checkpoint?.folder, latest.skipped.map(\.description))
+    }
+
+    /// The checkpoint in ``folder(at:)``.
     /// - Throws: ``WorkerError`` with code `badCheckpoint` for one of another model or adapter.
     func find(at path: String?) throws -> (found: Found?, skipped: [String]) {
-        var skipped: [String] = []
-        let checkpoint: CheckpointStore.Checkpoint
-        if let path {
-            checkpoint = try CheckpointStore.checkpoint(at: path)
-        } else {
-            guard let store else { return (nil, []) }
-            let latest = try store.latest()
-            skipped = latest.skipped.map(\.description)
-            guard let newest = latest.checkpoint else { return (nil, skipped) }
-            checkpoint = newest
-        }
+        let (folder, skipped) = try folder(at: path)
+        guard let folder else { return (nil, skipped) }
+        let checkpoint = try CheckpointStore.checkpoint(at: folder)
         let saved = try JSONDecoder().decode(SavedState.self, from: Data(checkpoint.state))
         guard saved.modelDigest == source.digest else {
             throw WorkerError(
@@ -67,6 +68,11 @@ struct TrainingCheckpoints {
         // An adapter that the run trained is made as the run made it, whatever this worker's recipe says.
         if model.adapter == nil, let settings = saved.adapter { try model.addAdapter(settings) }
         try saved.check(adapter: model.adapter, checkpoint.folder)
+        if let sharded = checkpoint.sharded {
+            // Under the checkpoint's names: a model of one process reads what any number of ranks wrote.
+            try sharded.fill(model.trainableParameters.flatMap { try $0.shards() })
+            return
+        }
         try withNoGrad {
             for parameter in model.trainableParameters {
                 try parameter.tensor.copy(from: checkpoint.tensors.tensor(named: AdamW.masterName(parameter)))

@@ -1,5 +1,6 @@
 import Algorithms
 import Checkpoints
+import Collectives
 public import Config
 import Datasets
 public import Flow
@@ -32,7 +33,11 @@ struct TrainingParts {
     private let reference: PolicyTrainer?
     let store: CheckpointStore?
 
-    init(_ plan: TrainingPlan, model: any CausalLanguageModel, source: ModelSource) throws {
+    /// - Parameter mesh: of the ranks that train together: each computes its share of every batch, and all have the same weights.
+    init(
+        _ plan: TrainingPlan, model: any CausalLanguageModel, source: ModelSource, mesh: DeviceMesh? = nil,
+        sharding: ShardingOptions = ShardingOptions(mode: .noShard)
+    ) throws {
         self.plan = plan
         if model.adapter == nil { try source.requireTrainableWeights() }
         let actor = plan.actor, optim = actor.optim
@@ -56,7 +61,8 @@ struct TrainingParts {
             microBatchTokens: actor.ppoMaxTokenLenPerGPU, gradClip: actor.gradClip ?? 0,
             temperature: plan.rollout.temperature > 0 ? plan.rollout.temperature : 1, sharesPrefixes: actor.sharePrefix,
             skipsZeroAdvantages: objective.vanishesWithoutAdvantage && actor.routerAuxLossCoefficient == 0,
-            routerAuxLossCoefficient: actor.routerAuxLossCoefficient)
+            routerAuxLossCoefficient: actor.routerAuxLossCoefficient,
+            microBatchSequences: actor.useDynamicBatchSize ? nil : actor.ppoMicroBatchSizePerGPU)
         let schedule = LearningRateSchedule(optim, steps: plan.optimizerSteps)
         // The reference is read before the optimizer takes hold of the weights: it must never share them. Below an adapter the
         // weights are never trained, and are the reference themselves.
@@ -68,10 +74,17 @@ struct TrainingParts {
         } else {
             reference = nil
         }
-        trainer = PolicyTrainer(
-            model: model,
-            optimizer: try AdamW(parameters: model.trainableParameters, settings: plan.optimizer), schedule: schedule,
-            settings: settings)
+        if let mesh {
+            trainer = try PolicyTrainer.sharded(
+                model, over: mesh, sharding: sharding, optimizer: plan.optimizer, schedule: schedule, settings: settings
+            )
+        } else {
+            trainer = PolicyTrainer(
+                model: model,
+                optimizer: try AdamW(parameters: model.trainableParameters, settings: plan.optimizer),
+                schedule: schedule,
+                settings: settings)
+        }
         store = try plan.checkpointFolder.map {
             try CheckpointStore(folder: $0, keepLast: plan.checkpointsKept ?? Int.max)
         }
@@ -95,11 +108,16 @@ struct TrainingParts {
 
     /// Log-probabilities under the model as it was before training; with an adapter, as it is without.
     func referenceLogProbs(_ sequences: [TrainingSequence]) throws -> [[Float]] {
-        if let reference { return try reference.score(sequences).logProbs }
+        if let reference {
+            guard let ranks = trainer.parallel else { return try reference.score(sequences).logProbs }
+            let share = ranks.share(of: sequences, sharesPrefixes: trainer.settings.sharesPrefixes)
+            let own = try reference.score(share.map { sequences[$0] }).logProbs
+            return try ranks.joined(own, of: share, total: sequences.count)
+        }
         guard plan.needsReference, let adapter = trainer.model.adapter else {
             throw WorkerError(.badSetting, "no reference model was loaded")
         }
-        return try adapter.disabled { try trainer.score(sequences).logProbs }
+        return try adapter.disabled { try trainer.scoreShared(sequences).logProbs }
     }
 
     // MARK: - Advantages
@@ -141,7 +159,7 @@ struct TrainingParts {
         var steps: [PendingPolicyStep] = []
         for epoch in 0..<plan.actor.ppoEpochs {
             for batch in miniBatches(trajectories, seed: seed &+ UInt64(epoch)) {
-                steps.append(try trainer.enqueue(batch.map { samples[$0] }) { try objective($0) })
+                steps.append(try trainer.enqueueShared(batch.map { samples[$0] }) { try objective($0) })
             }
         }
         return try Self.metrics(steps.map { try $0.report() }, samples: samples.count)

@@ -17,11 +17,14 @@ public struct TrainingRun: Sendable {
     public let view: (@Sendable (_ totalSteps: Int) -> LiveView)?
     /// Of Fledge and what it stands on, for the record.
     public let versions: OrderedDictionary<String, String>
+    /// The ranks of the run, of which this process is the first; nil for a run of one process.
+    public let members: RankMembership?
 
     public init(
         config: RunConfig, log: Logger, versions: OrderedDictionary<String, String>,
-        view: (@Sendable (_ totalSteps: Int) -> LiveView)? = nil
+        view: (@Sendable (_ totalSteps: Int) -> LiveView)? = nil, members: RankMembership? = nil
     ) {
+        self.members = members
         self.config = config
         self.log = log
         self.versions = versions
@@ -53,9 +56,9 @@ public struct TrainingRun: Sendable {
 
     /// Trains. `onStart` gets the observer, so that a signal handler can ask it to stop.
     public func run(onStart: @Sendable (RunObserver) -> Void = { _ in }) async throws -> Outcome {
-        let plan = try RunPlan(config)
+        let plan = try RunPlan(config, localRank: members.map { _ in 0 })
         for note in plan.notes { log.warning("\(note)") }
-        if let threads = config.trainer.numThreads { Torch.threadCount = threads }
+        plan.limitThreads(ranks: members?.size ?? 1)
         if config.trainer.deterministic { Torch.useDeterministicAlgorithms(true) }
 
         // What can fail cheaply comes first: the reward file, the data, then the weights.
@@ -76,15 +79,18 @@ public struct TrainingRun: Sendable {
         let start = ContinuousClock.now
         let data = try DataSources(config)
         for warning in try plan.checkMemory() { log.warning("\(warning)") }
-        let worker = PolicyWorker(plan.policy)
+        let worker = PolicyWorker(plan.policy(members))
         let text = try await worker.load()
         let prompts = try data.prepare(config, PromptEncoder(text: text, data: config.data), log)
         try folder.create()
-        try await worker.prepare(plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints))
+        let training = plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints)
+        let policy: any TrainedPolicy =
+            if let members { RankedPolicy(worker, members, try RankChannel(members)) } else { worker }
+        try await policy.prepare(training, totalSteps: prompts.totalSteps)
         if let summary = try await worker.adapterSummary() { log.info("\(summary)") }
         for line in await worker.optimizerSummary() { log.info("\(line)") }
 
-        let resumed = try await resume(worker)?.goingOn(to: prompts.totalSteps)
+        let resumed = try await resume(worker, policy)?.goingOn(to: prompts.totalSteps)
         let recorder = try RunRecorder(
             folder, resumingAfter: resumed?.step ?? (folder.holdsRun ? -1 : nil),
             writesTensorBoard: config.trainer.logger.contains(.tensorboard))
@@ -98,7 +104,8 @@ public struct TrainingRun: Sendable {
             folder: folder, recorder: recorder, view: view,
             summary: RunSummary(
                 status: .running, steps: resumed?.step ?? 0, totalSteps: prompts.totalSteps, model: config.model.path,
-                device: plan.device.description, versions: versions, heldOutExactMatch: resumed?.exactMatch))
+                device: plan.device.description, versions: versions, heldOutExactMatch: resumed?.exactMatch),
+            progress: members?.progress)
         try observer.finish { _ in }
         onStart(observer)
 
@@ -106,14 +113,15 @@ public struct TrainingRun: Sendable {
             reward: reward, policy: RewardFactory.policy(config.reward),
             maxResponseTokens: config.data.maxResponseLength)
         let evaluator = HeldOutEvaluator(
-            prompts: prompts.heldOut, rollout: worker, settings: plan.validation, reward: rewards,
+            prompts: prompts.heldOut, rollout: policy, settings: plan.validation, reward: rewards,
             batchSize: config.data.valBatchSize ?? prompts.heldOut.count)
         let loop = PolicyLoop(
-            settings: plan.loop(totalSteps: prompts.totalSteps), prompts: prompts.pipeline, rollout: worker,
-            reward: rewards, actor: worker, reference: config.needsReferenceModel ? worker.reference : nil,
+            settings: plan.loop(totalSteps: prompts.totalSteps), prompts: prompts.pipeline, rollout: policy,
+            reward: rewards, actor: policy, reference: config.needsReferenceModel ? policy.reference : nil,
             evaluator: prompts.heldOut.isEmpty ? nil : evaluator, observer: observer, log: log)
         do {
             let state = try await loop.run(from: resumed)
+            try await policy.finish()
             let seconds = (ContinuousClock.now - start) / .seconds(1)
             let firstToken = await worker.secondsToFirstToken(since: ProcessStart.instant)
             try observer.finish { summary in
@@ -131,12 +139,12 @@ public struct TrainingRun: Sendable {
         }
     }
 
-    private func resume(_ worker: PolicyWorker) async throws -> LoopState? {
+    private func resume(_ worker: PolicyWorker, _ policy: any TrainedPolicy) async throws -> LoopState? {
         guard config.trainer.resumeMode != .disable else {
             try await worker.forgetCheckpoints()
             return nil
         }
-        let (state, skipped) = try await worker.restore(from: config.trainer.resumeFromPath)
+        let (state, skipped) = try await policy.restore(from: config.trainer.resumeFromPath)
         log.note(resuming: state, skipped: skipped, folder)
         return state
     }

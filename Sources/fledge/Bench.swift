@@ -14,11 +14,12 @@ struct Bench: AsyncParsableCommand {
               fledge bench train --shape qwen2.5-0.5b --rows 16 --seq 4096 --profile
               fledge bench load --shape qwen2-7b
               fledge bench tokenizer --tokenizer models/smollm2 --text corpus.txt --threads 8
+              fledge bench collectives --devices 2
             A comparison with transformers in one run: scripts/peers/compare; with tokenizers: scripts/peers/tokenizers.
             """,
         subcommands: [
             GenerateBench.self, RolloutBench.self, TrainBench.self, LoadBench.self, TokenizerBench.self,
-            QuantizationBench.self, StepBench.self,
+            QuantizationBench.self, StepBench.self, CollectivesBench.self, ReshardBench.self,
         ])
 }
 

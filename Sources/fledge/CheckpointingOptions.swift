@@ -4,7 +4,10 @@ import TensorCore
 
 /// What layers keep between forward and backward, as benchmarks are told.
 struct CheckpointingOptions: ParsableArguments {
-    @Option(help: "What layers keep for backward: none (all of it), selective (their input and --keeps) or full (their input).")
+    @Option(
+        help:
+            "What layers keep for backward: none (all of it), selective (their input and --keeps) or full (their input)."
+    )
     var checkpointing: String?
     @Option(help: "How many of the first layers do so; the others keep all.") var checkpointingLayers: Int?
     @Option(help: "What selective keeps: of attention, query_key_value and gate_up, separated by commas.")

@@ -2,6 +2,7 @@ import Algorithms
 import ArgumentParser
 import ChatTemplates
 import Checkpoints
+import Cluster
 import Config
 import Conversations
 import Datasets
@@ -53,7 +54,7 @@ enum Failures {
         do { return try await body() } catch { throw code(error) }
     }
 
-    private static func code(_ error: any Error) -> any Error {
+    static func code(_ error: any Error) -> any Error {
         if error is ExitCode || error is ValidationError || error is CleanExit { return error }
         Console.note("error: \(error)")
         switch error {
@@ -61,10 +62,12 @@ enum Failures {
             is TokenizerError,
             is TemplateError, is ConversationError, is RolloutError, is InputError:
             return ExitCode(2)
+        case let error as ClusterError: return ExitCode(error.code == .badEnvironment ? 2 : 1)
         case let error as BatchError: return ExitCode(error.code == .writing ? 1 : 2)
         case let error as DatasetError: return ExitCode(error.code == .diskFull ? 1 : 2)
         // A device that is not there was asked for by name.
-        case let error as TorchError: return ExitCode(error.code == .device ? 2 : 1)
+        case let error as TorchError:
+            return ExitCode(error.code == .rank ? RankExit.lostOther : error.code == .device ? 2 : 1)
         case let error as CheckpointError: return ExitCode(error.code == .diskFull ? 1 : 2)
         default: return ExitCode(1)
         }

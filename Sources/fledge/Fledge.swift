@@ -17,7 +17,8 @@ struct Fledge: AsyncParsableCommand {
 
             EXIT CODES
               0  done           1  failed           2  the configuration or the input is wrong
-              64 wrong usage    130 stopped by Ctrl-C; what was done is saved
+              64 wrong usage    75 another rank was lost; the same command goes on
+              130 stopped by Ctrl-C; what was done is saved
             """,
         subcommands: [
             Train.self, Plan.self, SFT.self, DPO.self, RewardModel.self, Generate.self, Chat.self, Tokenize.self,

@@ -29,19 +29,7 @@ enum RolloutProfileText {
                     }
                 }
             }
-            object.key("kernels")
-            object.array { list in
-                for kernel in breakdown.kernels.prefix(kernelsShown) {
-                    list.object { entry in
-                        entry.field("name", kernel.name)
-                        entry.field("category", kernel.category.rawValue)
-                        entry.field("count", kernel.count)
-                        entry.field("total_us", BenchReport.rounded(kernel.seconds * 1e6, 10))
-                        entry.field("mean_us", BenchReport.rounded(kernel.meanSeconds * 1e6, 100))
-                        entry.field("share", BenchReport.rounded(kernel.seconds / breakdown.totalSeconds))
-                    }
-                }
-            }
+            TimeBreakdownText.writeKernels(breakdown, kernelsShown, to: &object)
         }
     }
 

@@ -18,7 +18,10 @@ extension TrainBench {
         @Option(help: "likelihood, policy (logits computed again in backward) or score (forward only).")
         var objective = "likelihood"
         @Flag(help: "The same as --objective score.") var forwardOnly = false
-        @Option(help: "Of the optimizer: bf16 (no masters), float32 (masters too), int8 (moments, with masters) or none (no step).")
+        @Option(
+            help:
+                "Of the optimizer: bf16 (no masters), float32 (masters too), int8 (moments, with masters) or none (no step)."
+        )
         var states = "bf16"
         @Flag(help: "Keep what checkpointed layers keep in pinned host memory.") var offloadActivations = false
         @Flag(help: "Keep the optimizer's moments in pinned host memory.") var offloadMoments = false

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Cluster
 import Config
 import Foundation
 import Logging
@@ -29,17 +30,25 @@ struct Train: AsyncParsableCommand {
         let settings = try Failures.reported {
             try RunConfig(contentsOf: URL(fileURLWithPath: config), overrides: overrides, names: TrainingRun.knownNames)
         }
-        for warning in settings.warnings { Console.note("warning: \(warning)") }
-        try await Failures.reported { try await train(settings) }
+        try await Failures.reported {
+            let ranks = try RankedCommand(
+                count: RankedCommand.count(settings), deadline: .seconds(settings.trainer.collectiveTimeout),
+                remedy: "the run's checkpoints are whole: the same command goes on from the last one")
+            if ranks.speaks { for warning in settings.warnings { Console.note("warning: \(warning)") } }
+            try await ranks.run { place, members in
+                guard let place, place.rank > 0, let members else { return try await train(settings, members) }
+                try await RankServer(config: settings, members: members).run(localRank: place.localRank)
+            }
+        }
     }
 
-    private func train(_ settings: RunConfig) async throws {
+    private func train(_ settings: RunConfig, _ members: RankMembership?) async throws {
         let draws = settings.trainer.logger.contains(.console)
         let title = "\(settings.experimentName): \(settings.model.path)"
         let makeView: @Sendable (Int) -> LiveView = { steps in LiveView(title: title, totalSteps: steps) }
         let run = TrainingRun(
             config: settings, log: Console.logger, versions: Version.record,
-            view: draws ? makeView : nil)
+            view: draws ? makeView : nil, members: members)
         let (outcome, wasInterrupted) = try await Interruptible.run { onStart in try await run.run(onStart: onStart) }
         try RunConclusion(folder: run.folder, outcome: outcome).say()
         if outcome.wasStopped, wasInterrupted { throw ExitCode(130) }

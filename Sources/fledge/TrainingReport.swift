@@ -92,9 +92,14 @@ enum TimeBreakdownText {
                 }
             }
         }
+        writeKernels(breakdown, kernels, to: &object)
+    }
+
+    /// The kernels that took longest.
+    static func writeKernels(_ breakdown: TimeBreakdown, _ count: Int, to object: inout JSONWriter) {
         object.key("kernels")
         object.array { list in
-            for kernel in breakdown.kernels.prefix(kernels) {
+            for kernel in breakdown.kernels.prefix(count) {
                 list.object { entry in
                     entry.field("name", kernel.name)
                     entry.field("category", kernel.category.rawValue)

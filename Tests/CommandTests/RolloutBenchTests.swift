@@ -62,5 +62,5 @@ extension CommandSuites {
 }
 
 extension JSONValue {
-    fileprivate var elements: [JSONValue] { if case .array(let elements) = self { elements } else { [] } }
+    var elements: [JSONValue] { if case .array(let elements) = self { elements } else { [] } }
 }

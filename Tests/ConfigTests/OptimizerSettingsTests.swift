@@ -26,13 +26,39 @@ import Testing
         (["actor.fsdp_config.grad_dtype=bfloat16"], "gradients of float32 weights"),
         (["actor.optim.state_dtype=fp8"], "not a choice"), (["actor.fsdp_config.param_offload=3"], "true or false"),
         (["actor.fsdp_config.mixed_precision.param_dtype=bf16"], "write model.dtype"),
-        (["actor.fsdp_config.mixed_precision.reduce_dtype=fp32"], "write actor.fsdp_config.grad_dtype"),
+        (["actor.fsdp_config.mixed_precision.reduce_dtype=fp32"], "write actor.fsdp_config.reduce_dtype"),
         (["actor.fsdp_config.model_dtype=bf16"], "write model.param_dtype"),
-        (["actor.fsdp_config.fsdp_size=4"], "one device"),
+        (["actor.fsdp_config.fsdp_size=0"], "no rank"), (["actor.fsdp_config.fsdp_size=-2"], "from -1"),
+        (["actor.fsdp_config.wrap_policy.min_num_params=0"], "each layer is a unit"),
+        (["actor.use_dynamic_bsz=false"], "nothing says how large"),
+        (["actor.ppo_micro_batch_size_per_gpu=4"], "cut by tokens"),
+        (["actor.ppo_micro_batch_size=4"], "write actor.ppo_micro_batch_size_per_gpu"),
     ])
     func whatDoesNotGoTogetherIsRefused(overrides: [String], message: String) {
         let found = problems(minimal, overrides)
         #expect(found.contains { $0.description.contains(message) }, "\(found)")
+    }
+
+    @Test func shardingIsReadByVerlsNames() throws {
+        let plain = try RunConfig(yaml: minimal, file: "recipe.yaml").actor
+        #expect(plain.fsdp.fsdpSize == 1 && plain.fsdp.reshardAfterForward && plain.fsdp.forwardPrefetch)
+        #expect(plain.fsdp.reduceDType == .float32 && plain.useDynamicBatchSize && plain.ppoMicroBatchSizePerGPU == nil)
+        let config = try RunConfig(
+            yaml: minimal, file: "recipe.yaml",
+            overrides: [
+                "actor.fsdp_config.fsdp_size=2", "actor.fsdp_config.reshard_after_forward=false",
+                "actor.fsdp_config.forward_prefetch=false", "actor.fsdp_config.reduce_dtype=bfloat16",
+                "model.dtype=bfloat16",
+                "actor.use_dynamic_bsz=false", "actor.ppo_micro_batch_size_per_gpu=3",
+            ])
+        #expect(config.actor.fsdp.fsdpSize == 2 && !config.actor.fsdp.reshardAfterForward)
+        #expect(!config.actor.fsdp.forwardPrefetch && config.actor.fsdp.reduceDType == .bfloat16)
+        #expect(config.actor.ppoMicroBatchSizePerGPU == 3 && config.warnings.isEmpty)
+        #expect(try RunConfig(yaml: config.resolvedYAML(), file: "resolved.yaml") == config)
+        let none = try RunConfig(
+            yaml: minimal, file: "recipe.yaml",
+            overrides: ["actor.fsdp_config.fsdp_size=1", "actor.fsdp_config.reshard_after_forward=false"])
+        #expect(none.warnings.count == 1)
     }
 
     @Test func mastersThatAreNotThereNeedNoOtherPlace() throws {

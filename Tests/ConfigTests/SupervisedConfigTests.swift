@@ -127,4 +127,18 @@ import Testing
             #expect(error.diagnostics[0].remedy != nil)
         }
     }
+
+    /// Settings that several commands share must not be silently without effect here.
+    @Test(arguments: SupervisedKind.allCases) func oneDeviceTrains(_ kind: SupervisedKind) throws {
+        for (setting, value) in [("trainer.n_gpus_per_node", "2"), ("train.fsdp_config.fsdp_size", "4")] {
+            let problem = try #require(Self.problems(kind, Self.minimal, "\(setting)=\(value)").first)
+            #expect(problem.keyPath == setting && "\(problem)".contains("\(kind.command) trains on one device"))
+        }
+        #expect(Self.problems(kind, Self.minimal, "trainer.nnodes=2").count == 1)
+        #expect(
+            Self.problems(kind, Self.minimal, "trainer.n_gpus_per_node=1", "train.fsdp_config.fsdp_size=-1").isEmpty)
+        let kept = try SupervisedConfig(
+            kind, yaml: Self.minimal, file: "recipe.yaml", overrides: ["train.fsdp_config.reshard_after_forward=false"])
+        #expect(kept.warnings.map(\.keyPath) == ["train.fsdp_config.reshard_after_forward"])
+    }
 }

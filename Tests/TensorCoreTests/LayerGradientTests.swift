@@ -51,7 +51,9 @@ import Testing
         return try x.multiplied(by: scale).multiplied(by: isOffset ? weight.adding(1) : weight)
     }
 
-    @Test(arguments: [DType.float32, .bfloat16], [(false, false, 1), (true, true, 1), (true, false, 0.3), (false, true, 0.3)])
+    @Test(
+        arguments: [DType.float32, .bfloat16],
+        [(false, false, 1), (true, true, 1), (true, false, 0.3), (false, true, 0.3)])
     func residualNorms(dtype: DType, kind: (normsDelta: Bool, isOffset: Bool, multiplier: Double)) throws {
         let (normsDelta, isOffset, multiplier) = kind
         try compare([[37, 48], [37, 48], [48], [48]], dtype) { inputs in
@@ -148,7 +150,9 @@ import Testing
     }
 
     @Test(arguments: [DType.float32, .bfloat16]) func linearLayers(dtype: DType) throws {
-        try compare([[3, 5, 24], [17, 24], [17]], dtype) { [try $0[0].linear($0[1], bias: $0[2])] } plain: { inputs in
+        try compare([[3, 5, 24], [17, 24], [17]], dtype) {
+            [try $0[0].linear($0[1], bias: $0[2])]
+        } plain: { inputs in
             [try inputs[0].matmul(inputs[1].transposed()).adding(inputs[2])]
         }
     }

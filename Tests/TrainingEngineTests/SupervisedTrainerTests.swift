@@ -110,6 +110,29 @@ import Testing
         let found = try leaf.grad()
         let gradient = try #require(found).values(Float.self)
         #expect(gradient == [-0.125, 0, 0, -0.125, -0.125, -0.125, 0, 0])
+        #expect(ImitationObjective().gradient(.init(examples: 2, tokens: 8)) == -0.125)
+        // That one's weights are not known beforehand.
+        #expect(ImitationObjective(SFTLoss(.dft)).gradient(.init(examples: 2, tokens: 8)) == nil)
+    }
+
+    /// The same loss, whose gradient is asked for after the forward pass.
+    private struct Unforeseen: SupervisedObjective {
+        let imitation = ImitationObjective()
+        var sequencesPerExample: Int { 1 }
+        func callAsFunction(_ batch: SupervisedBatch) throws -> LossOutput { try imitation(batch) }
+    }
+
+    @Test(arguments: [30, 100_000]) func aGradientKnownBeforehandIsTheOneFoundAfterwards(budget: Int) throws {
+        let known = try Self.trainer(ImitationObjective(), budget: budget)
+        let found = try Self.trainer(Unforeseen(), budget: budget)
+        expectSame(try Self.gradients(known, Self.conversations), try Self.gradients(found, Self.conversations))
+        for _ in 0..<3 {
+            let one = try known.update(Self.conversations), other = try found.update(Self.conversations)
+            #expect(one.metrics.map(\.name) == other.metrics.map(\.name))
+            for (a, b) in zip(one.metrics, other.metrics) { #expect(abs(a.value - b.value) < 1e-4) }
+            #expect(abs(one.gradNorm - other.gradNorm) < 1e-4 * other.gradNorm)
+            #expect(one.computedTokens == other.computedTokens && one.learntTokens == other.learntTokens)
+        }
     }
 
     @Test func sequencesAreCutToWhatIsLearnt() throws {

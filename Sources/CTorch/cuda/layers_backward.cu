@@ -93,7 +93,7 @@ NORM_BACKWARD(float, 4, 512, 1)
 
 // Of prepare_heads: d_heads [rows, (query_heads + 2 * kv_heads) * head] of the gradients of queries, keys and values, each by its
 // strides of rows and heads, null where none came. `heads` are the projection's rows as they were, read only where there are
-// norms, whose weights' gradients go to partial [gridDim.x, 2, head]. grid (any, 2): queries; keys and values.
+// norms, whose weights' gradients go to partial [gridDim.x, 2, head]: then the grid is (any, 2), queries, keys and values.
 template <class T, bool HAS_NORMS>
 __device__ __forceinline__ void prepare_heads_backward(const T *d_query, int64 query_row, int64 query_head, const T *d_key,
                                                        int64 key_row, int64 key_head, const T *d_value, int64 value_row,
@@ -103,22 +103,24 @@ __device__ __forceinline__ void prepare_heads_backward(const T *d_query, int64 q
                                                        const void *query_weight, const void *key_weight, float eps, int flags,
                                                        float *partial) {
     const int all = query_heads + 2 * kv_heads, half = rotated / 2;
-    const bool is_query = blockIdx.y == 0;
-    const int touched = is_query ? query_heads : 2 * kv_heads, offset = is_query ? 0 : query_heads;
+    // Where weights learn, a block's heads have one weight.
+    const int offset = HAS_NORMS && blockIdx.y ? query_heads : 0;
+    const int touched = !HAS_NORMS ? all : blockIdx.y ? 2 * kv_heads : query_heads;
     const int lane = threadIdx.x & ((1 << lane_bits) - 1);
     const HeadLane at(lane, rotated);
     const int64 lanes = ((int64)rows * touched) << lane_bits;
     float gradient[16] = {};
     for (int64 base = (int64)blockIdx.x * 256; base < lanes; base += (int64)gridDim.x * 256) {
-        const int item = (base + threadIdx.x) >> lane_bits, row = item / touched, own = item - row * touched;
-        const bool is_active = row < rows && lane * 16 < head, is_value = !is_query && own >= kv_heads;
+        const int item = (base + threadIdx.x) >> lane_bits, row = item / touched, number = offset + item - row * touched;
+        const bool is_active = row < rows && lane * 16 < head, is_query = number < query_heads;
+        const bool is_value = number >= query_heads + kv_heads;
         const bool is_turned = lane * 16 < rotated && !is_value;
         const T *from = is_query ? d_query : is_value ? d_value : d_key;
         const bool is_there = from != nullptr;
-        from += is_query   ? row * query_row + own * query_head
-                : is_value ? row * value_row + (own - kv_heads) * value_head
-                           : row * key_row + own * key_head;
-        const int64 place = (int64)(offset + own) * head;
+        from += is_query   ? row * query_row + number * query_head
+                : is_value ? row * value_row + (number - query_heads - kv_heads) * value_head
+                           : row * key_row + (number - query_heads) * key_head;
+        const int64 place = (int64)number * head;
         Piece<T> raw_a = zero_piece<T>(), raw_b = raw_a, raw_x = raw_a, raw_y = raw_a;
         if (is_active && is_there) {
             raw_a = load(from + at.first);
@@ -196,8 +198,8 @@ __device__ __forceinline__ void prepare_heads_backward(const T *d_query, int64 q
         }
     }
 }
-#define PREPARE_HEADS_BACKWARD(name, T, HAS_NORMS)                                                                                 \
-    extern "C" __global__ void __launch_bounds__(256)                                                                              \
+#define PREPARE_HEADS_BACKWARD(name, T, HAS_NORMS, BLOCKS)                                                                         \
+    extern "C" __global__ void __launch_bounds__(256, BLOCKS)                                                                      \
     name##_##T(const T *d_query, int64 query_row, int64 query_head, const T *d_key, int64 key_row, int64 key_head,                 \
                                const T *d_value, int64 value_row, int64 value_head, const T *heads, int64 stride, T *d_heads,      \
                                int rows, int query_heads, int kv_heads, int head, int rotated, int lane_bits,                      \
@@ -207,10 +209,10 @@ __device__ __forceinline__ void prepare_heads_backward(const T *d_query, int64 q
                                   stride, d_heads, rows, query_heads, kv_heads, head, rotated, lane_bits, cosines, sines,          \
                                   query_weight, key_weight, eps, flags, partial);                                                  \
     }
-PREPARE_HEADS_BACKWARD(prepare_heads_backward, bf16, false)
-PREPARE_HEADS_BACKWARD(prepare_heads_backward, float, false)
-PREPARE_HEADS_BACKWARD(prepare_normed_heads_backward, bf16, true)
-PREPARE_HEADS_BACKWARD(prepare_normed_heads_backward, float, true)
+PREPARE_HEADS_BACKWARD(prepare_heads_backward, bf16, false, 5)
+PREPARE_HEADS_BACKWARD(prepare_heads_backward, float, false, 5)
+PREPARE_HEADS_BACKWARD(prepare_normed_heads_backward, bf16, true, 3)
+PREPARE_HEADS_BACKWARD(prepare_normed_heads_backward, float, true, 3)
 
 // Of activation(gate) * up, rows [gate, up], the activation rounded as in the forward pass.
 template <class T, Activation kind>

@@ -30,6 +30,8 @@ int ct_cuda_device_count(void);
 // Compiles every CUDA kernel for an architecture such as "sm_90", which needs NVRTC and no GPU; `count` gets how many there are.
 int ct_compile_cuda_kernels(const char *architecture, int *count, ct_message *error);
 int ct_device_name(int device, ct_message *out, ct_message *error);
+// Of this thread.
+int ct_device_make_current(int device_index, ct_message *error);
 int ct_device_synchronize(int device_type, int device_index, ct_message *error);
 int ct_device_empty_cache(int device_type, ct_message *error);
 typedef struct {

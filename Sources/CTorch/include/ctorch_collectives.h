@@ -16,8 +16,10 @@ typedef enum { CT_MERGE_SUM, CT_MERGE_MEAN, CT_MERGE_MAX, CT_MERGE_MIN } ct_merg
 // ---- where ranks find one another: keys and values
 // For the threads of one process.
 int ct_store_local(ct_store *out, ct_message *error);
-// Rank 0 listens (`port` 0: any; ct_store_port says which), the others connect.
-int ct_store_tcp(const char *host, int port, bool listens, int64_t timeout_ms, ct_store *out, ct_message *error);
+// Rank 0 listens (`port` 0: any; ct_store_port says which), at `socket` where that is not negative; the others connect. `prefix` goes
+// before every key.
+int ct_store_tcp(const char *host, int port, bool listens, int socket, const char *prefix, int64_t timeout_ms, ct_store *out,
+                 ct_message *error);
 int ct_store_port(ct_store store);
 int ct_store_set(ct_store store, const char *key, const void *bytes, size_t count, ct_message *error);
 // Waits for the key, as long as the store's timeout; `*out` is owned (free it with ct_string_free).
@@ -27,8 +29,9 @@ int ct_store_add(ct_store store, const char *key, int64_t amount, int64_t *out, 
 void ct_store_free(ct_store store);
 
 // ---- groups; `name` must be the same on all ranks of a group, and new for each group of a store
-int ct_group_gloo(ct_store store, const char *name, const char *host, int rank, int size, int64_t timeout_ms, ct_group *out,
-                  ct_message *error);
+// `timeout_ms` to connect; `wait_ms` for each operation, 0: the same.
+int ct_group_gloo(ct_store store, const char *name, const char *host, int rank, int size, int64_t timeout_ms, int64_t wait_ms,
+                  ct_group *out, ct_message *error);
 int ct_group_rank(ct_group group);
 int ct_group_size(ct_group group);
 void ct_group_free(ct_group group);

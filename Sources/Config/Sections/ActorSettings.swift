@@ -8,7 +8,9 @@ public struct ActorSettings: Hashable, Sendable {
     }
 
     public let ppoMiniBatchSize: Int
+    public let useDynamicBatchSize: Bool
     public let ppoMaxTokenLenPerGPU: Int
+    public let ppoMicroBatchSizePerGPU: Int?
     public let ppoEpochs: Int
     public let clipRatio: Double
     public let clipRatioLow: Double?
@@ -36,9 +38,15 @@ public struct ActorSettings: Hashable, Sendable {
         ppoMiniBatchSize = section.int(
             "ppo_mini_batch_size", default: 64, in: 1...1_048_576,
             doc: "Prompts an optimizer step; as in verl it counts prompts, not their rollout.n samples.")
+        useDynamicBatchSize = section.bool(
+            "use_dynamic_bsz", default: true,
+            doc: "Cut micro-batches by tokens; false for micro-batches of ppo_micro_batch_size_per_gpu samples.")
         ppoMaxTokenLenPerGPU = section.int(
             "ppo_max_token_len_per_gpu", default: 16_384, in: 1...134_217_728,
             doc: "The most tokens of a micro-batch: the bound on memory. The loss does not depend on it.")
+        ppoMicroBatchSizePerGPU = section.optionalInt(
+            "ppo_micro_batch_size_per_gpu", in: 1...1_048_576,
+            doc: "Samples of a micro-batch where use_dynamic_bsz is false. The loss does not depend on it.")
         ppoEpochs = section.int("ppo_epochs", default: 1, in: 1...1024, doc: "Passes over each batch of samples.")
         clipRatio = section.number(
             "clip_ratio", default: 0.2, in: .nonNegative,
@@ -141,11 +149,32 @@ public struct OptimizerSettings: Hashable, Sendable {
 
 /// `actor.fsdp_config`.
 public struct ShardingSettings: Hashable, Sendable {
+    /// Ranks that share one set of states out among them; -1: all.
+    public let fsdpSize: Int
+    public let reshardAfterForward: Bool
+    public let forwardPrefetch: Bool
+    public let reduceDType: ModelSettings.DType
     public let paramOffload: Bool
     public let optimizerOffload: Bool
     public let gradDType: ModelSettings.DType
 
     init(_ section: inout SectionReader) {
+        fsdpSize = section.int(
+            "fsdp_size", default: 1, in: -1...65_536,
+            doc:
+                "Ranks that share weights, gradients and the optimizer's states out among them: 1 for none (every rank has all of "
+                + "them, as a run needs them now), -1 for all, a divisor of the ranks for several such sets side by side."
+        )
+        reshardAfterForward = section.bool(
+            "reshard_after_forward", default: true,
+            doc:
+                "Free a layer's whole weights after it has run and bring them together again for backward (FULL_SHARD); false "
+                + "keeps them until the step is done (SHARD_GRAD_OP).")
+        forwardPrefetch = section.bool(
+            "forward_prefetch", default: true, doc: "Bring the next layer's weights together while a layer runs.")
+        reduceDType = section.choice(
+            "reduce_dtype", default: .float32,
+            doc: "The type in which gradients travel between ranks; bfloat16 is half as much and less exact.")
         paramOffload = section.bool(
             "param_offload", default: false,
             doc: "Keep the float32 master weights in the host's memory; each step streams them through the GPU.")

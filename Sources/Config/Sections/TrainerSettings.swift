@@ -20,6 +20,11 @@ public struct TrainerSettings: Hashable, Sendable {
     public let maxActorCheckpointsToKeep: Int?
     public let logger: [Logger]
     public let logSamples: Int
+    /// nil: all visible GPUs; on the CPU one.
+    public let gpusPerNode: Int?
+    public let nodes: Int
+    /// Seconds that an operation between ranks waits for one that does nothing.
+    public let collectiveTimeout: Double
     public let numThreads: Int?
     public let deterministic: Bool
     public let plan: MemoryPlan
@@ -29,7 +34,10 @@ public struct TrainerSettings: Hashable, Sendable {
         case refuse, warn, off
     }
 
-    init(_ section: inout SectionReader) {
+    init(_ section: inout SectionReader) { self.init(&section, trainsOnOneDevice: false) }
+
+    /// - Parameter trainsOnOneDevice: whether there is but one rank.
+    init(_ section: inout SectionReader, trainsOnOneDevice: Bool) {
         totalTrainingSteps = section.optionalInt(
             "total_training_steps", in: 1...Int.max, doc: "The run's steps, if set whatever total_epochs says.")
         totalEpochs = section.int("total_epochs", default: 1, in: 1...1_048_576, doc: "Passes over the prompts.")
@@ -56,6 +64,14 @@ public struct TrainerSettings: Hashable, Sendable {
         logSamples = section.int(
             "log_samples", default: 4, in: 0...65_536,
             doc: "Samples a step (prompt, answer, reward) that are kept to read.")
+        gpusPerNode = section.optionalInt(
+            "n_gpus_per_node", in: 1...1024,
+            doc: trainsOnOneDevice
+                ? "Ranks: one." : "Ranks, one process and device each; null for all visible GPUs, on the CPU for one.")
+        nodes = section.int("nnodes", default: 1, in: 1...1, doc: "Hosts: one.")
+        collectiveTimeout = section.number(
+            "nccl_timeout", default: 600, in: NumberRange(lower: 0.1, upper: 604_800),
+            doc: "Seconds that ranks wait for one that does nothing before they give up and name it.")
         numThreads = section.optionalInt(
             "num_threads", in: 1...4096, doc: "Threads of the CPU's kernels; null for one a core.")
         deterministic = section.bool(

@@ -83,7 +83,9 @@ public struct SupervisedConfig: Sendable {
             kind == .rewardModel
             ? nil
             : section.section("eval", doc: "Measuring on held-out rows.", SupervisedEvalSettings.init)
-        trainer = section.section("trainer", doc: "The run: its length, folder and reports.", TrainerSettings.init)
+        trainer = section.section("trainer", doc: "The run: its length, folder and reports.") {
+            TrainerSettings(&$0, trainsOnOneDevice: true)
+        }
     }
 
     /// Reads a configuration from YAML text; parameters and errors are as `RunConfig`'s.

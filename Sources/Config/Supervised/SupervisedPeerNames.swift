@@ -39,8 +39,7 @@ enum SupervisedPeerNames {
         ("data.multiturn", .needless("rows with messages are whole conversations; see data.messages_key")),
         ("train.optim.clip_grad", .here("train.grad_clip")),
         ("ulysses_sequence_parallel_size", .notYet("one device trains; remove it")),
-        ("trainer.n_gpus_per_node", .notYet("one device trains; remove it")),
-        ("trainer.nnodes", .notYet("one device trains; remove it")), ("trainer.device", .here("device")),
+        ("trainer.device", .here("device")),
         ("trainer.seed", .here("seed")), ("trainer.project_name", .here("project_name")),
         ("trainer.experiment_name", .here("experiment_name")), ("use_remove_padding", packed),
         // fledge train

@@ -37,6 +37,12 @@ extension SequenceModel {
         weights: (_ name: String, _ shape: [Int]) throws -> Tensor
     ) throws -> LoRA {
         guard adapter == nil else { throw ModelError(.adapter, "LoRA: the model has an adapter already") }
+        guard parallel.tensor == nil, parallel.pipeline == nil else {
+            throw ModelError(
+                .adapter,
+                "LoRA: tensor and pipeline parallel ranks share the weights that an adapter would hang on; "
+                    + "share batches (dp, fsdp) or tokens (sp) instead")
+        }
         let lora = LoRA(settings)
         var made: [(Projection, ProjectionAdapter)] = []
         for (projection, targets) in selection.targets {

@@ -111,7 +111,8 @@ enum DeepseekV3: DecoderFamily {
             _ builder: ParameterBuilder, _ name: String, index: Int, hidden: Int, _ activation: Activation
         ) throws -> MixtureOfExperts {
             let router = GroupedSigmoidRouter(
-                weight: try builder.parameter(name + ".gate.weight", [experts.experts, hidden]),
+                weight: try builder.parameter(
+                    name + ".gate.weight", [experts.experts, hidden], gradient: .stream),
                 bias: try builder.buffer(name + ".gate.e_score_correction_bias", [experts.experts], dtype: .float32),
                 expertsPerToken: experts.expertsPerToken, groups: groups, groupsPerToken: groupsPerToken,
                 normalizes: normalizes, scale: scale)

@@ -65,6 +65,7 @@ public typealias LlamaModel = DecoderModel
 extension DecoderModel {
     /// A Llama from settings rather than from a checkpoint.
     public convenience init(_ config: LlamaConfig, _ builder: ParameterBuilder) throws {
+        builder.tiesHead = config.tiedEmbeddings
         try self.init(config.body(builder), builder, tiedEmbeddings: config.tiedEmbeddings)
     }
 }

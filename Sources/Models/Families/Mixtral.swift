@@ -26,7 +26,7 @@ enum Mixtral: DecoderFamily {
                     router: SoftmaxRouter(
                         weight: try builder.parameter(
                             name + ".gate.weight", [experts.experts, shape.hidden],
-                            storedAs: prefix + ".mlp.gate.weight"),
+                            storedAs: prefix + ".mlp.gate.weight", gradient: .stream),
                         expertsPerToken: experts.expertsPerToken, normalizes: true),
                     experts: try Experts(
                         builder, name + ".experts", whole: prefix + ".mlp.experts", count: experts.experts,

@@ -37,7 +37,8 @@ enum Qwen3Moe: DecoderFamily {
                 return MixtureOfExperts(
                     layer: index,
                     router: SoftmaxRouter(
-                        weight: try builder.parameter(name + ".gate.weight", [experts.experts, shape.hidden]),
+                        weight: try builder.parameter(
+                            name + ".gate.weight", [experts.experts, shape.hidden], gradient: .stream),
                         expertsPerToken: experts.expertsPerToken, normalizes: normalizes),
                     experts: try Experts(
                         builder, name + ".experts", count: experts.experts, size: shape.hidden,

@@ -10,11 +10,20 @@ struct MixtureOfExperts: FeedForward {
     var shared: GatedMLP?
 
     func callAsFunction(_ x: Tensor, _ pass: DecoderPass) throws -> Tensor {
-        let routing = try router(x)
-        pass.routing?.append(layer, routing)
-        let output = try experts(x, routing)
-        guard let shared else { return output }
-        return try output.adding(shared(x, isRead: !pass.leavesOutLastProduct))
+        // The router is whole on every rank; experts are shared, and so are the gradients of what they are weighed with.
+        let routing = try router(x), layout = pass.layout
+        if let record = pass.routing {
+            record.append(
+                RoutingRecord.Layer(
+                    index: layer, logits: try layout.whole(routing.logits), chosen: try layout.whole(routing.chosen)))
+        }
+        let inner = try layout.enter(x)
+        let output = try experts(
+            inner, chosen: layout.alike(routing.chosen), weights: layout.enter(routing.weights))
+        let isRead = !pass.leavesOutLastProduct
+        guard let shared else { return try layout.leave(output, isRead: isRead) }
+        return try layout.leave(
+            output.adding(shared.part(inner, isRead: isRead)), bias: shared.down.biasOfSum, isRead: isRead)
     }
 }
 

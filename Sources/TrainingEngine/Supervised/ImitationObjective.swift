@@ -8,6 +8,13 @@ public struct ImitationObjective: SupervisedObjective {
 
     public var sequencesPerExample: Int { 1 }
 
+    public func gradient(_ totals: SupervisedTotals) -> Double? {
+        switch loss.kind {
+        case .nll: -1 / Double(max(1, totals.tokens))
+        case .dft: nil
+        }
+    }
+
     public func callAsFunction(_ batch: SupervisedBatch) throws -> LossOutput {
         guard let mask = batch.mask, let entropies = batch.entropies else {
             preconditionFailure("log-probabilities come with their mask")

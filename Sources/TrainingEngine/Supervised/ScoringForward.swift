@@ -29,9 +29,10 @@ public struct ScoringForward {
         }
         let device = model.device
         let hidden_TC = try model.hiddenStates(
-            ids: Tensor(pack.ids, device: device), positions: Tensor(pack.positions, device: device),
+            ids: Tensor(uploading: pack.ids, to: device), positions: Tensor(uploading: pack.positions, to: device),
             attention: PackedAttention(segments: pack.segments))
-        let scores_R1 = try model.score(hidden_TC.indexSelect(0, Tensor(last, device: device))).to(dtype: .float32)
+        let scores_R1 = try model.score(hidden_TC.indexSelect(0, Tensor(uploading: last, to: device))).to(
+            dtype: .float32)
         return (try scores_R1.squeezed(1), pack.tokenCount)
     }
 }

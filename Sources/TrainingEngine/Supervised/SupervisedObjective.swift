@@ -48,6 +48,9 @@ public protocol SupervisedObjective: Sendable {
     var sequencesPerExample: Int { get }
     /// Whether the model as it was before training is to be compared with.
     var needsReference: Bool { get }
+    /// The loss's gradient in every learnt token's log-probability, where it is the same whatever they are: logits are then computed
+    /// once and not twice. nil: it is known only after the forward pass.
+    func gradient(_ totals: SupervisedTotals) -> Double?
     /// The micro-batch's share of the loss, and metrics that add up to means over the whole batch.
     func callAsFunction(_ batch: SupervisedBatch) throws -> LossOutput
 }
@@ -56,6 +59,7 @@ extension SupervisedObjective {
     public var reading: SupervisedReading { .tokenLogProbs }
     public var sequencesPerExample: Int { 2 }
     public var needsReference: Bool { false }
+    public func gradient(_ totals: SupervisedTotals) -> Double? { nil }
 }
 
 extension SupervisedBatch {

@@ -85,33 +85,55 @@ public final class SupervisedTrainer {
 
     /// One optimizer step on a batch, whatever the number of micro-batches it takes.
     public func update(_ examples: [SupervisedExample]) throws -> SupervisedStepReport {
-        var report = try accumulate(examples)
-        report.learningRate = try accumulation.learningRate()
-        (report.gradNorm, report.stepped) = try accumulation.step(learningRate: report.learningRate).result()
+        let gathered = try gather(examples)
+        let learningRate = try accumulation.learningRate()
+        let step = try accumulation.step(learningRate: learningRate)
+        // Read when all is launched.
+        var report = try gathered.report()
+        (report.gradNorm, report.stepped) = try step.result()
+        report.learningRate = learningRate
         return report
     }
 
     /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
-    func accumulate(_ examples: [SupervisedExample]) throws -> SupervisedStepReport {
+    func accumulate(_ examples: [SupervisedExample]) throws -> SupervisedStepReport { try gather(examples).report() }
+
+    /// What micro-batches have computed; its numbers may be on the device still.
+    private struct Gathered {
+        var metrics = PendingMetrics()
+        var microBatches: Int
+        var computedTokens = 0
+        var learntTokens: Int
+        /// What divides means over tokens.
+        var lossTokens: Int
+
+        func report() throws -> SupervisedStepReport {
+            SupervisedStepReport(
+                metrics: try metrics.sums(lossTokens: lossTokens).values, gradNorm: 0, learningRate: 0, stepped: false,
+                microBatches: microBatches, computedTokens: computedTokens, learntTokens: learntTokens)
+        }
+    }
+
+    private func gather(_ examples: [SupervisedExample]) throws -> Gathered {
         let micros = split(examples), totals = SupervisedTotals(examples)
         let balance = RouterBalance(coefficient: settings.routerAuxLossCoefficient, group: "train")
         let allTokens = examples.reduce(0) { $0 + $1.inputCount }
-        var computed = 0
-        let metrics = try accumulation.accumulate(microBatches: micros.count) { index in
-            let examples = Array(examples[micros[index]])
-            let pass = try forward(examples, totals, recordsRouting: settings.routerAuxLossCoefficient > 0)
+        var gathered = Gathered(
+            microBatches: micros.count, learntTokens: examples.reduce(0) { $0 + $1.learntTokens },
+            lossTokens: totals.tokens)
+        gathered.metrics = try accumulation.accumulate(micros) { micro in
+            let examples = Array(examples[micro])
+            let pass = try forward(examples, totals, isLearning: true)
             var output = try objective(pass.batch)
+            output.start = pass.start
             if let outputs = pass.outputs {
                 let tokens = examples.reduce(0) { $0 + $1.inputCount }
                 try balance.add(to: &output, outputs, share: Double(tokens) / Double(max(1, allTokens)))
             }
-            computed += pass.computedTokens
+            gathered.computedTokens += pass.computedTokens
             return output
         }
-        return SupervisedStepReport(
-            metrics: try metrics.values(lossTokens: totals.tokens), gradNorm: 0, learningRate: 0, stepped: false,
-            microBatches: micros.count, computedTokens: computed,
-            learntTokens: examples.reduce(0) { $0 + $1.learntTokens })
+        return gathered
     }
 
     /// The objective's metrics over all examples under the weights as they are, without gradients.
@@ -125,7 +147,7 @@ public final class SupervisedTrainer {
                 try metrics.add(output.metrics)
             }
         }
-        return try metrics.values(lossTokens: totals.tokens)
+        return try metrics.sums(lossTokens: totals.tokens).values
     }
 
     /// Each sequence's log-probability, summed over its learnt tokens, under the weights as they are; below an adapter, where
@@ -134,37 +156,42 @@ public final class SupervisedTrainer {
         func score() throws -> [[Float]] {
             let totals = SupervisedTotals(examples)
             network.model.unpackProjections()
-            var all: [[Float]] = []
-            for micro in split(examples) {
-                let examples = Array(examples[micro])
-                let sums = try withNoGrad {
-                    let batch = try forward(examples, totals).batch
+            var passes: [(count: Int, sums: Tensor)] = []
+            try withNoGrad {
+                for micro in split(examples) {
+                    let batch = try forward(Array(examples[micro]), totals).batch
                     guard let mask = batch.mask else { preconditionFailure("scores have no reference") }
-                    return try batch.values.multiplied(by: mask).sum(-1).values(Float.self)
-                }
-                for index in examples.indices {
-                    all.append(examples[index].sequences.indices.map { sums[$0 * examples.count + index] })
+                    passes.append((micro.count, try batch.values.multiplied(by: mask).sum(-1)))
                 }
             }
-            return all
+            // Read when all are launched.
+            return try passes.flatMap { count, sums in
+                let sums = try sums.values(Float.self)
+                return (0..<count).map { index in
+                    (0..<objective.sequencesPerExample).map { sums[$0 * count + index] }
+                }
+            }
         }
         return try network.model.adapter?.disabled(score) ?? score()
     }
 
     private struct Pass {
         var batch: SupervisedBatch
-        /// Of language models.
+        /// Of language models, where routers may be balanced.
         var outputs: ResponseOutputs?
+        /// Where backward goes on, if the head's is done.
+        var start: BackwardStart?
         var computedTokens: Int
     }
 
+    /// - Parameter isLearning: whether gradients are wanted.
     private func forward(
-        _ examples: [SupervisedExample], _ totals: SupervisedTotals, recordsRouting: Bool = false
+        _ examples: [SupervisedExample], _ totals: SupervisedTotals, isLearning: Bool = false
     ) throws -> Pass {
         let device = network.model.device
         let rows = (0..<objective.sequencesPerExample).flatMap { place in examples.map { $0.sequences[place] } }
         let tokens = rows.map(\.tokens)
-        func column(_ values: [Float]) throws -> Tensor { try Tensor(values, device: device) }
+        func column(_ values: [Float]) throws -> Tensor { try Tensor(uploading: values, to: device) }
         let margins = examples.compactMap(\.margin)
         func batch(_ values: Tensor) throws -> SupervisedBatch {
             SupervisedBatch(
@@ -176,12 +203,25 @@ public final class SupervisedTrainer {
             let (scores, computed) = try ScoringForward(model: model, sharesPrefixes: settings.sharesPrefixes)(tokens)
             return Pass(batch: try batch(scores), computedTokens: computed)
         case .language(let model):
-            let outputs = try PackedForward(
+            let balances = isLearning && settings.routerAuxLossCoefficient > 0 && model.experts != nil
+            let forward = PackedForward(
                 model: model, logitsChunk: settings.logitsChunk, sharesPrefixes: settings.sharesPrefixes,
-                recordsRouting: recordsRouting)(tokens)
+                recordsRouting: balances)
+            let padding = Padding(lengths: tokens.map(\.response.count))
+            let mask = try padding.pad(rows.map(\.mask), device: device)
+            // A second loss begins elsewhere.
+            if isLearning, !balances, let gradient = objective.gradient(totals) {
+                let (outputs, start) = try forward.headBackward(
+                    tokens, logProbGrads: rows.map { row in row.mask.map { $0 * Float(gradient) } })
+                var batch = try batch(padding.pad(outputs.logProbs))
+                batch.entropies = try padding.pad(outputs.entropies)
+                batch.mask = mask
+                return Pass(batch: batch, start: start, computedTokens: outputs.computedTokens)
+            }
+            let outputs = try forward(tokens)
             var batch = try batch(outputs.logProbs)
             batch.entropies = outputs.entropies
-            batch.mask = try Padding(lengths: tokens.map(\.response.count)).pad(rows.map(\.mask), device: device)
+            batch.mask = mask
             let references = (0..<objective.sequencesPerExample).flatMap { place in
                 examples.compactMap { $0.references?[place] }
             }

@@ -78,7 +78,7 @@ extension ModelInspection {
     }
 
     /// "1.4 GiB".
-    private static func size(_ bytes: Int) -> String {
+    static func size(_ bytes: Int) -> String {
         var value = Double(bytes), unit = "B"
         for next in ["KiB", "MiB", "GiB", "TiB"] where value >= 1024 { (value, unit) = (value / 1024, next) }
         let rounded = value < 100 && unit != "B" ? (value * 10).rounded() / 10 : value.rounded()

@@ -23,6 +23,8 @@ public enum ModelInspector {
             let ggufs = names.filter { $0.hasSuffix(".gguf") }.sorted()
             if !names.contains("config.json"), ggufs.count == 1 {
                 inspection.inspectGGUF(path + "/" + ggufs[0], workload)
+            } else if !names.contains("config.json"), names.contains("manifest.json"), names.contains("state.json") {
+                try inspection.inspectCheckpoint(path, workload)
             } else {
                 inspection.inspectFolder(path, names, workload)
             }
@@ -48,6 +50,23 @@ extension ModelInspection {
         count(table)
         if let config { describe(config, table, workload) }
         inspectText(folder: folder, names: names, config: config)
+    }
+
+    /// A training checkpoint: what it is, and the model in it.
+    fileprivate mutating func inspectCheckpoint(_ folder: String, _ workload: MemoryEstimate.Workload) throws {
+        guard let checkpoint = try ShardedCheckpoint.open(folder) else {
+            add(
+                .error, "checkpoint",
+                "this is a training checkpoint of one process; fledge export --run RUN writes its model as a folder")
+            return
+        }
+        add(
+            .info, "checkpoint",
+            "step \(checkpoint.step), written by \(checkpoint.ranks) ranks (\(checkpoint.mesh)): \(checkpoint.fileCount) files, "
+                + "\(Self.size(checkpoint.byteCount)), \(checkpoint.tensorNames.count) weights and states; the model is in model/"
+        )
+        let names = try FileManager.default.contentsOfDirectory(atPath: checkpoint.modelFolder)
+        inspectFolder(checkpoint.modelFolder, Set(names), workload)
     }
 
     fileprivate mutating func inspectGGUF(_ path: String, _ workload: MemoryEstimate.Workload) {

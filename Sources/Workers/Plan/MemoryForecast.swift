@@ -240,7 +240,7 @@ struct TrainingBytes {
         ]
         let early: [(MemoryForecast.Kind, Int)] = [
             (.gathered, share.gathered), (.gradients, microBatches > 1 ? gradients : min(gradients, headGradient)),
-            (.gradientInFlight, flight), (.activations, kept), (.layer, transient),
+            (.gradientInFlight, flight), (.activations, kept + last), (.layer, transient),
         ]
         let late: [(MemoryForecast.Kind, Int)] = [
             (.gathered, share.gathered), (.gradients, gradients), (.gradientInFlight, flight),

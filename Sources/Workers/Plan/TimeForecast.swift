@@ -9,6 +9,8 @@ public struct TimeForecast: Sendable, Hashable {
         /// Of the peak, by training's passes and by log-probabilities; of the least time, by generation; of the bandwidth, by
         /// the optimizer.
         public var training = 0.55, scoring = 0.6, generation = 0.6, memory = 0.8
+        /// Rows of a micro-batch at which products reach half of that.
+        public var halfRateRows = 256.0
         /// Bytes a second between host and device.
         public var hostLink = 25e9
         public init() {}
@@ -56,11 +58,16 @@ public struct TimeForecast: Sendable, Hashable {
             phases.append(("log-prob", Double(scorings) * seconds))
         }
         let operations = 3 * forward + again * (forward - 2 * head * tokens) + 2 * head * tokens
-        let compute = operations / (devices * device.peak * shares.training)
+        let share = DeviceShare(model, work, layout), micros = Double(memory.microBatches * work.optimizerSteps)
+        // Each micro-batch reads the weights anew and adds to all gradients, and products of few rows stay below the rate.
+        let rows = Double(memory.microTokens), fullness = rows / (rows + shares.halfRateRows)
+        let gathering =
+            micros * Double(3 * max(share.weights, share.rolloutCopy) + 2 * share.gradients)
+            / (device.bandwidth * shares.memory)
+        let compute = operations / (devices * device.peak * shares.training * fullness) + gathering
         let traffic = Self.traffic(model, work, layout, microBatches: memory.microBatches * work.optimizerSteps)
         // Gathers run beside products, tensor parallelism's sums between them.
         phases.append(("update", max(compute, traffic.hidden / device.link) + traffic.exposed / device.link))
-        let share = DeviceShare(model, work, layout)
         let touched = 2 * (share.masters + share.moments + share.weights) + 2 * share.gradients
         let streamed = Double(memory.hostBytes) / shares.hostLink
         phases.append(

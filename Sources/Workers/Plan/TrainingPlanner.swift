@@ -236,8 +236,11 @@ extension RunPlan {
     /// - Throws: ``WorkerError`` `memory` for what cannot fit, unless `trainer.plan` says to go on.
     func checkMemory() throws -> [String] {
         guard config.trainer.plan != .off else { return [] }
-        let planner = TrainingPlanner(
-            model: try PlanModel(config), work: PlanWork(config), device: try PlanDevice(device))
+        return try checkMemory(of: PlanModel(config), on: PlanDevice(device))
+    }
+
+    func checkMemory(of model: PlanModel, on device: PlanDevice) throws -> [String] {
+        let planner = TrainingPlanner(model: model, work: PlanWork(config), device: device)
         let result = try planner.plan()
         let has = "\(result.device.name) has \(PlanText.gib(result.device.memory))"
         switch result.verdict {

@@ -64,6 +64,7 @@ actor SupervisedWorker {
     /// Reads the model; until then no other call works.
     /// - Parameter text: the checkpoint's text half, where it was read before.
     func load(_ text: TextProcessor? = nil) throws {
+        try plan.device.makeCurrent()
         let source = try ModelSource.open(plan.modelPath)
         let network = try network(source)
         try plan.adapter?.add(to: network.model)

@@ -1,6 +1,7 @@
 import Checkpoints
 import Config
 import Models
+import OrderedCollections
 import TensorCore
 import Testing
 import TrainingEngine
@@ -42,7 +43,7 @@ import TrainingEngine
         #expect(small.remedies.contains { $0.contains("such devices") })
         #expect(small.rejected.count == 1 && small.rejected[0].why.contains("GiB in"))
         let four = try planner("qwen2-7b", device("h100"), devices: 4).plan()
-        #expect(four.verdict == .fits && four.chosen != nil)
+        #expect(four.verdict == .mayRunOut && four.chosen != nil)
         #expect(four.rejected.contains { $0.why.contains("a step") || $0.why.contains("GiB") })
         // Whoever does not shard has all of it on each device.
         #expect(four.rejected.contains { $0.what == "dp=4" && $0.why.contains("usable are") })
@@ -87,6 +88,32 @@ import TrainingEngine
         #expect(PlanDevice.bytes("1024") == 1024 && PlanDevice.bytes("x") == nil && PlanDevice.bytes("-1GB") == nil)
         #expect(PlanDevice(named: "h200")?.isCUDA == true && PlanDevice(named: "cpu")?.isCUDA == false)
         #expect(PlanDevice(named: "nothing") == nil)
+    }
+
+    /// The start of a run refuses what cannot fit and says what would; it warns of what may not.
+    @Test func theStartOfARunRefusesWhatCannotFit() throws {
+        func plan(_ overrides: String...) throws -> RunPlan {
+            let yaml = """
+                model: {path: m, dtype: bfloat16}
+                device: cpu
+                data: {train_files: "builtin:arithmetic"}
+                reward: {type: exact_match}
+                """
+            return try RunPlan(
+                RunConfig(yaml: yaml, file: "r.yaml", overrides: overrides, names: TrainingRun.knownNames))
+        }
+        let big = try MemoryForecastTests.model("qwen2-7b"), small = try MemoryForecastTests.model("tiny")
+        let error = try #require(throws: WorkerError.self) { try plan().checkMemory(of: big, on: device("h100")) }
+        #expect(error.code == .memory && error.message.contains("NVIDIA H100 has 79.1 GiB"))
+        #expect(error.message.contains("try actor.") && error.message.contains("trainer.plan: warn"))
+        #expect(try plan("trainer.plan=warn").checkMemory(of: big, on: device("h100")) == [error.message])
+        #expect(try plan().checkMemory(of: small, on: device("h100")) == [])
+        // A model whose folder is not there is not looked for where nobody asks.
+        #expect(try plan("trainer.plan=off").checkMemory() == [])
+        let half = try MemoryForecastTests.model("qwen2.5-0.5b")
+        let warnings = try plan("actor.ppo_max_token_len_per_gpu=65536").checkMemory(
+            of: half, on: device(memory: "16GiB"))
+        #expect(warnings.count == 1 && warnings[0].contains("memory may run out"))
     }
 
     /// An adapter's states are its own, beside frozen weights.

@@ -1,0 +1,119 @@
+#pragma once
+// What ranks show one another while they work, and what one of them does when another is late or dead.
+#include "group.hpp"
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <list>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+namespace ct {
+
+// One rank's place on the board: memory that all ranks of a host map, written by that rank alone. It can be read whatever has
+// become of its process.
+struct RankSlot {
+    enum State : int32_t { absent = 0, working = 1, left = 2, failed = 3 };
+    static constexpr int group_capacity = 64;
+
+    // Odd while the text below is written.
+    std::atomic<uint32_t> version;
+    std::atomic<int32_t> state, pid;
+    std::atomic<uint64_t> process_start; // in the kernel's ticks: a process id may be given twice
+    // Milliseconds of the host's monotonic clock: the last sign of life, and the last thing done.
+    std::atomic<int64_t> beat, active;
+    struct Text {
+        int64_t step;
+        char phase[32], unit[64], last[192], failure[512];
+    } text;
+    // Operations that it began, by group.
+    std::atomic<int32_t> group_count;
+    struct {
+        std::atomic<uint64_t> key, begun;
+    } groups[group_capacity];
+};
+
+class Board {
+    void *memory;
+    const size_t bytes;
+
+  public:
+    const int ranks;
+    // In memory of this process (path empty), or in a file that the first rank creates and the others open.
+    Board(const std::string &path, int ranks, bool creates);
+    ~Board();
+    Board(const Board &) = delete;
+    RankSlot &slot(int rank) const { return static_cast<RankSlot *>(memory)[rank]; }
+};
+
+struct WatchOptions {
+    int64_t deadline_ms;
+    // After trouble was found: how long this process may take to end by itself before it is ended; 0: it never is.
+    int64_t exit_after_ms;
+    int exit_code;
+};
+
+// A rank's own progress, published, and its eye on the others.
+class Watch {
+  public:
+    // An operation that was begun.
+    struct Ticket {
+        std::string operation, group;
+        std::vector<int> ranks;
+        uint64_t key, number;
+        int64_t begun;
+        bool patient = false;
+        std::function<bool()> finished; // may be empty: then only its waiter tells
+        bool finished_now() const { return finished && finished(); }
+    };
+    using TicketPointer = std::shared_ptr<Ticket>;
+
+    Watch(std::shared_ptr<Board> board, int rank, WatchOptions options);
+    ~Watch();
+
+    void progress(int64_t step, const char *phase, const char *unit);
+    // Something was done that no operation shows.
+    void tick();
+    TicketPointer begin(const std::string &group, uint64_t key, const std::vector<int> &ranks, std::string operation, bool patient);
+    void end(const TicketPointer &ticket);
+    // Throws what went wrong, if anything has.
+    void check();
+    // What to say of an operation that ended in an error.
+    std::string explain(const Ticket &ticket, const std::string &error);
+    void leave(const char *failure);
+    std::string describe(int rank) const;
+
+    void add(std::weak_ptr<Group> group);
+    const WatchOptions options;
+
+  private:
+    const std::shared_ptr<Board> board;
+    const int rank;
+    std::mutex mutex;
+    std::condition_variable wakes;
+    bool stops = false;
+    std::list<TicketPointer> tickets;
+    std::vector<std::weak_ptr<Group>> groups;
+    std::optional<std::string> failure;
+    std::atomic<bool> has_failed{false};
+    std::thread thread;
+
+    RankSlot &own() const { return board->slot(rank); }
+    void write(const std::function<void(RankSlot::Text &)> &body);
+    void run();
+    // What is wrong now; empty for nothing.
+    std::string trouble(int64_t now);
+    std::string overdue(const Ticket &ticket, int64_t now);
+    std::string lost(int64_t now) const;
+    std::string where(const RankSlot::Text &text) const;
+    RankSlot::Text read(int rank) const;
+    void fail(std::string message, std::unique_lock<std::mutex> &lock);
+};
+
+// `group`, with every operation announced to `watch`.
+std::shared_ptr<Group> watched(std::shared_ptr<Group> group, std::shared_ptr<Watch> watch, std::string name, std::vector<int> ranks,
+                               bool patient);
+
+} // namespace ct

@@ -1,0 +1,102 @@
+internal import CTorch
+
+/// Where the ranks of a host show one another what they do: memory that all of them map, so that it can be read whatever has become
+/// of a process.
+public final class RankBoard: @unchecked Sendable {
+    let raw: ct_board
+
+    private init(raw: ct_board) { self.raw = raw }
+    deinit { ct_board_free(raw) }
+
+    /// For ranks that are threads of this process.
+    public static func local(ranks: Int) throws(TorchError) -> RankBoard {
+        try made("a board") { ct_board_create(nil, Int32(ranks), $0, $1) }
+    }
+
+    /// In a new file; once all have it open, it can be removed.
+    public static func create(at path: String, ranks: Int) throws(TorchError) -> RankBoard {
+        try made("the board") { ct_board_create(path, Int32(ranks), $0, $1) }
+    }
+
+    public static func open(_ path: String, ranks: Int) throws(TorchError) -> RankBoard {
+        try made("the board") { ct_board_open(path, Int32(ranks), $0, $1) }
+    }
+
+    private static func made(
+        _ what: String, _ call: (UnsafeMutablePointer<ct_board?>, UnsafeMutablePointer<ct_message?>) -> Int32
+    ) throws(TorchError) -> RankBoard {
+        var raw: ct_board?
+        try check(what) { call(&raw, $0) }
+        guard let raw else { preconditionFailure("a board without a handle") }
+        return RankBoard(raw: raw)
+    }
+}
+
+/// Publishes what this rank does, and sees which of the others is late or dead. A thread of its own looks a few times a second.
+///
+/// When one is, the groups under this watch end: whoever waits in them, or uses them next, gets an error of code ``TorchError/Code/rank``
+/// that says which operation of which group it was, at which step and phase, which ranks are missing, and what each did last. A rank
+/// is *late* when an operation waits for it and it has done nothing (begun or ended no operation, entered no phase, and called
+/// ``tick()`` no time) for the deadline, or when its process shows no life for as long. A rank is *dead* when its process is gone.
+/// Safe to use from any thread.
+public final class RankWatch: @unchecked Sendable {
+    let raw: ct_watch
+    public let rank: Int
+    public let deadline: Duration
+
+    /// - Parameters:
+    ///   - exitsAfter: a process that has not ended so long after trouble was found is ended with `exitCode`, having said why on
+    ///     standard error: it may be waiting for something that no error reaches. nil: it never is.
+    public init(
+        _ board: RankBoard, rank: Int, deadline: Duration, exitsAfter: Duration? = nil, exitCode: Int32 = 1
+    ) throws(TorchError) {
+        var raw: ct_watch?
+        try check("watch of rank \(rank)") {
+            ct_watch_start(
+                board.raw, Int32(rank), deadline.milliseconds, exitsAfter?.milliseconds ?? 0, exitCode, &raw, $0)
+        }
+        guard let raw else { preconditionFailure("a watch without a handle") }
+        self.raw = raw
+        self.rank = rank
+        self.deadline = deadline
+    }
+
+    deinit { ct_watch_free(raw) }
+
+    /// Says where this rank is. The step counts from 1; less than 0: before the first.
+    public func enter(step: Int, phase: String, unit: String = "") { ct_watch_progress(raw, Int64(step), phase, unit) }
+
+    /// Says that something was done, where no operation and no phase shows it. Costs nanoseconds.
+    public func tick() { ct_watch_tick(raw) }
+
+    /// Throws what was found, if anything was. To be called before anything lasting is done: on a GPU, results after another
+    /// rank's death are not real.
+    public func verify() throws(TorchError) { try check("rank \(rank)") { ct_watch_check(raw, $0) } }
+
+    /// Says that this rank ends, well or because of `failure`, so that the others need not guess.
+    public func leave(failure: String? = nil) { ct_watch_leave(raw, failure) }
+
+    /// What another rank did last.
+    public func describe(_ rank: Int) throws(TorchError) -> String {
+        var text: UnsafeMutablePointer<CChar>?
+        try check("rank \(rank)") { ct_watch_describe(raw, Int32(rank), &text, $0) }
+        guard let text else { return "" }
+        defer { ct_string_free(text) }
+        return String(cString: text)
+    }
+}
+
+/// How a watch looks at one group.
+public struct GroupWatch {
+    public var watch: RankWatch
+    /// The group's ranks in the board's numbers; nil: 0, 1, 2, …
+    public var ranks: [Int]?
+    /// Whether ranks may be idle in the group's operations as long as all are alive.
+    public var isPatient: Bool
+
+    public init(_ watch: RankWatch, ranks: [Int]? = nil, isPatient: Bool = false) {
+        self.watch = watch
+        self.ranks = ranks
+        self.isPatient = isPatient
+    }
+}

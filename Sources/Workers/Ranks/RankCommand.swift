@@ -1,0 +1,113 @@
+import Flow
+import Foundation
+
+/// What all ranks do together. Rank 0 does it too, right after it has sent the command.
+enum RankCommand: Codable {
+    /// Makes the optimizer and what else training needs.
+    case prepare(totalSteps: Int)
+    /// Goes on from the checkpoint in a folder.
+    case restore(folder: String)
+    case generate(GenerationRequest)
+    case logProbs(TrainingRows)
+    case referenceLogProbs(TrainingRows)
+    case update(TrainingRows, seed: UInt64)
+    /// Rank 0 writes the checkpoint; the others say that they have come so far too.
+    case save
+    case finish
+}
+
+/// What another rank answers.
+enum RankAnswer: Codable {
+    case done
+    case generated(GenerationShare)
+}
+
+/// Prompts to answer: each rank takes those of its turn.
+struct GenerationRequest: Codable {
+    var prompts: PackedRows<Int32>
+    var settings: RolloutRequestSettings
+
+    init(_ prompts: [PromptTask], _ settings: RolloutRequestSettings) {
+        self.prompts = PackedRows(prompts.map(\.tokens))
+        self.settings = settings
+    }
+}
+
+/// What one rank has sampled: the answers to its prompts, prompt after prompt, and what its engine counted.
+struct GenerationShare: Codable {
+    var responses: PackedRows<Int32>
+    var logProbs: PackedRows<Float>
+    var isTruncated: [Bool]
+    var weightVersions: [Int]
+    var weightDigest: String
+    var engineVersion: Int
+    var promptTokens, prefilledTokens, generatedTokens, decodeSteps: Int
+    var sleep: Sleep?
+
+    struct Sleep: Codable {
+        var milliseconds, wakeMilliseconds: Double
+        var bytes: Int
+    }
+}
+
+/// What training needs of scored answers; texts and prompts' facts stay with rank 0.
+struct TrainingRows: Codable {
+    var groups: [Int]
+    var prompts, responses: PackedRows<Int32>
+    var rolloutLogProbs, advantages: PackedRows<Float>
+    var oldLogProbs, refLogProbs: PackedRows<Float>?
+
+    init(_ trajectories: [Trajectory]) {
+        groups = trajectories.map(\.prompt.group)
+        prompts = PackedRows(trajectories.map(\.prompt.tokens))
+        responses = PackedRows(trajectories.map(\.response))
+        rolloutLogProbs = PackedRows(trajectories.map(\.rolloutLogProbs))
+        advantages = PackedRows(trajectories.map(\.advantages))
+        oldLogProbs = Self.all(trajectories.map(\.oldLogProbs))
+        refLogProbs = Self.all(trajectories.map(\.refLogProbs))
+    }
+
+    private static func all(_ rows: [[Float]?]) -> PackedRows<Float>? {
+        let present = rows.compactMap { $0 }
+        return present.count == rows.count && !rows.isEmpty ? PackedRows(present) : nil
+    }
+
+    var trajectories: [Trajectory] {
+        let responses = responses.rows, rollout = rolloutLogProbs.rows, advantages = advantages.rows
+        let old = oldLogProbs?.rows, ref = refLogProbs?.rows
+        return prompts.rows.enumerated().map { index, prompt in
+            var trajectory = Trajectory(
+                prompt: PromptTask(group: groups[index], tokens: prompt, text: "", dataSource: "", groundTruth: ""),
+                response: responses[index], text: "", rolloutLogProbs: rollout[index], isTruncated: false,
+                weightVersion: 0, weightDigest: "")
+            trajectory.advantages = advantages[index]
+            trajectory.oldLogProbs = old?[index]
+            trajectory.refLogProbs = ref?[index]
+            return trajectory
+        }
+    }
+}
+
+/// Rows of numbers as one run of bytes, which JSON carries fast and exactly, not-a-number included.
+struct PackedRows<Element: BitwiseCopyable>: Codable {
+    private var lengths: [Int]
+    private var bytes: Data
+
+    init(_ rows: [[Element]]) {
+        lengths = rows.map(\.count)
+        bytes = Data(capacity: lengths.reduce(0, +) * MemoryLayout<Element>.stride)
+        for row in rows { row.withUnsafeBytes { bytes.append(contentsOf: $0) } }
+    }
+
+    var rows: [[Element]] {
+        bytes.withUnsafeBytes { all in
+            var start = 0
+            return lengths.map { length in
+                defer { start += length * MemoryLayout<Element>.stride }
+                return (0..<length).map {
+                    all.loadUnaligned(fromByteOffset: start + $0 * MemoryLayout<Element>.stride, as: Element.self)
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+import Algorithms
+import Flow
+import OrderedCollections
+import Telemetry
+
+/// The policy over all ranks, as rank 0's loop sees it: each call is sent to the others as a command, done here too, and the answers
+/// are put together.
+actor RankedPolicy {
+    private let worker: PolicyWorker
+    private let members: RankMembership
+    private let channel: RankChannel
+
+    init(_ worker: PolicyWorker, _ members: RankMembership, _ channel: RankChannel) {
+        self.worker = worker
+        self.members = members
+        self.channel = channel
+    }
+
+    /// Runs a command everywhere.
+    private func together<Result: Sendable>(
+        _ command: RankCommand, _ own: () async throws -> Result
+    ) async throws -> (own: Result, answers: [RankAnswer]) {
+        try await channel.send(command)
+        let result = try await own()
+        return (result, try await channel.collect())
+    }
+
+    func prepare(_ plan: TrainingPlan, totalSteps: Int) async throws {
+        _ = try await together(.prepare(totalSteps: totalSteps)) { try await worker.prepare(plan) }
+    }
+
+    /// Tells the others that there is nothing more to do.
+    func finish() async throws {
+        _ = try await together(.finish) {}
+        members.leave()
+    }
+
+    // MARK: - Rollout
+
+    func generate(
+        _ prompts: [PromptTask], _ settings: RolloutRequestSettings
+    ) async throws -> (trajectories: [Trajectory], metrics: PhaseMetrics) {
+        let clock = ContinuousClock(), start = clock.now
+        let request = GenerationRequest(prompts, settings)
+        let (own, answers) = try await together(.generate(request)) {
+            try await worker.generateShare(request, rank: members.rank, of: members.size)
+        }
+        var shares = [own]
+        for (rank, answer) in zip(1..., answers) {
+            guard case .generated(let share) = answer else { throw unexpected(answer, rank) }
+            guard share.weightDigest == own.weightDigest else {
+                throw WorkerError(
+                    .ranks,
+                    "rank \(rank) samples from other weights than rank 0 (digests \(share.weightDigest) and "
+                        + "\(own.weightDigest)): the ranks' updates differ; this is a fault of Fledge or of the machine"
+                )
+            }
+            shares.append(share)
+        }
+        let seconds = max(1e-9, (clock.now - start) / .seconds(1))
+        return (
+            try await worker.trajectories(prompts, n: settings.n, shares),
+            GenerationShare.metrics(shares, seconds: seconds)
+        )
+    }
+
+    private func unexpected(_ answer: RankAnswer, _ rank: Int) -> WorkerError {
+        WorkerError(.ranks, "rank \(rank) answered \(answer) to another command")
+    }
+
+    // MARK: - Actor and reference
+
+    func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+        try await together(.logProbs(TrainingRows(trajectories))) { try await worker.logProbs(trajectories) }.own
+    }
+
+    nonisolated var reference: any ReferenceGroup { RankedReference(policy: self) }
+
+    fileprivate func referenceLogProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+        try await together(.referenceLogProbs(TrainingRows(trajectories))) {
+            try await worker.referenceLogProbs(trajectories)
+        }.own
+    }
+
+    /// They take microseconds: rank 0 alone.
+    func advantages(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+        try await worker.advantages(trajectories)
+    }
+
+    func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
+        try await together(.update(TrainingRows(trajectories), seed: seed)) {
+            try await worker.update(trajectories, seed: seed)
+        }.own
+    }
+
+    // MARK: - Checkpoints
+
+    func save(step: Int, state: LoopState) async throws {
+        // After a rank was lost, what is in a GPU's memory may not be what was computed: they all answer first.
+        _ = try await together(.save) {}
+        try await worker.save(step: step, state: state)
+    }
+
+    func restore() async throws -> LoopState? { try await restore(from: nil).state }
+
+    func restore(from path: String?) async throws -> (state: LoopState?, skipped: [String]) {
+        let found = try await worker.checkpointToRestore(from: path)
+        guard let folder = found.folder else { return (nil, found.skipped) }
+        let own = try await together(.restore(folder: folder)) { try await worker.restore(from: folder) }.own
+        return (own.state, found.skipped)
+    }
+}
+
+private struct RankedReference: ReferenceGroup {
+    let policy: RankedPolicy
+    func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+        try await policy.referenceLogProbs(trajectories)
+    }
+}
+
+extension GenerationShare {
+    /// Of all ranks' shares.
+    static func metrics(_ shares: [GenerationShare], seconds: Double) -> PhaseMetrics {
+        func sum(_ count: KeyPath<GenerationShare, Int>) -> Double {
+            Double(shares.reduce(0) { $0 + $1[keyPath: count] })
+        }
+        let own = shares[0]
+        var metrics: PhaseMetrics = [
+            "rollout/generated_tokens": sum(\.generatedTokens),
+            "rollout/prompt_tokens_shared": 1 - sum(\.prefilledTokens) / max(1, sum(\.promptTokens)),
+            "rollout/decode_steps": Double(shares.map(\.decodeSteps).max() ?? 0),
+            "rollout/weight_version": Double(own.engineVersion),
+            // The digest's 32 low bits, exact as a double: two runs with equal weights print equal numbers.
+            "rollout/weight_digest": Double(UInt32(truncatingIfNeeded: UInt64(own.weightDigest, radix: 16) ?? 0)),
+            "perf/rollout_tokens_per_second": sum(\.generatedTokens) / seconds,
+        ]
+        let sleeps = shares.compactMap(\.sleep)
+        if !sleeps.isEmpty {
+            metrics["perf/rollout_sleep_ms"] = sleeps.map(\.milliseconds).max()
+            metrics["perf/rollout_wake_ms"] = sleeps.map(\.wakeMilliseconds).max()
+            metrics["perf/rollout_freed_gib"] = Double(sleeps.reduce(0) { $0 + $1.bytes }) / 0x1p30
+        }
+        return metrics
+    }
+}

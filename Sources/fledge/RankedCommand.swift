@@ -1,0 +1,119 @@
+import ArgumentParser
+import Cluster
+import Config
+import Foundation
+import TensorCore
+import Workers
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+/// A command that several ranks carry out, one process each: started by this process, by torchrun and the like, or this one alone.
+struct RankedCommand {
+    let count: Int
+    let deadline: Duration
+    /// What to say when a rank was lost.
+    let remedy: String
+    /// This process's place, where it is one of several.
+    let place: RankEnvironment?
+
+    /// - Throws: ``ClusterError`` where the environment is not whole.
+    init(count: @autoclosure () throws -> Int, deadline: Duration, remedy: String) throws {
+        place = try RankEnvironment.given(ProcessInfo.processInfo.environment)
+        place?.dieWithLauncher()
+        place?.leaveSignalsToRankZero()
+        self.count = try place?.size ?? count()
+        self.deadline = deadline
+        self.remedy = remedy
+    }
+
+    /// Whether this is the process that says what concerns the whole run.
+    var speaks: Bool { place.map { $0.rank == 0 } ?? (count == 1) }
+
+    /// The ranks that a configuration asks for.
+    static func count(_ settings: RunConfig) throws -> Int {
+        let asked = settings.trainer.gpusPerNode
+        switch settings.device {
+        case .cpu: return asked ?? 1
+        case .cuda(let index?):
+            guard asked ?? 1 == 1 else {
+                throw WorkerError(
+                    .badSetting,
+                    "device: cuda:\(index) is one GPU, and trainer.n_gpus_per_node is \(asked ?? 1); write device: cuda, and "
+                        + "choose among the GPUs by CUDA_VISIBLE_DEVICES")
+            }
+            return 1
+        case .auto, .cuda(nil):
+            let visible = VisibleDevices.count()
+            if settings.device == .auto, visible == 0 { return asked ?? 1 }
+            guard let asked else { return max(1, visible) }
+            guard asked <= visible else {
+                throw WorkerError(
+                    .device, "trainer.n_gpus_per_node is \(asked), and this machine shows \(visible) CUDA devices")
+            }
+            return asked
+        }
+    }
+
+    /// Runs `body` in each rank; with neither place nor members where there is one rank only.
+    func run(_ body: (RankEnvironment?, RankMembership?) async throws -> Void) async throws {
+        if let place { return try await takePart(place, body) }
+        if count == 1 { return try await body(nil, nil) }
+        try await launch()
+    }
+
+    private func launch() async throws {
+        let executable = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().path
+        var plan = Launcher.Plan(
+            count: count, executable: executable, arguments: Array(CommandLine.arguments.dropFirst()),
+            environment: ProcessInfo.processInfo.environment)
+        plan.remedy = remedy
+        // libtorch's warnings of connections that broke, pages of them, say nothing that the ranks do not.
+        if plan.environment["TORCH_CPP_LOG_LEVEL"] == nil { plan.environment["TORCH_CPP_LOG_LEVEL"] = "ERROR" }
+        let launcher = Launcher(plan) { stream, line in
+            if stream == .output { Console.say(line) } else { Console.note(line) }
+        }
+        let interrupts = InterruptHandler()
+        interrupts.onFirst { launcher.forward(SIGINT) }
+        let code = try await launcher.run()
+        if code != 0 { throw ExitCode(code) }
+    }
+
+    private func takePart(
+        _ place: RankEnvironment, _ body: (RankEnvironment?, RankMembership?) async throws -> Void
+    ) async throws {
+        var members: RankMembership?
+        do {
+            members = try RankMembership.join(place, deadline: deadline)
+            try await body(place, members)
+            members?.leave()
+            leave(0)
+        } catch {
+            let cause = await members?.cause(of: error) ?? error
+            members?.leave(failure: cause)
+            leave(report(cause, place))
+        }
+    }
+
+    private func report(_ error: any Error, _ place: RankEnvironment) -> Int32 {
+        if let error = error as? TorchError, error.code == .rank, !RankLoss.isFirstHand(error) {
+            Console.note("ends, because another rank did:\n\(error)")
+            return RankExit.lostOther
+        }
+        let code = (Failures.code(error) as? ExitCode)?.rawValue ?? 1
+        if code == RankExit.lostOther, place.rank == 0, place.launcher == nil { Console.note(remedy) }
+        return code
+    }
+
+    /// Not `exit`: threads may be waiting for ranks that will never come.
+    private func leave(_ code: Int32) -> Never { _exit(code) }
+}
+
+/// What an error says of a rank that was lost.
+enum RankLoss {
+    /// Whether this rank itself saw that another is dead or late; else the other one has said why it ended.
+    static func isFirstHand(_ error: TorchError) -> Bool {
+        ["is dead", "past its deadline", "has shown no life"].contains { error.message.contains($0) }
+    }
+}

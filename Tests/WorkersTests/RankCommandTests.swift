@@ -1,0 +1,54 @@
+import Flow
+import Foundation
+import Testing
+
+@testable import Workers
+
+@Suite struct RankCommandTests {
+    private func roundTrip(_ command: RankCommand) throws -> RankCommand {
+        try JSONDecoder().decode(RankCommand.self, from: JSONEncoder().encode(command))
+    }
+
+    @Test func rowsArriveBitForBit() throws {
+        let rows: [[Float]] = [[], [.nan, -.infinity, 1.1754944e-38], [-0.0]]
+        let packed = try JSONDecoder().decode(PackedRows<Float>.self, from: JSONEncoder().encode(PackedRows(rows)))
+        #expect(packed.rows.map { $0.map(\.bitPattern) } == rows.map { $0.map(\.bitPattern) })
+    }
+
+    @Test func trainingRowsKeepWhatTrainingNeeds() throws {
+        var first = Trajectory(
+            prompt: PromptTask(group: 3, tokens: [1, 2], text: "two", dataSource: "d", groundTruth: "2"),
+            response: [7, 8, 9], text: "x", rolloutLogProbs: [-1, -2, -3], isTruncated: true, weightVersion: 4,
+            weightDigest: "ab")
+        first.advantages = [0.5, 0.5, 0.5]
+        var second = first
+        second.prompt.group = 4
+        second.response = []
+        second.rolloutLogProbs = []
+        second.advantages = []
+        guard case .update(let rows, let seed) = try roundTrip(.update(TrainingRows([first, second]), seed: .max))
+        else {
+            Issue.record("another command")
+            return
+        }
+        #expect(seed == .max)
+        let found = rows.trajectories
+        #expect(found.map(\.prompt.group) == [3, 4] && found.map(\.prompt.tokens) == [[1, 2], [1, 2]])
+        #expect(found.map(\.response) == [[7, 8, 9], []] && found[0].advantages == first.advantages)
+        #expect(found[0].rolloutLogProbs == first.rolloutLogProbs && found[0].oldLogProbs == nil)
+        first.oldLogProbs = [1, 2, 3]
+        second.oldLogProbs = []
+        #expect(TrainingRows([first, second]).trajectories.map(\.oldLogProbs) == [[1, 2, 3], []])
+    }
+
+    @Test func generationRequestsKeepTheirSettings() throws {
+        let settings = RolloutRequestSettings(
+            n: 3, temperature: 0.7, topK: 5, maxTokens: 9, seed: 0x9E37_79B9_7F4A_7C15)
+        let prompt = PromptTask(group: 0, tokens: [5, 6], text: "", dataSource: "", groundTruth: "")
+        guard case .generate(let request) = try roundTrip(.generate(GenerationRequest([prompt], settings))) else {
+            Issue.record("another command")
+            return
+        }
+        #expect(request.settings == settings && request.prompts.rows == [[5, 6]])
+    }
+}
