@@ -9,7 +9,7 @@ public final class StatePrefetch: LayerHooks {
 
     /// Runs a forward and backward pass, after which a step comes where `isLast`.
     public static func around<Result>(
-        _ model: any CausalLanguageModel, _ optimizer: AdamW?, isLast: Bool, _ pass: () throws -> Result
+        _ model: any SequenceModel, _ optimizer: AdamW?, isLast: Bool, _ pass: () throws -> Result
     ) rethrows -> Result {
         guard isLast, let optimizer, optimizer.streamsStates, model.layerHooks == nil else { return try pass() }
         model.layerHooks = StatePrefetch(optimizer)
