@@ -80,7 +80,7 @@ extension TrainBench {
                 return try say(report, device, dtype, settings, nil)
             }
             let reference = try bench.ranks.reference(shape)
-            try await bench.ranks.run(bench.compute.place.device) { place, members, device in
+            try await bench.ranks.run(bench.compute.place.device, threads: bench.threads) { place, members, device in
                 let dtype = try bench.compute.place.dtype(on: device), settings = try settings(of: bench)
                 let report = try TrainingBenchmark.run(
                     known, dtype: dtype, device: device, settings: settings,
