@@ -63,10 +63,7 @@ struct TrainingParts {
             skipsZeroAdvantages: objective.vanishesWithoutAdvantage && actor.routerAuxLossCoefficient == 0,
             routerAuxLossCoefficient: actor.routerAuxLossCoefficient,
             microBatchSequences: actor.useDynamicBatchSize ? nil : actor.ppoMicroBatchSizePerGPU)
-        let warmup = optim.lrWarmupSteps ?? Int(optim.lrWarmupStepsRatio * Double(plan.optimizerSteps))
-        let schedule = LearningRateSchedule(
-            peak: optim.lr, warmupSteps: warmup, decay: Self.decay(optim.schedule),
-            totalSteps: optim.totalTrainingSteps ?? plan.optimizerSteps, minRatio: optim.minLRRatio)
+        let schedule = LearningRateSchedule(optim, steps: plan.optimizerSteps)
         // The reference is read before the optimizer takes hold of the weights: it must never share them. Below an adapter the
         // weights are never trained, and are the reference themselves.
         if plan.needsReference, model.adapter == nil {
@@ -105,14 +102,6 @@ struct TrainingParts {
             throw WorkerError(.badSetting, "no KL estimator is called '\(setting.word)'")
         }
         return estimator
-    }
-
-    private static func decay(_ schedule: OptimizerSettings.Schedule) -> LearningRateSchedule.Decay {
-        switch schedule {
-        case .constant: .constant
-        case .linear: .linear
-        case .cosine: .cosine
-        }
     }
 
     // MARK: - Reference

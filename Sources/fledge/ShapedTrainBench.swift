@@ -25,7 +25,7 @@ extension TrainBench {
         )
         var states = "bf16"
         @Flag(help: "Keep what checkpointed layers keep in pinned host memory.") var offloadActivations = false
-        @Flag(help: "Keep the optimizer's moments in pinned host memory.") var offloadMoments = false
+        @Option(help: "The share of the optimizer's moments to keep in pinned host memory.") var offloadMoments = 0.0
         @Option(help: "What may compute attention on CUDA: fastest or flash.") var attention = "fastest"
         @Option(help: "Steps that do not count.") var warmup = 2
         @Option(help: "Steps that count; the median gives the rate.") var steps = 4
@@ -46,6 +46,9 @@ extension TrainBench {
                 ("--rows", rows, 1), ("--seq", length, 2), ("--prompt", prompt ?? 1, 1), ("--answer", answer ?? 1, 1),
                 ("--answers", answers, 1), ("--warmup", warmup, 0), ("--steps", steps, 1),
             ] where value < least { throw ValidationError("\(name) \(value) is less than \(least)") }
+            if !(0...1 ~= offloadMoments) {
+                throw ValidationError("--offload-moments \(offloadMoments) is not a share from 0 to 1")
+            }
             if !(peak > 0) { throw ValidationError("--peak \(peak) is not above 0") }
             _ = try settings()
         }
@@ -95,7 +98,7 @@ extension TrainBench {
             settings.logitsChunk = bench.logitsChunk
             settings.checkpointing = try bench.kept.choice ?? .full
             settings.offloadsActivations = offloadActivations
-            settings.offloadsMoments = offloadMoments
+            settings.offloadedMoments = offloadMoments
             return settings
         }
 

@@ -84,9 +84,11 @@ public final class ShardedParameters {
 
     /// Back-propagates a micro-batch's loss and reduces the gradients on the way.
     ///
-    /// - Parameter isLast: of the mini-batch's micro-batches.
-    public func backward(_ loss: Tensor, isLast: Bool) throws {
-        try backward(isLast: isLast) { try loss.backward() }
+    /// - Parameters:
+    ///   - loss: or a tensor below it, with the loss's gradient in that.
+    ///   - isLast: of the mini-batch's micro-batches.
+    public func backward(_ loss: Tensor, _ gradient: Tensor? = nil, isLast: Bool) throws {
+        try backward(isLast: isLast) { try loss.backward(gradient) }
     }
 
     /// The same where `body` back-propagates by itself: a micro-batch's passes whose backward is part of them.

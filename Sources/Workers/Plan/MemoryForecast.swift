@@ -75,11 +75,13 @@ public struct MemoryForecast: Sendable, Hashable {
         if layout.devices > 1, device.isCUDA { resident.append((.communication, Self.communication(layout))) }
         if work.needsReference { resident.append((.reference, share.weights)) }
         let isOnHost = device.isCUDA
-        for (kind, bytes, moves) in [
-            (Kind.masters, share.masters, work.optimizer.offloadsMasters),
-            (.moments, share.moments, work.optimizer.offloadsMoments),
+        for (kind, bytes, moving) in [
+            (Kind.masters, share.masters, work.optimizer.offloadsMasters ? 1 : 0),
+            (.moments, share.moments, work.optimizer.offloadsMoments ? work.optimizer.offloadedMoments : 0),
         ] where bytes > 0 {
-            if moves && isOnHost { hostBytes += bytes } else { resident.append((kind, bytes)) }
+            let onHost = isOnHost ? Int(Double(bytes) * moving) : 0
+            hostBytes += onHost
+            resident.append((kind, bytes - onHost))
         }
         func phase(_ name: String, _ more: [(Kind, Int)]) {
             phases.append(

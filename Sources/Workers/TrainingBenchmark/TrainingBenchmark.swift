@@ -70,8 +70,8 @@ public enum TrainingBenchmark {
         public var checkpointing = ActivationCheckpointing.full
         /// Whether what checkpointed layers keep waits in pinned host memory; CUDA only.
         public var offloadsActivations = false
-        /// Whether moments stay in pinned host memory; CUDA only.
-        public var offloadsMoments = false
+        /// The share of the optimizer's moments that stays in pinned host memory, on CUDA.
+        public var offloadedMoments = 0.0
         public var logitsChunk: Int?
         public var kernels = AttentionPlan.Kernels.fastest
         public var warmUp = 2
@@ -139,15 +139,28 @@ public enum TrainingBenchmark {
             model.activationOffload = try ActivationOffload(device: device)
         }
         let step = try TrainingBenchmarkStep(model, settings, parallel)
-        var seconds: [Double] = [], loss = 0.0
+        // One step is launched while the device works on the one before, as in a run; a step ends when the next one's begins.
+        var ends: [ContinuousClock.Instant] = [], loss = 0.0
+        var pending: TrainingBenchmarkStep.Pending?
         for index in 0..<settings.warmUp + settings.steps {
             try prepare(index)
-            try device.synchronize()
-            let start = ContinuousClock.now
-            loss = try step.run()
-            try device.synchronize()
-            if index >= settings.warmUp { seconds.append((ContinuousClock.now - start) / .seconds(1)) }
+            if index == settings.warmUp {
+                loss = try pending?.loss() ?? 0
+                pending = nil
+                try device.synchronize()
+                ends.append(.now)
+            }
+            let next = try step.enqueue()
+            if let pending {
+                loss = try pending.loss()
+                if index > settings.warmUp { ends.append(.now) }
+            }
+            pending = next
         }
+        loss = try pending?.loss() ?? loss
+        try device.synchronize()
+        ends.append(.now)
+        let seconds = zip(ends, ends.dropFirst()).map { ($1 - $0) / .seconds(1) }
         let memory = try device.memory()
         if settings.profile { try prepare(settings.warmUp + settings.steps) }
         return Report(
@@ -163,7 +176,7 @@ public enum TrainingBenchmark {
         try DeviceTrace.start()
         do {
             try DeviceTrace.clear()
-            _ = try step.run()
+            _ = try step.enqueue().loss()
             try device.synchronize()
         } catch {
             _ = try? DeviceTrace.stop()

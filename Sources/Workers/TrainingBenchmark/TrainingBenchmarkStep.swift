@@ -40,7 +40,10 @@ final class TrainingBenchmarkStep {
             sharesPrefixes: settings.sharesPrefixes)
         targetCount = sequences.reduce(0) { $0 + $1.response.count } * (parallel?.count ?? 1)
         var optimizerSettings = settings.objective == .score ? nil : settings.states.optimizer
-        if settings.offloadsMoments { optimizerSettings?.offloadsMoments = model.device.isCUDA }
+        if settings.offloadedMoments > 0, model.device.isCUDA {
+            optimizerSettings?.offloadsMoments = true
+            optimizerSettings?.offloadedMoments = settings.offloadedMoments
+        }
         optimizer = try optimizerSettings.map {
             try parallel?.optimizer($0) ?? AdamW(parameters: model.parameters, settings: $0)
         }
@@ -49,8 +52,19 @@ final class TrainingBenchmarkStep {
         }
     }
 
-    /// This rank's share of the loss.
-    func run() throws -> Double {
+    /// A step that has been launched.
+    struct Pending {
+        fileprivate let total: Tensor?
+        fileprivate let step: AdamW.PendingStep?
+
+        /// This rank's share of the loss; waits for the step.
+        func loss() throws -> Double {
+            _ = try step?.result()
+            return try total?.item() ?? .nan
+        }
+    }
+
+    func enqueue() throws -> Pending {
         computedTokens = 0
         var loss: Tensor?
         func add(_ own: Tensor) throws { loss = try loss?.adding(own) ?? own }
@@ -63,19 +77,20 @@ final class TrainingBenchmarkStep {
                 }
             }
         } else {
-            for micro in micros {
-                try add(pass(micro))
+            for (index, micro) in micros.enumerated() {
+                try StatePrefetch.around(model, optimizer, isLast: index == micros.count - 1) { try add(pass(micro)) }
                 try optimizer?.gatherGrads()
             }
         }
+        var step: AdamW.PendingStep?
         if let optimizer {
-            _ = try optimizer.step(learningRate: 1e-6, maxNorm: 0)
+            step = try optimizer.beginStep(learningRate: 1e-6, maxNorm: 0)
         } else if let parallel {
             parallel.parameters.clearGradients()
         } else {
             for parameter in model.parameters { try parameter.tensor.setGrad(nil) }
         }
-        return try loss?.item() ?? .nan
+        return Pending(total: loss, step: step)
     }
 
     /// Forward, and backward where there is any.
