@@ -31,6 +31,8 @@ public struct Parameter {
     public var gradientAxes: [MeshAxis] = MeshAxis.data + [.sequence]
     /// The axes along which all ranks hold the same; along the others each holds a part of its own.
     public var copiedAxes: [MeshAxis] = MeshAxis.data + [.sequence, .tensor]
+    /// Of a parameter that has no memory yet: gives it some and reads its weights, in a model that was built to wait for that.
+    public internal(set) var load: (() throws -> Void)?
 
     /// Views of `tensor`, or of something of its shape such as its gradient, under the checkpoint's names.
     public func split(_ whole: Tensor? = nil) throws(TorchError) -> [(name: String, tensor: Tensor)] {
@@ -142,11 +144,17 @@ public final class ParameterBuilder {
 
     /// Whether only names and shapes are looked at, nothing allocated and nothing read.
     private let isCheck: Bool
+    private let defersLoading: Bool
 
-    /// - Parameter parallel: by which the builder allocates and reads what this rank holds, and nothing else.
+    /// - Parameters:
+    ///   - parallel: by which the builder allocates and reads what this rank holds, and nothing else.
+    ///   - defersLoading: leaves every parameter without memory until its ``Parameter/load`` is called, for who shares parameters out one
+    ///     by one and never has all of them whole.
     public init(
-        source: any WeightSource, dtype: DType, device: Device, parallel: ParallelContext = ParallelContext()
+        source: any WeightSource, dtype: DType, device: Device, parallel: ParallelContext = ParallelContext(),
+        defersLoading: Bool = false
     ) {
+        self.defersLoading = defersLoading
         self.source = source
         self.dtype = dtype
         self.device = device
@@ -161,6 +169,7 @@ public final class ParameterBuilder {
         device = .cpu
         parallel = ParallelContext()
         isCheck = true
+        defersLoading = false
     }
 
     /// A parameter that is one tensor of the checkpoint, whole on every rank.
@@ -208,13 +217,26 @@ public final class ParameterBuilder {
         _ name: String, _ pieces: [RowPiece], columns: [Int], held: Range<Int>? = nil,
         storedAs whole: (name: String, shape: [Int])? = nil, gradient: GradientShare
     ) throws -> Tensor {
+        let known = destinations.count
         var parameter = try allocate(name, pieces, columns: columns, held: held, dtype: dtype, storedAs: whole)
+        if defersLoading { try wait(&parameter, Array(destinations[known...])) }
         parameter.gradientAxes = gradient.axes(parallel)
         let isWhole = parameter.parts.allSatisfy(\.box.isWhole)
         parameter.copiedAxes =
             MeshAxis.data.filter { $0 != .expert || gradient != .expert } + [.sequence] + (isWhole ? [.tensor] : [])
         parameters.append(parameter)
         return parameter.tensor
+    }
+
+    /// Takes a parameter's memory away, and what was to fill it.
+    private func wait(_ parameter: inout Parameter, _ own: [TensorDestination]) throws {
+        destinations.removeLast(own.count)
+        let tensor = parameter.tensor, source = source
+        try tensor.releaseStorage()
+        parameter.load = {
+            _ = try tensor.allocateStorage(tensor.shape)
+            try withNoGrad { try source.load(own) }
+        }
     }
 
     /// Memory of its own for a parameter, and what fills it.

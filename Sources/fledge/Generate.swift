@@ -7,11 +7,7 @@ import Workers
 
 /// Where a command computes, and with which template it talks.
 struct ComputeOptions: ParsableArguments {
-    @Option(help: "auto, cpu, cuda or cuda:N.")
-    var device = "auto"
-
-    @Option(help: "float32 or bfloat16; by default float32 on the CPU and bfloat16 on CUDA.")
-    var dtype: String?
+    @OptionGroup var place: DeviceOptions
 
     @Option(help: "A folder with a LoRA adapter in PEFT's format.", completion: .directory)
     var adapter: String?
@@ -20,17 +16,7 @@ struct ComputeOptions: ParsableArguments {
     var chatTemplate: String?
 
     func plan(model: String) throws -> PolicyWorker.Plan {
-        guard let choice = DeviceChoice(device) else {
-            throw ValidationError("--device '\(device)' is not auto, cpu, cuda or cuda:N")
-        }
-        let device = try choice.open()
-        let type: DType =
-            switch dtype {
-            case "float32"?: .float32
-            case "bfloat16"?: .bfloat16
-            case nil: device.isCUDA ? .bfloat16 : .float32
-            case let other?: throw ValidationError("--dtype '\(other)' is not float32 or bfloat16")
-            }
+        let (device, type) = try place.open()
         var plan = PolicyWorker.Plan(modelPath: model, dtype: type, device: device)
         plan.templatePath = chatTemplate
         plan.adapter = adapter.map { .folder($0, seed: 0) }
@@ -45,7 +31,7 @@ struct ModelOptions: ParsableArguments {
 
     @OptionGroup var compute: ComputeOptions
 
-    var device: String { compute.device }
+    var device: String { compute.place.device }
 
     func plan() throws -> PolicyWorker.Plan { try compute.plan(model: model) }
 }

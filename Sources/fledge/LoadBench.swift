@@ -47,10 +47,7 @@ struct LoadBench: AsyncParsableCommand {
 
     func run() async throws {
         try await Failures.reported {
-            guard let choice = DeviceChoice(device) else {
-                throw ValidationError("--device '\(device)' is not auto, cpu, cuda or cuda:N")
-            }
-            let device = try choice.open()
+            let device = try DeviceOptions.choice(device).open()
             let path: String
             var written: String?
             if let name = shape, let shape = BenchmarkShape.known[name] {

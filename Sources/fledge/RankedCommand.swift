@@ -70,10 +70,7 @@ struct RankedCommand {
 
     /// What a benchmark's rank computes on.
     static func device(_ name: String, of place: RankEnvironment) throws -> Device {
-        guard let choice = DeviceChoice(name) else {
-            throw ValidationError("--device '\(name)' is not auto, cpu or cuda")
-        }
-        return try choice.of(place.localRank).open()
+        try DeviceOptions.choice(name).of(place.localRank).open()
     }
 
     /// Runs `body` in each rank; with neither place nor members where there is one rank only.

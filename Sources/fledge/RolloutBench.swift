@@ -24,11 +24,7 @@ struct RolloutBench: ParsableCommand {
     @Option(help: "PROMPTSxINxOUT, several separated by commas.")
     var cases: String
 
-    @Option(help: "auto, cpu, cuda or cuda:N.")
-    var device = "auto"
-
-    @Option(help: "float32 or bfloat16; by default float32 on the CPU and bfloat16 on CUDA.")
-    var dtype: String?
+    @OptionGroup var place: DeviceOptions
 
     @Option(help: "Answers of each prompt.")
     var samples = 1
@@ -84,9 +80,6 @@ struct RolloutBench: ParsableCommand {
                 "--shape '\(shape)' is not known; known are \(BenchmarkShape.names.joined(separator: ", "))")
         }
         if weights != "random" { throw ValidationError("--weights '\(weights)' is not random") }
-        if dtype.map({ ["bfloat16", "float32"].contains($0) }) == false {
-            throw ValidationError("--dtype '\(dtype ?? "")' is not float32 or bfloat16")
-        }
         if !["auto", "fp8", "fp8_e4m3"].contains(kvCacheDtype) {
             throw ValidationError("--kv-cache-dtype '\(kvCacheDtype)' is not auto or fp8_e4m3")
         }
@@ -131,13 +124,9 @@ struct RolloutBench: ParsableCommand {
 
     func run() throws {
         try Failures.reported {
-            guard let choice = DeviceChoice(device), let known = BenchmarkShape.known[shape] else {
-                throw ValidationError("--device '\(device)' is not auto, cpu, cuda or cuda:N")
-            }
+            guard let known = BenchmarkShape.known[shape] else { return }
             if let threads { Torch.threadCount = threads }
-            let device = try choice.open()
-            let type: DType =
-                dtype.map { $0 == "float32" ? .float32 : .bfloat16 } ?? (device.isCUDA ? .bfloat16 : .float32)
+            let (device, type) = try place.open()
             let settings = try settings()
             let report = try RolloutBenchmark.run(known, dtype: type, device: device, settings: settings)
             let text = RolloutReport(shape: shape, device: device, dtype: type, settings: settings, report: report)

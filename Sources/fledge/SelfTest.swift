@@ -25,10 +25,7 @@ struct SelfTest: AsyncParsableCommand {
 
     func run() async throws {
         try await Failures.reported {
-            guard let choice = DeviceChoice(device) else {
-                throw ValidationError("--device '\(device)' is not auto, cpu, cuda or cuda:N")
-            }
-            let device = try choice.open()
+            let device = try DeviceOptions.choice(device).open()
             var failed = 0
             var writer = JSONWriter(style: .pretty)
             var all: [(String, [SelfCheck.Result])] = []

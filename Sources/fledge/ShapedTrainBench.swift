@@ -77,17 +77,14 @@ extension TrainBench {
         func run(_ bench: TrainBench) async throws {
             guard let shape, let known = BenchmarkShape.known[shape] else { return }
             guard bench.ranks.areSeveral else {
-                guard let choice = DeviceChoice(bench.compute.device) else {
-                    throw ValidationError("--device '\(bench.compute.device)' is not auto, cpu, cuda or cuda:N")
-                }
-                let device = try choice.open(), dtype = try bench.dtype(on: device)
+                let (device, dtype) = try bench.compute.place.open()
                 let settings = try settings(of: bench)
                 let report = try TrainingBenchmark.run(known, dtype: dtype, device: device, settings: settings)
                 return try say(report, device, dtype, settings, nil)
             }
             let reference = try bench.ranks.reference(shape)
-            try await bench.ranks.run(bench.compute.device) { place, members, device in
-                let dtype = try bench.dtype(on: device), settings = try settings(of: bench)
+            try await bench.ranks.run(bench.compute.place.device, threads: bench.threads) { place, members, device in
+                let dtype = try bench.compute.place.dtype(on: device), settings = try settings(of: bench)
                 let report = try TrainingBenchmark.run(
                     known, dtype: dtype, device: device, settings: settings,
                     sharing: bench.ranks.sharing(settings.states.sumDType(of: dtype)), members: members)

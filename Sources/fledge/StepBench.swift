@@ -31,8 +31,7 @@ struct StepBench: ParsableCommand {
     var noLogProbs = false
     @Flag(help: "Compute every prompt anew for each of its answers.") var noSharedPrefixes = false
     @Flag(help: "Keep the cache of keys and values during the update.") var keepCache = false
-    @Option(help: "auto, cpu, cuda or cuda:N.") var device = "auto"
-    @Option(help: "float32 or bfloat16; by default float32 on the CPU and bfloat16 on CUDA.") var dtype: String?
+    @OptionGroup var place: DeviceOptions
     @Option(help: "Steps that count, after one that does not.") var steps = 3
     @Option(help: "Decides weights, prompts and draws.") var seed: UInt64 = 0
     @Option(help: "CPU threads.") var threads: Int?
@@ -42,9 +41,6 @@ struct StepBench: ParsableCommand {
         if BenchmarkShape.known[shape] == nil {
             throw ValidationError(
                 "--shape '\(shape)' is not known; known are \(BenchmarkShape.names.joined(separator: ", "))")
-        }
-        if dtype.map({ ["bfloat16", "float32"].contains($0) }) == false {
-            throw ValidationError("--dtype '\(dtype ?? "")' is not float32 or bfloat16")
         }
         _ = try kept.choice
         let chosen: TrainingBenchmark.States = try TrainBench.choice("--states", states)
@@ -58,13 +54,9 @@ struct StepBench: ParsableCommand {
 
     func run() throws {
         try Failures.reported {
-            guard let choice = DeviceChoice(device), let known = BenchmarkShape.known[shape] else {
-                throw ValidationError("--device '\(device)' is not auto, cpu, cuda or cuda:N")
-            }
+            guard let known = BenchmarkShape.known[shape] else { return }
             if let threads { Torch.threadCount = threads }
-            let device = try choice.open()
-            let type: DType =
-                dtype.map { $0 == "float32" ? .float32 : .bfloat16 } ?? (device.isCUDA ? .bfloat16 : .float32)
+            let (device, type) = try place.open()
             var settings = StepBenchmark.Settings()
             settings.prompts = prompts
             settings.samples = samples

@@ -74,8 +74,9 @@ extension TrainBench {
         }
 
         /// Runs `body` in each rank.
+        /// - Parameter threads: of each on the CPU; nil: its part of the cores.
         func run(
-            _ device: String, _ body: (RankEnvironment, RankMembership, Device) throws -> Void
+            _ device: String, threads: Int?, _ body: (RankEnvironment, RankMembership, Device) throws -> Void
         ) async throws {
             let ranks = try RankedCommand(
                 count: RankedCommand.count(devices: devices, on: device), deadline: .seconds(timeout), remedy: "")
@@ -84,7 +85,12 @@ extension TrainBench {
             }
             try await ranks.run { place, members in
                 guard let place, let members else { return }
-                try body(place, members, RankedCommand.device(device, of: place))
+                let device = try RankedCommand.device(device, of: place)
+                if threads == nil, device == .cpu {
+                    // Processes that wait for one another by spinning crawl where they share cores.
+                    Torch.threadCount = max(1, ProcessInfo.processInfo.activeProcessorCount / devices)
+                }
+                try body(place, members, device)
             }
         }
     }

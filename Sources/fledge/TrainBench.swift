@@ -56,21 +56,12 @@ struct TrainBench: AsyncParsableCommand {
         _ = try kept.choice
         if (model == nil) == (shaped.shape == nil) { throw ValidationError("give either --model or --shape") }
         if model != nil, ranks.areSeveral { throw ValidationError("--devices goes with --shape") }
-        if ranks.areSeveral, !["auto", "cpu", "cuda"].contains(compute.device) {
-            throw ValidationError("--device '\(compute.device)' with --devices is auto, cpu or cuda")
+        if ranks.areSeveral, !["auto", "cpu", "cuda"].contains(compute.place.device) {
+            throw ValidationError("--device '\(compute.place.device)' with --devices is auto, cpu or cuda")
         }
         for (name, value) in [
             ("--micro-batch-tokens", microBatchTokens), ("--logits-chunk", logitsChunk), ("--threads", threads),
         ] where value.map({ $0 < 1 }) == true { throw ValidationError("\(name) \(value ?? 0) is less than 1") }
-    }
-
-    func dtype(on device: Device) throws -> DType {
-        switch compute.dtype {
-        case nil: return device.isCUDA ? .bfloat16 : .float32
-        case "float32"?: return .float32
-        case "bfloat16"?: return .bfloat16
-        case let other?: throw ValidationError("--dtype '\(other)' is not float32 or bfloat16")
-        }
     }
 
     func run() async throws {
@@ -87,7 +78,7 @@ struct TrainBench: AsyncParsableCommand {
             plan, sequences: loaded.sequences, length: loaded.length, microBatchTokens: microBatchTokens ?? 4096,
             logitsChunk: logitsChunk, repeats: loaded.repeats)
         BenchReport.print([
-            ("case", .text("train")), ("device", .text(compute.device)), ("dtype", .text(result.dtype)),
+            ("case", .text("train")), ("device", .text(compute.place.device)), ("dtype", .text(result.dtype)),
             ("threads", .int(Torch.threadCount)), ("sequences", .int(loaded.sequences)),
             ("length", .int(loaded.length)),
             ("seconds", .list(result.seconds.map { BenchReport.rounded($0) })),

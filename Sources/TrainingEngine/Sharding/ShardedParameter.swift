@@ -33,6 +33,7 @@ public final class ShardedParameter {
         let length = (count + ranks - 1) / ranks
         rows = min(count, rank * length)..<min(count, (rank + 1) * length)
         paddedShape = [length * ranks] + rest
+        if tensor.storageByteCount == 0, tensor.count > 0 { try parameter.load?() }
         if ranks > 1 {
             chunk = try Tensor.zeros([length] + rest, dtype: tensor.dtype, device: tensor.device)
             if !rows.isEmpty { try chunk.narrowed(0, 0..<rows.count).copy(from: tensor.narrowed(0, rows)) }

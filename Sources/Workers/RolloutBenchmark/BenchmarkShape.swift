@@ -82,17 +82,20 @@ public struct BenchmarkShape: Sendable, Hashable {
     /// - Parameters:
     ///   - byName: whether each tensor's values depend on its name alone: the same on ranks that hold different ones.
     ///   - parallel: how ranks share it.
+    ///   - defersLoading: leaves the weights to who shares them out: see `ParameterBuilder`.
     /// - Throws: `TorchError`, such as `outOfMemory`.
     public func model(
         dtype: DType, device: Device, seed: UInt64 = 0, byName: Bool = false,
-        parallel: ParallelContext = ParallelContext()
+        parallel: ParallelContext = ParallelContext(), defersLoading: Bool = false
     ) throws -> any CausalLanguageModel {
         guard let make = ModelRegistry.families[architecture] else {
             throw WorkerError(.badSetting, "architecture '\(architecture)' is not known")
         }
         let weights = try RandomWeights(seed: seed, device: device, byName: byName)
         let model = try make(
-            config, ParameterBuilder(source: weights, dtype: dtype, device: device, parallel: parallel))
+            config,
+            ParameterBuilder(
+                source: weights, dtype: dtype, device: device, parallel: parallel, defersLoading: defersLoading))
         // What drawing took besides is no part of what an engine may count on.
         try device.emptyCache()
         return model

@@ -74,9 +74,10 @@ extension TrainingBenchmark {
             try device.emptyCache()
         }
         enter(0, "weights")
+        // Each parameter is drawn when it is shared out: no rank has all of them whole, in whatever memory.
         let model = try shape.model(
             dtype: dtype, device: device, seed: settings.seed, byName: true,
-            parallel: ParallelContext(mesh, sequenceParallel: sharing.sequenceParallel))
+            parallel: ParallelContext(mesh, sequenceParallel: sharing.sequenceParallel), defersLoading: true)
         let count = wholeCount(model)
         var options = sharing.options
         options.gradDType = settings.states.optimizer?.gradDType ?? options.gradDType

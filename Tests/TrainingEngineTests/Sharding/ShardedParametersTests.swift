@@ -106,6 +106,31 @@ import Testing
         }
     }
 
+    /// Weights that are read one parameter at a time, when it is shared out, are those of a model that reads all at once.
+    @Test(arguments: [ShardingMode.fullShard, .noShard]) func weightsAreReadWhenTheyAreSharedOut(mode: ShardingMode)
+        throws
+    {
+        let store = try RendezvousStore.local()
+        try onRanks(2) { rank in
+            let mesh = DeviceMesh(Self.shape, rank: rank, store: store)
+            for family in TinyFamily.all {
+                let expected = try family.model(byName: true),
+                    model = try family.model(byName: true, defersLoading: true)
+                #expect(model.parameters.allSatisfy { $0.tensor.storageByteCount == 0 }, "\(family)")
+                let parameters = try ShardedParameters(
+                    model, trained: model.parameters, mesh: mesh, settings: .init(mode: mode))
+                try parameters.withWholeWeights { () throws in
+                    for (own, other) in zip(model.parameters, expected.parameters) {
+                        #expect(try own.tensor.equals(other.tensor), "\(own.name) of \(family)")
+                    }
+                    #expect(try withNoGrad { try pass(model).item() } == withNoGrad { try pass(expected).item() })
+                }
+                let whole = expected.parameters.reduce(0) { $0 + $1.tensor.byteCount }
+                #expect(parameters.wholeBytes == (mode == .noShard ? whole : 0))
+            }
+        }
+    }
+
     /// Every element of every tensor of the checkpoint lies on one rank.
     @Test(arguments: [2, 4]) func shardsCoverTheCheckpoint(ranks: Int) throws {
         let store = try RendezvousStore.local(), boxes = Boxes()

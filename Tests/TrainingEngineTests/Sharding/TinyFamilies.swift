@@ -10,7 +10,9 @@ struct TinyFamily: Sendable, CustomTestStringConvertible {
     var settings: [String: JSONValue] = [:]
     var testDescription: String { name }
 
-    func model(dtype: DType = .float32) throws -> any CausalLanguageModel {
+    func model(dtype: DType = .float32, byName: Bool = false, defersLoading: Bool = false) throws
+        -> any CausalLanguageModel
+    {
         var json: JSONObject = [
             "architectures": .array([.string(name + "ForCausalLM")]), "vocab_size": .int(61), "hidden_size": .int(32),
             "num_hidden_layers": .int(3), "num_attention_heads": .int(4), "num_key_value_heads": .int(2),
@@ -22,7 +24,8 @@ struct TinyFamily: Sendable, CustomTestStringConvertible {
         return try make(
             ModelConfig(json),
             ParameterBuilder(
-                source: try RandomWeights(seed: 5, standardDeviation: 0.2), dtype: dtype, device: .cpu))
+                source: try RandomWeights(seed: 5, standardDeviation: 0.2, byName: byName), dtype: dtype, device: .cpu,
+                defersLoading: defersLoading))
     }
 
     static let llama = TinyFamily(name: "Llama", settings: ["tie_word_embeddings": .bool(true)])
