@@ -226,6 +226,12 @@ extension CheckpointStore {
     /// Opens one checkpoint by its folder, `…/step-000123`.
     /// - Throws: `CheckpointError`: `notFound` when the path is not such a folder, `damaged`.
     public static func checkpoint(at path: String) throws -> Checkpoint {
+        let (folder, step) = try place(path)
+        return try CheckpointStore(folder: folder, keepLast: Int.max).load(step)
+    }
+
+    /// The store and the step of a checkpoint's folder.
+    static func place(_ path: String) throws -> (folder: String, step: Int) {
         var path = path
         while path.count > 1, path.hasSuffix("/") { path.removeLast() }
         let parts = path.split(separator: "/", omittingEmptySubsequences: false)
@@ -234,7 +240,7 @@ extension CheckpointStore {
                 .notFound, path, "this is no checkpoint", remedy: "name a folder such as RUN/checkpoints/step-000100")
         }
         let parent = parts.dropLast().joined(separator: "/")
-        return try CheckpointStore(folder: parent.isEmpty ? "." : parent, keepLast: Int.max).load(step)
+        return (parent.isEmpty ? "." : parent, step)
     }
 
     /// Removes every checkpoint, for a run that begins anew in the same folder.

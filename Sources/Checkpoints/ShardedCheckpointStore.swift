@@ -209,6 +209,14 @@ public final class ShardedCheckpointStore {
         return found!
     }
 
+    /// Opens one checkpoint by its folder, `…/step-000123`, as ``load(_:)`` does.
+    public static func checkpoint(
+        at path: String, group: ProcessGroup?, device: Device
+    ) throws -> CheckpointStore.Checkpoint {
+        let (folder, step) = try CheckpointStore.place(path)
+        return try ShardedCheckpointStore(folder: folder, keepLast: Int.max, group: group, device: device).load(step)
+    }
+
     /// Removes every checkpoint, for a run that begins anew in the same folder.
     public func removeAll() throws {
         try settle()

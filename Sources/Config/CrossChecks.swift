@@ -22,6 +22,7 @@ struct CrossChecks {
         checkLoRA()
         checkTypes()
         checkSharding()
+        checkModelParallel()
         checkSchedule()
         checkSampling()
         checkPenalties()

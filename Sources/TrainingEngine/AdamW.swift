@@ -33,17 +33,17 @@ public final class AdamW {
     /// Completes the local sum of squares of the gradients, float64 `[1]`, in place, where other ranks have the rest; runs between
     /// the norm and the decision.
     public var completeSquares: ((Tensor) throws(TorchError) -> Void)?
-    private let parameters: [OptimizerParameter]
-    private let masters: [Tensor?]
-    private let device: Device
+    let parameters: [OptimizerParameter]
+    let masters: [Tensor?]
+    let device: Device
     /// Made at the first step: a start should not wait for memory that it does not need yet.
     private var moments: Moments?
     /// The last step, until its outcome has been read.
     private var pending: PendingStep?
     /// Steps taken, as far as the device has told: see ``settle()``.
-    public private(set) var stepCount = 0
+    public internal(set) var stepCount = 0
 
-    private struct Moments {
+    struct Moments {
         var first: [Moment] = [], second: [Moment] = []
         let progress: AdamWProgress
     }
@@ -196,7 +196,7 @@ public final class AdamW {
         if stepped { stepCount += 1 }
     }
 
-    private func currentMoments() throws(TorchError) -> Moments {
+    func currentMoments() throws(TorchError) -> Moments {
         if let moments { return moments }
         let place = settings.offloadsMoments && device.isCUDA ? StatePlace.pinnedHost : .device(device)
         var made = Moments(progress: try AdamWProgress(slots: parameters.count, device: device))

@@ -163,7 +163,9 @@ public final class PolicyTrainer {
         try withNoGrad {
             // Read when all are launched: no micro-batch waits for the one before.
             var passes: [(micro: [Int], outputs: ResponseOutputs)] = []
-            if let parallel {
+            if let pipeline = PipelinePasses(forward, parallel) {
+                try pipeline.score(micros.map { $0.map { sequences[$0] } }) { passes.append((micros[$0], $1)) }
+            } else if let parallel {
                 try parallel.forEach(micros) { micro, _ in
                     if let micro {
                         passes.append((micro, try forward(micro.map { sequences[$0] })))
@@ -245,9 +247,9 @@ public final class PolicyTrainer {
         let report = PendingPolicyStep(microBatches: counts[0], lossTokens: counts[1], parallel: parallel)
         let allTokens = Double(counts[2])
         model.unpackProjections()
-        func run(_ micro: [Int]) throws -> PolicyLossOutput {
+        func run(_ micro: [Int], _ outputs: ResponseOutputs? = nil) throws -> PolicyLossOutput {
             let batch = micro.map { samples[$0] }
-            let outputs = try trainingForward(batch.map(\.sequence))
+            let outputs = try outputs ?? trainingForward(batch.map(\.sequence))
             var output = try loss(inputs(batch, outputs, totals))
             try balance(&output, outputs, share: Double(tokens(batch.map(\.sequence))) / allTokens)
             report.computedTokens += outputs.computedTokens
@@ -257,12 +259,18 @@ public final class PolicyTrainer {
         func pass(_ number: Int, _ body: () throws -> Void) throws {
             try model.adapter?.training(step: optimizer.stepCount, microBatch: number, body) ?? body()
         }
-        if let parallel {
+        if let pipeline = PipelinePasses(forward, parallel) {
+            report.computedTokens = try pipeline.train(micros.map { $0.map { sequences[$0] } }) { index, outputs in
+                let output = try run(micros[index], outputs)
+                try report.add(output.metrics)
+                return output.loss
+            }
+        } else if let parallel {
             var index = 0
             try parallel.forEach(micros) { micro, isLast in
                 try pass(index * parallel.count + parallel.rank) {
                     let output = try withGrad {
-                        try micro.map(run) ?? PolicyLossOutput(loss: parallel.idle(), metrics: [])
+                        try micro.map { try run($0) } ?? PolicyLossOutput(loss: parallel.idle(), metrics: [])
                     }
                     try parallel.parameters.backward(output.loss, isLast: isLast)
                     try report.add(output.metrics)

@@ -11,7 +11,7 @@ import TrainingEngine
         let config = try RunConfig(
             yaml: "", file: "-",
             overrides: ["model.path=m", "data.train_files=builtin:arithmetic", "reward.type=exact_match"] + overrides)
-        return try ShardingPlan(config.actor, ranks: ranks)
+        return try ShardingPlan(config.actor, config.rollout, ranks: ranks)
     }
 
     @Test(arguments: [
