@@ -43,6 +43,7 @@ struct TrainingParts {
         self.plan = plan
         let model = models.trained, mesh = models.mesh
         if model.adapter == nil { try source.requireTrainableWeights() }
+        try Self.checkTied(model, plan.optimizer)
         let actor = plan.actor, optim = actor.optim
         guard let makeLoss = PolicyLosses.all[actor.policyLoss] else {
             throw WorkerError(.badSetting, "actor.policy_loss: no loss is called '\(actor.policyLoss)'")
@@ -105,6 +106,17 @@ struct TrainingParts {
                 try CheckpointStore(folder: $0, keepLast: plan.checkpointsKept ?? Int.max)
             }
         }
+    }
+
+    /// Two stages step an embedding that is the head too, and must round it alike.
+    private static func checkTied(_ model: any CausalLanguageModel, _ optimizer: AdamW.Settings) throws(WorkerError) {
+        guard let stages = model as? DecoderModel, stages.stage.count > 1, stages.tiesEmbeddings,
+            model.dtype != .float32, !optimizer.keepsMasters, optimizer.roundsStochastically
+        else { return }
+        throw WorkerError(
+            .badSetting,
+            "actor.megatron.pipeline_model_parallel_size: the embedding is the head too, on another stage, where chance would round "
+                + "it otherwise; make model.param_dtype float32, or actor.optim.stochastic_rounding false")
     }
 
     private static func aggregation(_ actor: ActorSettings) throws -> LossAggregation {

@@ -34,5 +34,10 @@ struct RankModels {
         }
         trained = try ModelRegistry.load(source, dtype: plan.dtype, device: plan.device, parallel: own)
         sampled = copy?.model ?? trained
+        if layout.mesh[.expert] > 1, trained.experts == nil {
+            throw WorkerError(
+                .badSetting,
+                "actor.megatron.expert_model_parallel_size: \(source.path) has no experts to share out; make it 1")
+        }
     }
 }
