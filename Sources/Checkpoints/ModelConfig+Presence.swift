@@ -16,8 +16,10 @@ extension ModelConfig {
     }
 
     /// This configuration for another head: `architectures`, and as many labels as the head has rows.
-    public func withHead(architecture: String, labels: Int) -> ModelConfig {
+    /// - Parameter padID: the `pad_token_id`, by which `transformers` finds a sequence's last token; nil to leave it as it is.
+    public func withHead(architecture: String, labels: Int, padID: Int? = nil) -> ModelConfig {
         var config = self
+        if let padID { config.object["pad_token_id"] = .int(padID) }
         config.object["architectures"] = .array([.string(architecture)])
         var names: JSONObject = [:], ids: JSONObject = [:]
         for index in 0..<labels {

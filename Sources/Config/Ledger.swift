@@ -19,6 +19,8 @@ struct Declaration: Sendable {
 /// What one reading of a configuration finds: shared by the readers of its sections.
 final class Ledger {
     let names: KnownNames
+    /// Settings of other programs that unknown keys may be.
+    let peers: PeerTable
     /// Where to report what belongs to the whole.
     let top: Place
     /// In the order of declaration, which is the order of the example.
@@ -31,8 +33,9 @@ final class Ledger {
     private(set) var refused: Set<String> = []
     private var index: [String: Int] = [:]
 
-    init(_ names: KnownNames, top: Place) {
+    init(_ names: KnownNames, peers: PeerTable, top: Place) {
         self.names = names
+        self.peers = peers
         self.top = top
     }
 

@@ -1,3 +1,6 @@
+/// Settings of other programs by their names, and what to answer who writes them.
+typealias PeerTable = [(name: String, answer: PeerNames.Answer)]
+
 /// Settings of verl and TRL that Fledge has under another name, does without, or does not support yet. A user who
 /// brings a recipe along is told which.
 enum PeerNames {
@@ -19,10 +22,10 @@ enum PeerNames {
 
     static func isOuterSection(_ path: [String]) -> Bool { path == [outer] }
 
-    static func known(_ path: [String], isDeclared: (String) -> Bool) -> Known? {
+    static func known(_ path: [String], in table: PeerTable, isDeclared: (String) -> Bool) -> Known? {
         let inner = path.first == outer ? Array(path.dropFirst()) : path
         let name = inner.joined(separator: ".")
-        if let answer = answer(inner) { return describe(answer) }
+        if let answer = answer(inner, in: table) { return describe(answer) }
         guard path.first == outer else { return nil }
         let ours = isDeclared(name) ? name : nearestSection(inner, isDeclared)
         return Known(
@@ -40,7 +43,7 @@ enum PeerNames {
     }
 
     /// The answer for the name, or for a section that it lies in.
-    private static func answer(_ path: [String]) -> Answer? {
+    private static func answer(_ path: [String], in table: PeerTable) -> Answer? {
         var path = path
         while !path.isEmpty {
             let name = path.joined(separator: ".")
@@ -70,7 +73,7 @@ enum PeerNames {
     private static let oneForward: Answer = .needless("log-probabilities are computed by the actor's token budget")
 
     // swift-format-ignore
-    static let table: [(name: String, answer: Answer)] = [
+    static let table: PeerTable = [
         // verl: actor
         ("actor.strategy", .needless("there is one training engine")),
         ("actor.ppo_mini_batch_size_per_gpu", .here("actor.ppo_mini_batch_size")),

@@ -1,5 +1,4 @@
 public import Foundation
-import OrderedCollections
 
 /// All settings of a training run: read once, checked whole, and never changed.
 ///
@@ -70,23 +69,12 @@ public struct RunConfig: Sendable {
     public init(
         yaml: String, file: String, overrides: [String] = [], names: KnownNames = KnownNames()
     ) throws(ConfigError) {
-        let (read, syntax) = YAMLReader.read(file: yaml, named: file)
-        let top = Place.file(file, line: 1, column: 1)
-        var problems = syntax
-        let recipe = read ?? ConfigNode(content: .mapping([:]), place: top)
-        let root = Overrides.apply(overrides, to: recipe, problems: &problems)
-        let ledger = Ledger(names, top: top)
-        var reader = SectionReader(root, ledger: ledger)
-        self.init(&reader)
-        reader.finish()
-        let unknown = UnknownKeys(ledger.declarations).judge(ledger.unknown)
-        CrossChecks(self, ledger).run()
-        // Without its text, all that a file should have set would be called missing.
-        let isReadable = read != nil || syntax.isEmpty
-        problems += unknown + ledger.problems.filter { isReadable || $0.argument != nil }
-        if !problems.isEmpty { throw ConfigError(problems) }
-        warnings = ledger.warnings
-        declarations = ledger.declarations
+        let reading = try ConfigReading.read(
+            yaml: yaml, file: file, overrides: overrides, names: names, peers: PeerNames.table, RunConfig.init
+        ) { CrossChecks($0, $1).run() }
+        self = reading.value
+        warnings = reading.ledger.warnings
+        declarations = reading.ledger.declarations
     }
 
     /// Reads a configuration from a file.
@@ -95,36 +83,13 @@ public struct RunConfig: Sendable {
     public init(
         contentsOf file: URL, overrides: [String] = [], names: KnownNames = KnownNames()
     ) throws(ConfigError) {
-        let name = file.relativePath
-        func refuse(_ message: String, _ remedy: String?) -> ConfigError {
-            let place = Place.file(name, line: 1, column: 1)
-            return ConfigError([Diagnostic(.unreadableFile, at: place, "", message, remedy: remedy)])
-        }
-        let data: Data
-        do {
-            let handle = try FileHandle(forReadingFrom: file)
-            defer { try? handle.close() }
-            // One more than is allowed is enough to tell.
-            data = try handle.read(upToCount: YAMLReader.maximumBytes + 1) ?? Data()
-        } catch {
-            throw refuse("cannot be read: \(error.localizedDescription)", "check the path")
-        }
-        guard data.count <= YAMLReader.maximumBytes else {
-            throw refuse("more than \(YAMLReader.maximumBytes) bytes", "a configuration is a small YAML file")
-        }
-        guard let yaml = String(validating: data, as: UTF8.self) else {
-            throw refuse("not UTF-8 text", "save it as UTF-8")
-        }
+        let (yaml, name) = try ConfigReading.text(of: file)
         try self.init(yaml: yaml, file: name, overrides: overrides, names: names)
     }
 
     /// Every setting at its default, and the required ones at their examples: for `exampleYAML`, unchecked.
     static func described(by names: KnownNames) -> [Declaration] {
-        let empty = ConfigNode(content: .mapping([:]), place: .file("", line: 1, column: 1))
-        let ledger = Ledger(names, top: empty.place)
-        var reader = SectionReader(empty, ledger: ledger)
-        _ = RunConfig(&reader)
-        return ledger.declarations
+        ConfigReading.described(by: names, peers: PeerNames.table, RunConfig.init)
     }
 }
 

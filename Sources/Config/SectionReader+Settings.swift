@@ -224,11 +224,11 @@ extension SectionReader {
             node throws(Misfit) in
             guard case .sequence(let nodes) = node.content else { throw .type("a list", node) }
             for (index, node) in nodes.enumerated() {
-                let own = Ledger(ledger.names, top: node.place)
+                let own = Ledger(ledger.names, peers: ledger.peers, top: node.place)
                 var reader = SectionReader(node, path: ["\(name)[\(index)]"], ledger: own)
                 records.append(read(&reader))
                 reader.finish()
-                ledger.problems += own.problems + UnknownKeys(own.declarations).judge(own.unknown)
+                ledger.problems += own.problems + UnknownKeys(own).judge(own.unknown)
                 texts.append(
                     YAMLText.mapping(
                         own.declarations.compactMap { declaration in

@@ -4,7 +4,12 @@ import OrderedCollections
 struct UnknownKeys {
     private let declarations: [Declaration]
 
-    init(_ declarations: [Declaration]) { self.declarations = declarations }
+    private let peers: PeerTable
+
+    init(_ ledger: Ledger) {
+        declarations = ledger.declarations
+        peers = ledger.peers
+    }
 
     func judge(_ unknown: [(path: [String], entry: ConfigNode.Entry)]) -> [Diagnostic] {
         var found: [(path: [String], entry: ConfigNode.Entry)] = []
@@ -39,7 +44,7 @@ struct UnknownKeys {
 
     private func judge(_ path: [String], at place: Place) -> Diagnostic {
         let name = path.joined(separator: ".")
-        if let known = PeerNames.known(path, isDeclared: { isDeclared($0) }) {
+        if let known = PeerNames.known(path, in: peers, isDeclared: { isDeclared($0) }) {
             return Diagnostic(.notSupported, at: place, name, known.message, remedy: known.remedy)
         }
         return Diagnostic(.unknownKey, at: place, name, "unknown key", remedy: suggestion(path))

@@ -63,20 +63,28 @@ extension ChatFormat {
     /// `return_assistant_tokens_mask` of `transformers` does, or else by comparing the conversation's beginnings.
     ///
     /// A token counts as the assistant's if any of its characters is.
-    /// - Parameter addGenerationPrompt: whether to end with what opens the assistant's turn.
+    /// - Parameters:
+    ///   - first: turns of messages before this one are the prompt's, and stay unmarked whoever wrote them.
+    ///   - addGenerationPrompt: whether to end with what opens the assistant's turn.
     /// - Throws: ``ConversationError`` with code `mask` and the reason when that cannot be done safely; `TemplateError`
     ///   and `TokenizerError`.
-    public func masked(_ messages: [ChatMessage], addGenerationPrompt: Bool = false) throws -> MaskedChat {
+    public func masked(
+        _ messages: [ChatMessage], from first: Int = 0, addGenerationPrompt: Bool = false
+    ) throws -> MaskedChat {
         let rendered = try render(messages, addGenerationPrompt: addGenerationPrompt)
         if template.marksGeneration, rendered.unplacedGenerations == 0 {
             let encoding = try tokenizer.encoding(rendered.text)
-            let spans = rendered.generationSpans.filter { !$0.isEmpty }
-            let characters = rendered.generationSpansInCodePoints.filter { !$0.isEmpty }
+            let start = first == 0 ? 0 : try promptLength(messages[..<first], rendered)
+            let kept = rendered.generationSpans.indices.filter { index in
+                let span = rendered.generationSpans[index]
+                return !span.isEmpty && span.lowerBound >= start
+            }
             return MaskedChat(
-                text: rendered.text, ids: encoding.ids, mask: encoding.mask(characters), spans: spans,
-                source: .generationBlocks)
+                text: rendered.text, ids: encoding.ids,
+                mask: encoding.mask(kept.map { rendered.generationSpansInCodePoints[$0] }),
+                spans: kept.map { rendered.generationSpans[$0] }, source: .generationBlocks)
         }
-        let (encoding, turns) = try turns(of: rendered, messages)
+        let (encoding, turns) = try turns(of: rendered, messages, from: first)
         var mask = [UInt8](repeating: 0, count: encoding.count), spans: [Range<Int>] = []
         for turn in turns {
             switch turn.place {
@@ -107,12 +115,28 @@ extension ChatFormat {
         try turns(of: render(messages, addGenerationPrompt: addGenerationPrompt), messages).turns
     }
 
+    /// The bytes of the rendered messages before a turn. What opens that turn counts as its own here: the template's blocks say
+    /// where it is written by the assistant.
+    private func promptLength(_ prompt: ArraySlice<ChatMessage>, _ whole: RenderedChat) throws -> Int {
+        let bytes: [UInt8]
+        do { bytes = try render(prompt, addGenerationPrompt: false).bytes } catch {
+            throw ConversationError(.mask, "the prompt cannot be rendered by itself: \(error)")
+        }
+        guard whole.bytes.starts(with: bytes) else {
+            throw ConversationError(
+                .mask,
+                "the prompt's end cannot be told: \(MaskRefusal.Reason.rewritesHistory): "
+                    + Self.difference(bytes, whole.bytes))
+        }
+        return bytes.count
+    }
+
     private func turns(
-        of whole: RenderedChat, _ messages: [ChatMessage]
+        of whole: RenderedChat, _ messages: [ChatMessage], from first: Int = 0
     ) throws -> (encoding: Encoding, turns: [AssistantTurn]) {
         let encoding = try tokenizer.encoding(whole.text)
         let bytes = whole.bytes
-        let turns = try messages.indices.filter { messages[$0].role == "assistant" }.map { index in
+        let turns = try messages.indices.dropFirst(first).filter { messages[$0].role == "assistant" }.map { index in
             AssistantTurn(message: index, place: try place(of: index, in: messages, bytes, encoding))
         }
         return (encoding, turns)

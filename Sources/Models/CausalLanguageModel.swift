@@ -57,6 +57,11 @@ public protocol SequenceModel: AnyObject {
     var routingRecord: RoutingRecord? { get set }
     /// Every weight that is multiplied with, the head among them.
     var projections: [Projection] { get }
+    /// What turns hidden states into the model's answer; it never gets an adapter.
+    var headProjection: Projection { get }
+    /// Whether the head is trained whole where an adapter is trained in place of the other weights: a head that no checkpoint
+    /// holds yet must be.
+    var trainsHeadBesideAdapter: Bool { get }
     /// How ranks share the model; this object is one rank's part.
     var parallel: ParallelContext { get }
     /// What layers keep between forward and backward; the rest is computed again.
@@ -84,6 +89,9 @@ public protocol CausalLanguageModel: SequenceModel {
 }
 
 extension CausalLanguageModel {
+    public var headProjection: Projection { output }
+    public var trainsHeadBesideAdapter: Bool { false }
+
     public var vocabulary: VocabularyShare? { nil }
 
     /// Logits `[T, V]` of hidden states `[T, C]`; ranks that share the vocabulary tell each other theirs.

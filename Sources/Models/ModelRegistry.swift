@@ -81,8 +81,8 @@ public enum ModelRegistry {
 
     /// The reward or value model of a checkpoint (`…ForSequenceClassification`, `…ForTokenClassification`).
     ///
-    /// - Parameter newHead: how to make the head where the checkpoint is a language model, as a critic's is at first. Without it
-    ///   such a checkpoint is refused: no head is made silently.
+    /// - Parameter newHead: how to make the head where the checkpoint is a language model, as a critic's or a reward model's is
+    ///   at first. Without it such a checkpoint is refused: no head is made silently.
     /// - Throws: ``ModelError``; `CheckpointError`.
     public static func loadScoring(
         _ source: ModelSource, dtype: DType = .float32, device: Device = .cpu, newHead: ScoringModel.NewHead? = nil,
@@ -103,7 +103,7 @@ public enum ModelRegistry {
         throw ModelError(
             .unknownArchitecture,
             "\(source.path): architecture '\(source.architecture)' has no score head"
-                + (isLanguageModel ? "; ask for a new head to make it a value model" : "")
+                + (isLanguageModel ? "; ask for a new head to make it a value or reward model" : "")
                 + "; known are " + scorers.keys.sorted().joined(separator: ", "))
     }
 

@@ -11,18 +11,23 @@ public final class ScoringModel: SequenceModel {
         case everyToken
     }
 
-    /// A value head for a language model's checkpoint, which has none: weights drawn from a normal distribution, bias zero.
+    /// A head for a language model's checkpoint, which has none: weights drawn from a normal distribution, and for
+    /// `everyToken` (a value model) a bias of zero.
     public struct NewHead: Sendable, Hashable {
         public var labels: Int
         /// 0: every value starts as 0.
         public var standardDeviation: Double
         public var seed: UInt64
+        public var reading: Reading
 
-        public init(labels: Int = 1, standardDeviation: Double = 0, seed: UInt64 = 0) {
+        public init(
+            labels: Int = 1, standardDeviation: Double = 0, seed: UInt64 = 0, reading: Reading = .everyToken
+        ) {
             precondition(labels > 0, "a head gives a number at least")
             self.labels = labels
             self.standardDeviation = standardDeviation
             self.seed = seed
+            self.reading = reading
         }
     }
 
@@ -35,6 +40,8 @@ public final class ScoringModel: SequenceModel {
     public var shape: ModelShape { body.shape }
     public var parallel: ParallelContext { body.parallel }
     public var labels: Int { score.weight.size(0) }
+    public var headProjection: Projection { score }
+    public var trainsHeadBesideAdapter: Bool { true }
     public var checkpointing: ActivationCheckpointing {
         get { body.checkpointing }
         set { body.checkpointing = newValue }
@@ -70,14 +77,20 @@ public final class ScoringModel: SequenceModel {
 
     init(_ body: DecoderBody, _ builder: ParameterBuilder, stem: String, newHead: NewHead) throws {
         self.body = body
-        architecture = (stem == "Gemma3" ? "Gemma3Text" : stem) + "ForTokenClassification"
-        reading = .everyToken
+        reading = newHead.reading
+        architecture =
+            (stem == "Gemma3" ? "Gemma3Text" : stem)
+            + (reading == .everyToken ? "ForTokenClassification" : "ForSequenceClassification")
         let generator = try RandomGenerator(seed: newHead.seed)
         let weight = try Tensor.randomNormal([newHead.labels, body.shape.hidden], generator: generator)
             .multiplied(by: newHead.standardDeviation).to(builder.device, dtype: builder.dtype, copy: true)
-        let bias = try Tensor.zeros([newHead.labels], dtype: builder.dtype, device: builder.device)
-        score = builder.projection(
-            builder.newParameter("score.weight", weight), bias: builder.newParameter("score.bias", bias))
+        let parameter = builder.newParameter("score.weight", weight)
+        var bias: Tensor?
+        if reading == .everyToken {
+            let zeros = try Tensor.zeros([newHead.labels], dtype: builder.dtype, device: builder.device)
+            bias = builder.newParameter("score.bias", zeros)
+        }
+        score = builder.projection(parameter, bias: bias)
         parameters = try builder.finish()
         projections = builder.projections
         buffers = builder.buffers

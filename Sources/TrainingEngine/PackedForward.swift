@@ -67,6 +67,16 @@ public struct PackedForward {
     public func backward(
         _ sequences: [TrainingSequence], logProbGrads: [[Float]], entropyGrads: [[Float]]? = nil
     ) throws -> BackwardOutputs {
+        let (outputs, start) = try headBackward(sequences, logProbGrads: logProbGrads, entropyGrads: entropyGrads)
+        // Where only the head is trained, nothing below it is recorded.
+        if start.tensor.requiresGrad { try start.tensor.backward(start.gradient) }
+        return outputs
+    }
+
+    /// The same as far as the head goes: its weight has its gradient afterwards, and `start` is where to go on.
+    public func headBackward(
+        _ sequences: [TrainingSequence], logProbGrads: [[Float]], entropyGrads: [[Float]]? = nil
+    ) throws -> (outputs: BackwardOutputs, start: BackwardStart) {
         let pack = pack(sequences), device = model.device
         func byRow(_ values: [[Float]]) throws(TorchError) -> Tensor {
             precondition(values.map(\.count) == pack.responseLengths, "one value an answer token")
@@ -78,13 +88,12 @@ public struct PackedForward {
         let head = try model.tokenLoss(
             hidden: hidden_HC, targets: Tensor(uploading: pack.headRows.targets, to: device), logProbGrads: g_H,
             entropyGrads: ge_H, temperature: temperature, chunk: logitsChunk)
-        // Where only the head is trained, nothing below it is recorded.
-        if hidden_HC.requiresGrad { try hidden_HC.backward(head.hiddenGrad) }
         var loss = try g_H.multiplied(by: head.logProbs).sum()
         if let ge_H { loss = try loss.adding(ge_H.multiplied(by: head.entropies).sum()) }
-        return BackwardOutputs(
+        let outputs = BackwardOutputs(
             loss: loss, logProbs: try ofAnswerTokens(head.logProbs, pack),
             entropies: try ofAnswerTokens(head.entropies, pack), computedTokens: pack.tokenCount)
+        return (outputs, BackwardStart(hidden_HC, gradient: head.hiddenGrad))
     }
 
     func pack(_ sequences: [TrainingSequence]) -> Pack {

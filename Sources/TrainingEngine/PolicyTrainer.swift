@@ -27,34 +27,8 @@ public struct BatchTotals: Sendable, Hashable {
     }
 }
 
-/// A number to report of a loss, and how micro-batches' shares of it come together.
-public struct LossMetric {
-    public enum Reduction: Sendable {
-        case sum, max
-        /// The value is a sum over answer tokens; reported is the mean over those that took part.
-        case tokenMean
-    }
-    public var name: String
-    public var value: Tensor
-    public var reduction: Reduction
-
-    public init(_ name: String, _ value: Tensor, _ reduction: Reduction = .sum) {
-        self.name = name
-        self.value = value
-        self.reduction = reduction
-    }
-}
-
-/// A loss and what to report of it. The loss is additive over micro-batches.
-public struct PolicyLossOutput {
-    public var loss: Tensor
-    public var metrics: [LossMetric]
-
-    public init(loss: Tensor, metrics: [LossMetric]) {
-        self.loss = loss
-        self.metrics = metrics
-    }
-}
+/// A policy loss and what to report of it.
+public typealias PolicyLossOutput = LossOutput
 
 public typealias PolicyLossFunction = (PolicyLossInputs) throws -> PolicyLossOutput
 
@@ -185,6 +159,11 @@ public final class PolicyTrainer {
         return (logProbs, entropies)
     }
 
+    private var accumulation: GradientAccumulation {
+        GradientAccumulation(
+            model: model, optimizer: optimizer, schedule: schedule, gradClip: settings.gradClip, parallel: parallel)
+    }
+
     /// Ranks wait for one another in every layer, so theirs are of about equal work.
     private func microBatches(_ sequences: [TrainingSequence], _ indices: [Int]) throws(TorchError) -> [[Int]] {
         if let size = settings.microBatchSequences {
@@ -208,18 +187,10 @@ public final class PolicyTrainer {
     /// The same without waiting for the device at the end: the next mini-batch's work may be launched meanwhile.
     public func enqueue(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
         let gathered = try gather(samples, loss: loss)
-        gathered.learningRate = try learningRate()
+        gathered.learningRate = try accumulation.learningRate()
         // Without a sequence to learn from there is no gradient, and nothing is stepped.
-        if gathered.microBatches > 0 {
-            gathered.step = try optimizer.beginStep(learningRate: gathered.learningRate, maxNorm: settings.gradClip)
-        }
+        if gathered.microBatches > 0 { gathered.step = try accumulation.step(learningRate: gathered.learningRate) }
         return gathered
-    }
-
-    /// Of the next step. The last step's outcome, which the device has told by now, is part of its number.
-    private func learningRate() throws -> Double {
-        try optimizer.settle()
-        return schedule.rate(step: optimizer.stepCount)
     }
 
     /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
@@ -237,7 +208,8 @@ public final class PolicyTrainer {
         }
         let micros = try microBatches(sequences, live)
         var counts = [
-            micros.count, live.reduce(0) { $0 + sequences[$1].response.count }, tokens(live.map { sequences[$0] }),
+            micros.count, live.reduce(0) { $0 + sequences[$1].response.count },
+            live.reduce(0) { $0 + sequences[$1].computedCount },
         ]
         if let parallel {
             totals = try parallel.whole(totals)
@@ -246,68 +218,29 @@ public final class PolicyTrainer {
         }
         let report = PendingPolicyStep(microBatches: counts[0], lossTokens: counts[1], parallel: parallel)
         let allTokens = Double(counts[2])
-        model.unpackProjections()
-        func run(_ micro: [Int], _ outputs: ResponseOutputs? = nil) throws -> PolicyLossOutput {
+        let balance = RouterBalance(coefficient: settings.routerAuxLossCoefficient, group: "actor")
+        func output(_ micro: [Int], _ outputs: ResponseOutputs) throws -> PolicyLossOutput {
             let batch = micro.map { samples[$0] }
-            let outputs = try outputs ?? trainingForward(batch.map(\.sequence))
             var output = try loss(inputs(batch, outputs, totals))
-            try balance(&output, outputs, share: Double(tokens(batch.map(\.sequence))) / allTokens)
+            let tokens = batch.reduce(0) { $0 + $1.sequence.computedCount }
+            try balance.add(to: &output, outputs, share: Double(tokens) / allTokens)
             report.computedTokens += outputs.computedTokens
             return output
         }
-        /// Each rank and micro-batch has dropout of its own.
-        func pass(_ number: Int, _ body: () throws -> Void) throws {
-            try model.adapter?.training(step: optimizer.stepCount, microBatch: number, body) ?? body()
-        }
+        let passes = micros.map { $0.map { sequences[$0] } }
         if let pipeline = PipelinePasses(forward, parallel) {
-            report.computedTokens = try pipeline.train(micros.map { $0.map { sequences[$0] } }) { index, outputs in
-                let output = try run(micros[index], outputs)
-                try report.add(output.metrics)
+            model.unpackProjections()
+            report.computedTokens = try pipeline.train(passes) { index, outputs in
+                let output = try output(micros[index], outputs)
+                try report.metrics.add(output.metrics)
                 return output.loss
             }
-        } else if let parallel {
-            var index = 0
-            try parallel.forEach(micros) { micro, isLast in
-                try pass(index * parallel.count + parallel.rank) {
-                    let output = try withGrad {
-                        try micro.map { try run($0) } ?? PolicyLossOutput(loss: parallel.idle(), metrics: [])
-                    }
-                    try parallel.parameters.backward(output.loss, isLast: isLast)
-                    try report.add(output.metrics)
-                }
-                index += 1
-            }
         } else {
-            for (index, micro) in micros.enumerated() {
-                try pass(index) {
-                    let output = try withGrad { try run(micro) }
-                    try output.loss.backward()
-                    try report.add(output.metrics)
-                }
-                try optimizer.gatherGrads()
+            report.metrics = try accumulation.accumulate(micros) { micro in
+                try output(micro, trainingForward(micro.map { sequences[$0] }))
             }
         }
         return report
-    }
-
-    private func tokens(_ sequences: [TrainingSequence]) -> Int {
-        sequences.reduce(0) { $0 + $1.prompt.count + max(0, $1.response.count - 1) }
-    }
-
-    /// Adds a micro-batch's share of the router's balancing loss, each micro-batch's own, weighted by its tokens.
-    private func balance(
-        _ output: inout PolicyLossOutput, _ outputs: ResponseOutputs, share: Double
-    ) throws(TorchError) {
-        guard let (record, weights) = outputs.routing,
-            let term = try record.loadBalancingLoss(tokenWeights: weights)?.multiplied(by: share)
-        else { return }
-        output.loss = try output.loss.adding(term.multiplied(by: settings.routerAuxLossCoefficient))
-        let loads = try record.loads()
-        output.metrics += [
-            LossMetric("actor/router_aux_loss", try term.detached()),
-            LossMetric("actor/expert_imbalance", try Tensor([Float(loads.map(\.imbalance).max() ?? 1)]), .max),
-            LossMetric("actor/unused_experts", try Tensor([Float(loads.map(\.unused).max() ?? 0)]), .max),
-        ]
     }
 
     private func inputs(

@@ -23,7 +23,7 @@ public enum AdapterPlan: Sendable, Hashable {
         }
     }
 
-    func add(to model: some CausalLanguageModel) throws {
+    func add(to model: some SequenceModel) throws {
         switch self {
         case .new(let settings): try model.addAdapter(settings)
         case .folder(let path, let seed): try PEFTFolder(path).load(into: model, seed: seed)
@@ -31,7 +31,7 @@ public enum AdapterPlan: Sendable, Hashable {
     }
 }
 
-extension CausalLanguageModel {
+extension SequenceModel {
     /// What is trained, and what is not, in words.
     var adapterSummary: String? {
         guard let adapter else { return nil }
@@ -39,6 +39,7 @@ extension CausalLanguageModel {
         var text =
             "LoRA of rank \(adapter.settings.rank) on \(adapter.modules.count) modules: \(adapter.parameterCount) parameters are "
             + "trained, \((share * 100).rounded() / 100) % of the model's \(parameterCount)"
+        if trainsHeadBesideAdapter { text += "; the score head is trained whole" }
         for note in adapter.leftOut { text += "; \(note)" }
         return text
     }

@@ -27,7 +27,9 @@ struct DataSources {
             if entries.contains(builtIn) {
                 throw WorkerError(.badData, "data: \(builtIn) cannot stand beside files: \(entries)")
             }
-            let paths = try entries.map { try Self.files($0, setting, config) }
+            let paths = try entries.map {
+                try FilePattern.files($0, setting: setting, place: config.place(of: setting))
+            }
             var columns = PromptColumns()
             columns.prompt = config.data.promptKey
             columns.dataSource = config.data.rewardFnKey
@@ -54,19 +56,6 @@ struct DataSources {
                     PromptMix.Part(name: config.data.trainFiles[$0], rows: $1, weight: weights[$0])
                 })
         heldOut = try source(config.data.valFiles, "data.val_files", \.heldOutRows)?.rows
-    }
-
-    /// The files of one entry, a pattern or a name.
-    private static func files(_ entry: String, _ setting: String, _ config: RunConfig) throws -> [String] {
-        do {
-            return try FilePattern.files(entry)
-        } catch let error as DatasetError {
-            let place = config.place(of: setting).map { "\($0): " } ?? ""
-            throw DatasetError(
-                error.code,
-                "\(place)\(setting): \(error.message); give a pattern that does, or a file's name (paths are relative to the "
-                    + "folder that the command runs in)")
-        }
     }
 
     private static func problems(_ config: RunConfig) throws -> ArithmeticProblems {

@@ -68,6 +68,12 @@ public struct TextProcessor: Sendable {
         self.template = try template.map { try ChatTemplate($0) }
     }
 
+    /// The id of a token that the tokenizer's configuration names: `eos_token`, `pad_token` …; nil where it names none.
+    func specialID(_ name: String) -> Int32? {
+        guard case .string(let text)? = specials[name] else { return nil }
+        return tokenizer.id(for: text)
+    }
+
     /// A conversation as the model expects it, ending with what opens the assistant's turn.
     /// - Parameter variables: what the template reads beside the special tokens; they win over those.
     /// - Throws: ``WorkerError`` with code `noTemplate` when the checkpoint has no chat template.

@@ -4,11 +4,12 @@ import TensorCore
 
 /// A model with what belongs to it, as a Hugging Face folder; an adapter's product is added to the weights.
 enum ModelExport {
+    /// - Parameter config: where the model has another head than its source; nil for the source's own.
     static func write(
-        model: any CausalLanguageModel, source: ModelSource, to folder: String, maxShardBytes: Int
+        model: any SequenceModel, source: ModelSource, config: ModelConfig? = nil, to folder: String, maxShardBytes: Int
     ) throws {
         try HuggingFaceExporter.write(
-            tensors: model.mergedTensors().map { ($0.name, try $0.tensor.detached()) }, config: source.config,
+            tensors: model.mergedTensors().map { ($0.name, try $0.tensor.detached()) }, config: config ?? source.config,
             tokenizerFiles: companions(of: source), to: folder, maxShardBytes: maxShardBytes)
     }
 

@@ -284,16 +284,10 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     func savePart(step: Int, state: LoopState?) throws {
         let (parts, training) = try training()
         if let ranked = training.ranked {
-            return try ranked.save(step: step, state: state, weightVersion: parts.rollout.weightVersion)
+            try ranked.save(step: step, state: state, weightVersion: parts.rollout.weightVersion)
+        } else if let state {
+            try saved(parts, training).save(step: step, state: state, weightVersion: parts.rollout.weightVersion)
         }
-        guard let store = training.store, let state else { return }
-        try training.trainer.optimizer.settle()
-        let envelope = SavedState(
-            loop: state, optimizerSteps: training.trainer.optimizer.stepCount,
-            weightVersion: parts.rollout.weightVersion, modelDigest: parts.source.digest,
-            adapter: parts.model.adapter?.settings)
-        try store.save(
-            step: step, tensors: try training.trainer.optimizer.state(), state: Array(JSONEncoder().encode(envelope)))
     }
 
     public func restore() throws -> LoopState? { try restore(from: nil).state }
@@ -302,35 +296,17 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// - Returns: its state, and what was passed over because it is damaged.
     func restore(from path: String?) throws -> (state: LoopState?, skipped: [String]) {
         let (parts, training) = try training()
-        if let ranked = training.ranked {
-            let (saved, skipped) = try ranked.restore(from: path)
-            if let saved { parts.rollout.weightVersion = saved.weightVersion }
-            digest = nil
-            return (saved?.loop, skipped)
-        }
-        let (folder, skipped) = try checkpointToRestore(from: path)
-        guard let folder else { return (nil, skipped) }
-        let found = try CheckpointStore.checkpoint(at: folder)
-        let saved = try SavedState(found, of: parts.source, adapter: parts.model.adapter)
-        if let sharded = found.sharded {
-            try training.trainer.optimizer.restore(
-                stepCount: saved.optimizerSteps, from: RankedTensors(checkpoint: sharded))
-            parts.rollout.weightVersion = saved.weightVersion
-            digest = nil
-            return (saved.loop, skipped)
-        }
-        try training.trainer.optimizer.restore(stepCount: saved.optimizerSteps) { try found.tensors.tensor(named: $0) }
-        parts.rollout.weightVersion = saved.weightVersion
+        let (found, skipped) =
+            try training.ranked?.restore(from: path) ?? saved(parts, training).restore(from: path)
+        guard let found else { return (nil, skipped) }
+        parts.rollout.weightVersion = found.weightVersion
         digest = nil
-        return (saved.loop, skipped)
+        return (found.loop, skipped)
     }
 
-    /// The folder of the checkpoint to go on from, and what was passed over because it is damaged.
-    private func checkpointToRestore(from path: String?) throws -> (folder: String?, skipped: [String]) {
-        if let path { return (path, []) }
-        guard let store = try training().1.store else { return (nil, []) }
-        let latest = try store.latest()
-        return (latest.checkpoint?.folder, latest.skipped.map(\.description))
+    private func saved(_ parts: Parts, _ training: TrainingParts) -> TrainingCheckpoints {
+        TrainingCheckpoints(
+            store: training.store, optimizer: training.trainer.optimizer, model: parts.model, source: parts.source)
     }
 
     /// Removes the checkpoints of an earlier run in the same folder, so that a later resume cannot take one of them.
@@ -386,23 +362,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// Replaces the weights by those of a run's newest whole checkpoint, for a worker that does not train.
     public func loadWeights(checkpoints folder: String) throws {
         let parts = try loaded()
-        guard let checkpoint = try CheckpointStore(folder: folder, keepLast: Int.max).latest().checkpoint else {
-            throw WorkerError(.badCheckpoint, "\(folder) holds no whole checkpoint")
-        }
-        let saved = try JSONDecoder().decode(SavedState.self, from: Data(checkpoint.state))
-        // An adapter that the run trained is made as the run made it, whatever this worker's recipe says.
-        if parts.model.adapter == nil, let settings = saved.adapter { try parts.model.addAdapter(settings) }
-        try saved.check(adapter: parts.model.adapter, checkpoint.folder)
-        if let sharded = checkpoint.sharded {
-            // Under the checkpoint's names: a model of one process reads what any number of ranks wrote.
-            try sharded.fill(parts.model.trainableParameters.flatMap { try $0.shards() })
-        } else {
-            try withNoGrad {
-                for parameter in parts.model.trainableParameters {
-                    try parameter.tensor.copy(from: checkpoint.tensors.tensor(named: AdamW.masterName(parameter)))
-                }
-            }
-        }
+        try TrainingCheckpoints.loadWeights(from: folder, into: parts.model)
         digest = nil
     }
 
@@ -431,28 +391,4 @@ private struct FrozenReference: ReferenceGroup {
 
 extension Trajectory {
     var sequence: TrainingSequence { TrainingSequence(prompt: prompt.tokens, response: response) }
-}
-
-extension SavedState {
-    /// - Throws: ``WorkerError`` with code `badCheckpoint` for a checkpoint of another model or adapter.
-    init(_ found: CheckpointStore.Checkpoint, of source: ModelSource, adapter: LoRA?) throws {
-        self = try JSONDecoder().decode(SavedState.self, from: Data(found.state))
-        guard modelDigest == source.digest else {
-            throw WorkerError(
-                .badCheckpoint,
-                "\(found.folder): was written for another model than \(source.path); give the run another folder "
-                    + "(trainer.default_local_dir) or set trainer.resume_mode=disable")
-        }
-        try check(adapter: adapter, found.folder)
-    }
-}
-
-/// What a checkpoint says beside its tensors.
-struct SavedState: Codable {
-    var loop: LoopState
-    var optimizerSteps: Int
-    var weightVersion: Int
-    var modelDigest: String
-    /// Of the adapter that is trained in place of the weights.
-    var adapter: LoRASettings?
 }

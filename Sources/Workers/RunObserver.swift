@@ -1,5 +1,6 @@
 public import Collectives
 public import Flow
+import Logging
 public import OrderedCollections
 import Synchronization
 public import Telemetry
@@ -12,12 +13,18 @@ public final class RunObserver: LoopObserver {
     private let stop = Mutex(false)
     private let summary: Mutex<RunSummary>
     private let folder: RunFolder
+    private let measures: [MetricName]
     private let progress: RankProgress?
 
-    /// - Parameter progress: where the other ranks see how far this one is.
+    /// - Parameters:
+    ///   - measures: of held-out rows, which the summary tells before and after; where there is none, the rate of exact matches
+    ///     is told.
+    ///   - progress: where the other ranks see how far this one is.
     public init(
-        folder: RunFolder, recorder: RunRecorder, view: LiveView?, summary: RunSummary, progress: RankProgress? = nil
+        folder: RunFolder, recorder: RunRecorder, view: LiveView?, summary: RunSummary, measures: [MetricName] = [],
+        progress: RankProgress? = nil
     ) {
+        self.measures = measures
         self.progress = progress
         self.folder = folder
         self.recorder = recorder
@@ -45,6 +52,7 @@ public final class RunObserver: LoopObserver {
     }
 
     public func evaluated(_ name: String, _ metrics: PhaseMetrics) throws {
+        if !measures.isEmpty { return try measured(name, metrics) }
         guard let rate = metrics["val/exact_match"] else { return }
         try view?.printLine("held-out exact match \(name): \(percent(rate))")
         try update { summary in
@@ -54,12 +62,38 @@ public final class RunObserver: LoopObserver {
         }
     }
 
+    private func measured(_ name: String, _ metrics: PhaseMetrics) throws {
+        let found = measures.compactMap { measure in metrics[measure].map { (measure, $0) } }
+        let text = found.map { "\($0.0.text.dropFirst("val/".count)) \(($0.1 * 1e4).rounded() / 1e4)" }
+        try view?.printLine("held-out \(name): \(text.joined(separator: ", "))")
+        try update { summary in
+            for (measure, value) in found {
+                var pair = summary.heldOut[measure] ?? .init()
+                if name == "before" { pair.before = value } else { pair.after = value }
+                summary.heldOut[measure] = pair
+            }
+        }
+    }
+
     public func willSave(_ state: LoopState) throws { try recorder.flush() }
 
     public func finish(_ change: (inout RunSummary) -> Void) throws {
         try recorder.flush()
         try view?.finish()
         try update(change)
+    }
+
+    /// Notes in the summary why the run failed. That error is the one to tell; a folder that cannot be written either must not
+    /// hide it.
+    func failed(_ failure: any Error, _ log: Logger) {
+        do {
+            try finish { summary in
+                summary.status = .failed
+                summary.failure = "\(failure)"
+            }
+        } catch {
+            log.error("the run's summary could not be written: \(error)")
+        }
     }
 
     private func update(_ change: (inout RunSummary) -> Void) throws {

@@ -120,27 +120,6 @@ extension ActivationCheckpointing {
     }
 }
 
-extension AdamW.Settings {
-    init(_ config: RunConfig) {
-        let optim = config.actor.optim
-        self.init(
-            beta1: optim.betas[0], beta2: optim.betas[1], epsilon: optim.eps, weightDecay: optim.weightDecay)
-        decaysVectors = optim.decaysVectors
-        moments =
-            switch optim.stateDType {
-            case .float32: .float32
-            case .bfloat16: .bfloat16
-            case .int8: .int8
-            }
-        keepsMasters = config.model.paramDType == .float32
-        gradDType = config.actor.fsdp.gradDType == .float32 ? .float32 : .bfloat16
-        offloadsMasters = config.actor.fsdp.paramOffload
-        offloadsMoments = config.actor.fsdp.optimizerOffload
-        roundsStochastically = optim.stochasticRounding
-        seed = UInt64(config.seed)
-    }
-}
-
 enum SplitMix64Seed {
     /// Validation draws from a stream of its own, so that evaluating more often changes nothing in training.
     static func validation(_ seed: UInt64) -> UInt64 { RolloutCore.SplitMix64.seed(seed, 0x76616C) }

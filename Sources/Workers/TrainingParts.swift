@@ -67,10 +67,7 @@ struct TrainingParts {
             skipsZeroAdvantages: objective.vanishesWithoutAdvantage && actor.routerAuxLossCoefficient == 0,
             routerAuxLossCoefficient: actor.routerAuxLossCoefficient,
             microBatchSequences: actor.useDynamicBatchSize ? nil : actor.ppoMicroBatchSizePerGPU)
-        let warmup = optim.lrWarmupSteps ?? Int(optim.lrWarmupStepsRatio * Double(plan.optimizerSteps))
-        let schedule = LearningRateSchedule(
-            peak: optim.lr, warmupSteps: warmup, decay: Self.decay(optim.schedule),
-            totalSteps: optim.totalTrainingSteps ?? plan.optimizerSteps, minRatio: optim.minLRRatio)
+        let schedule = LearningRateSchedule(optim, steps: plan.optimizerSteps)
         if let mesh {
             trainer = try PolicyTrainer.sharded(
                 model, over: mesh, sharding: sharding, optimizer: plan.optimizer, schedule: schedule,
@@ -131,14 +128,6 @@ struct TrainingParts {
             throw WorkerError(.badSetting, "no KL estimator is called '\(setting.word)'")
         }
         return estimator
-    }
-
-    private static func decay(_ schedule: OptimizerSettings.Schedule) -> LearningRateSchedule.Decay {
-        switch schedule {
-        case .constant: .constant
-        case .linear: .linear
-        case .cosine: .cosine
-        }
     }
 
     // MARK: - Reference

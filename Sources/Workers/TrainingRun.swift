@@ -134,15 +134,7 @@ public struct TrainingRun: Sendable {
             if config.trainer.logger.contains(.html) { try folder.writeReport() }
             return Outcome(state: state, totalSteps: prompts.totalSteps, resumedStep: resumed?.step)
         } catch {
-            // The first error is the one to tell; a folder that cannot be written either must not hide it.
-            do {
-                try observer.finish { summary in
-                    summary.status = .failed
-                    summary.failure = "\(error)"
-                }
-            } catch let second {
-                log.error("the run's summary could not be written: \(second)")
-            }
+            observer.failed(error, log)
             throw error
         }
     }
@@ -153,13 +145,20 @@ public struct TrainingRun: Sendable {
             return nil
         }
         let (state, skipped) = try await policy.restore(from: config.trainer.resumeFromPath)
-        for reason in skipped { log.warning("\(reason)") }
-        if let state {
-            log.info("going on from step \(state.step)")
-        } else if folder.holdsRun {
-            log.notice("\(folder.path) holds a run without a whole checkpoint: it begins anew")
-        }
+        log.note(resuming: state, skipped: skipped, folder)
         return state
+    }
+}
+
+extension Logger {
+    /// Says where a run goes on, and which checkpoints were passed over.
+    func note(resuming state: LoopState?, skipped: [String], _ folder: RunFolder) {
+        for reason in skipped { warning("\(reason)") }
+        if let state {
+            info("going on from step \(state.step)")
+        } else if folder.holdsRun {
+            notice("\(folder.path) holds a run without a whole checkpoint: it begins anew")
+        }
     }
 }
 

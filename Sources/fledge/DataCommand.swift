@@ -17,7 +17,7 @@ struct DataCommand: AsyncParsableCommand {
               fledge data stats train.parquet --model models/smollm2-135m-instruct
               fledge data convert train.parquet train.jsonl
             """,
-        subcommands: [Head.self, Stats.self, Convert.self])
+        subcommands: [Head.self, Stats.self, Convert.self, Arithmetic.self])
 
     struct Files: ParsableArguments {
         @Argument(help: "Files or patterns.", completion: .file())

@@ -48,6 +48,12 @@ struct Evaluate: AsyncParsableCommand {
                 overrides.insert(first, at: 0)
                 path = nil
             }
+            if path == nil, let folder, case .supervised(let run) = try RecordedRun(folder) {
+                throw WorkerError(
+                    .badSetting,
+                    "\(folder.path) is a run of \(run.kind.command), which has no reward: name the recipe to measure by, as "
+                        + "fledge eval recipes/quickstart.yaml --run \(folder.path)")
+            }
             let settings = try RunConfig(
                 contentsOf: URL(fileURLWithPath: path ?? folder?.config ?? ""), overrides: overrides,
                 names: TrainingRun.knownNames)

@@ -62,10 +62,12 @@ struct Export: AsyncParsableCommand {
             let folder = run.map { RunFolder($0) }
             let path: String, stored: DType
             if let folder {
-                let config = try RunConfig(
-                    contentsOf: URL(fileURLWithPath: folder.config), names: TrainingRun.knownNames)
-                path = config.model.path
-                stored = config.model.dtype == .bfloat16 ? .bfloat16 : .float32
+                let recorded = try RecordedRun(folder)
+                path = recorded.model.path
+                stored = recorded.model.dtype == .bfloat16 ? .bfloat16 : .float32
+                if case .supervised(let config) = recorded, config.kind == .rewardModel {
+                    return try await rewardModel(config, folder, Self.types[dtype] ?? stored)
+                }
             } else {
                 path = model ?? ""
                 stored = try dtype == "auto" ? ModelSource.open(path).mainType ?? .float32 : .float32
@@ -84,6 +86,20 @@ struct Export: AsyncParsableCommand {
                 to: to, merging: merge, maxShardBytes: ByteSize.parse(maxShardSize) ?? .max)
             Console.say("wrote \(summary != nil && !merge ? "the adapter to " : "")\(to) (\(type))")
         }
+    }
+
+    /// A reward model's head is trained whole beside an adapter, which PEFT's format has no place for here: it is written merged.
+    private func rewardModel(_ config: SupervisedConfig, _ folder: RunFolder, _ type: DType) async throws {
+        if config.model.usesLoRA, !merge {
+            throw WorkerError(
+                .badSetting,
+                "\(folder.path) is a reward model with an adapter, whose head is trained whole: give --merge for the whole model"
+            )
+        }
+        try await SupervisedExport.write(
+            config, checkpoints: folder.checkpoints, dtype: type, to: to,
+            maxShardBytes: ByteSize.parse(maxShardSize) ?? .max)
+        Console.say("wrote \(to) (\(type))")
     }
 }
 

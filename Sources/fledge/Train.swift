@@ -1,7 +1,6 @@
 import ArgumentParser
 import Cluster
 import Config
-import Flow
 import Foundation
 import Logging
 import Telemetry
@@ -50,43 +49,8 @@ struct Train: AsyncParsableCommand {
         let run = TrainingRun(
             config: settings, log: Console.logger, versions: Version.record,
             view: draws ? makeView : nil, members: members)
-        let interrupts = InterruptHandler()
-        let outcome = try await run.run(onStart: { observer in
-            interrupts.onFirst {
-                observer.requestStop()
-                Console.note("stopping after this step; press Ctrl-C again to end at once")
-            }
-        })
-        try report(outcome, run)
-        if outcome.wasStopped, interrupts.wasInterrupted { throw ExitCode(130) }
-    }
-
-    private func report(_ outcome: TrainingRun.Outcome, _ run: TrainingRun) throws {
-        let folder = run.folder
-        if let resumed = outcome.resumedStep, resumed >= outcome.totalSteps {
-            Console.say(
-                """
-                \(folder.path) is complete: \(resumed) of \(outcome.totalSteps) steps were done before, and nothing was trained now.
-                To go on, raise trainer.total_training_steps; to begin anew, trainer.resume_mode=disable.
-                """)
-        }
-        let traits = StandardStream.output.traits
-        let history = try MetricsHistory(reading: folder.metrics)
-        if history.steps.count > 1 {
-            let plot = LinePlot(
-                title: "reward", series: history.score, width: min(100, traits.width()), height: 12,
-                usesUnicode: traits.usesUnicode)
-            for line in plot.lines() { Console.say(line) }
-        }
-        if let match = try folder.readSummary()?.heldOutExactMatch {
-            func percent(_ rate: Double?) -> String { rate.map { "\(($0 * 1000).rounded() / 10) %" } ?? "not measured" }
-            Console.say("held-out exact match: before \(percent(match.before)), after \(percent(match.after))")
-        }
-        Console.say("the run's folder: \(folder.path)")
-        if outcome.wasStopped {
-            Console.say(
-                "stopped at step \(outcome.state.step) of \(outcome.totalSteps), saved; the same command goes on from there"
-            )
-        }
+        let (outcome, wasInterrupted) = try await Interruptible.run { onStart in try await run.run(onStart: onStart) }
+        try RunConclusion(folder: run.folder, outcome: outcome).say()
+        if outcome.wasStopped, wasInterrupted { throw ExitCode(130) }
     }
 }

@@ -50,6 +50,31 @@ import Testing
         #expect(marked(chat, format) == ["one hello<|im_end|>", "thréé 😀<|im_end|>"])
     }
 
+    /// Turns of the prompt stay unmarked, by blocks as by prefixes.
+    @Test func turnsOfThePromptAreNotMarked() throws {
+        let blocks = TinyChats.chatML.replacing(
+            "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}",
+            with: """
+                {{ '<|im_start|>' + message['role'] + '\\n' }}{% if message['role'] == 'assistant' %}\
+                {% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}\
+                {% else %}{{ message['content'] + '<|im_end|>\\n' }}{% endif %}
+                """)
+        for (template, expected) in [(TinyChats.chatML, "thréé 😀<|im_end|>\n"), (blocks, "thréé 😀<|im_end|>")] {
+            let format = try TinyChats.format(template)
+            #expect(marked(try format.masked(Self.talk, from: 3), format) == [expected])
+            #expect(marked(try format.masked(Self.talk, from: 2), format) == [expected])
+            #expect(try format.masked(Self.talk, from: 4).mask.allSatisfy { $0 == 0 })
+        }
+        // A history that later turns rewrite does no harm where it is the prompt's.
+        let format = try TinyChats.format(TinyChats.thinking)
+        let talk: [ChatMessage] = [
+            .user("hello"), .assistant("<think>\nx\n</think>\n\none"), .user("two"),
+            .assistant("<think>\ny\n</think>\n\nthree"),
+        ]
+        #expect(throws: ConversationError.self) { try format.masked(talk) }
+        #expect(marked(try format.masked(talk, from: 3), format) == ["<think>\ny\n</think>\n\nthree<|im_end|>\n"])
+    }
+
     private func refusal(_ template: String, _ messages: [ChatMessage] = talk, turn: Int = 0) throws -> MaskRefusal
         .Reason?
     {

@@ -7,9 +7,10 @@ public import TensorCore
 ///
 /// Source: TRL `DPOTrainer._compute_loss`.
 public struct DPOLoss: Sendable, Hashable {
-    /// By TRL's `loss_type`.
+    /// By TRL's `loss_type`; `conservative` is the sigmoid loss under labels that are flipped with the chance `labelSmoothing`
+    /// (cDPO, Mitchell 2023), which older versions of TRL computed for `sigmoid`.
     public enum Term: String, Sendable, Hashable, CaseIterable {
-        case sigmoid, hinge, ipo, robust, aot, discopop, sft
+        case sigmoid, conservative, hinge, ipo, robust, aot, discopop, sft
         case exoPair = "exo_pair"
         case ncaPair = "nca_pair"
         case bcoPair = "bco_pair"

@@ -12,6 +12,7 @@ extension DPOLoss {
         let margin = try batch.scores.chosen.subtracting(batch.scores.rejected).multiplied(by: beta)
         switch term {
         case .sigmoid: return try Pairs.logistic(margin)
+        case .conservative: return try Pairs.logistic(margin, smoothing: labelSmoothing)
         case .hinge: return try margin.negated().adding(1).relu()
         case .ipo: return try perToken(batch).subtracting(1 / (2 * beta)).squared()
         case .sigmoidNorm: return try Pairs.logistic(perToken(batch).multiplied(by: beta))

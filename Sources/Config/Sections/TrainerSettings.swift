@@ -34,7 +34,10 @@ public struct TrainerSettings: Hashable, Sendable {
         case refuse, warn, off
     }
 
-    init(_ section: inout SectionReader) {
+    init(_ section: inout SectionReader) { self.init(&section, trainsOnOneDevice: false) }
+
+    /// - Parameter trainsOnOneDevice: whether there is but one rank.
+    init(_ section: inout SectionReader, trainsOnOneDevice: Bool) {
         totalTrainingSteps = section.optionalInt(
             "total_training_steps", in: 1...Int.max, doc: "The run's steps, if set whatever total_epochs says.")
         totalEpochs = section.int("total_epochs", default: 1, in: 1...1_048_576, doc: "Passes over the prompts.")
@@ -63,7 +66,8 @@ public struct TrainerSettings: Hashable, Sendable {
             doc: "Samples a step (prompt, answer, reward) that are kept to read.")
         gpusPerNode = section.optionalInt(
             "n_gpus_per_node", in: 1...1024,
-            doc: "Ranks, one process and device each; null for all visible GPUs, on the CPU for one.")
+            doc: trainsOnOneDevice
+                ? "Ranks: one." : "Ranks, one process and device each; null for all visible GPUs, on the CPU for one.")
         nodes = section.int("nnodes", default: 1, in: 1...1, doc: "Hosts: one.")
         collectiveTimeout = section.number(
             "nccl_timeout", default: 600, in: NumberRange(lower: 0.1, upper: 604_800),

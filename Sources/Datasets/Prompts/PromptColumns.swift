@@ -61,8 +61,7 @@ private struct ColumnReader {
     }
 
     private func missing(_ column: String, in object: JSONObject) -> DatasetError {
-        let present = object.members.map(\.name).joined(separator: ", ")
-        return bad(column, "missing; the row has: \(present.isEmpty ? "nothing" : present)")
+        bad(column, "missing; the row has: \(object.columnNames)")
     }
 
     private func optionalString(_ value: JSONValue?, _ column: String) throws -> String? {

@@ -1,21 +1,3 @@
-/// Where a loader is: enough to go on exactly there.
-public struct LoaderState: Hashable, Sendable, Codable {
-    public var seed: UInt64
-    /// Passes over the data that are complete.
-    public var epoch: Int
-    /// Rows of this pass that were handed out.
-    public var position: Int
-    /// Rows of the source, to notice another dataset on resume.
-    public var rowCount: Int
-    public var batchSize: Int
-    public var shuffles: Bool
-    public var dropsLast: Bool
-    /// How many rows of each part a pass has, where parts are mixed; nil where they are not.
-    public var mix: [Int]?
-    /// `PromptSource.fingerprint`, where the source has one.
-    public var fingerprint: UInt64?
-}
-
 /// Some rows of one pass.
 public struct PromptBatch: Sendable {
     /// The pass over the data that these rows belong to, from 0.
@@ -25,90 +7,38 @@ public struct PromptBatch: Sendable {
     public let rows: [PromptRow]
 }
 
-/// Hands out batches of rows, pass after pass, each pass in an order of its own that the seed decides.
+/// Hands out batches of prompts, pass after pass: a ``RowLoader`` with the rows themselves.
 public struct PromptLoader: Sendable {
     public let source: any PromptSource
-    /// The shares of the source's parts; nil where each row comes once in a pass.
-    public let mix: PromptMix?
-    /// Passes to make; nil is no end.
-    public let epochs: Int?
-    public private(set) var state: LoaderState
-    private var order: [UInt32] = []
-    private var orderEpoch: Int?
+    private var loader: RowLoader
 
-    /// - Parameters:
-    ///   - mix: the shares of the source's parts; nil for each row once in a pass.
-    ///   - batchSize: rows in a batch (verl's `data.train_batch_size`).
-    ///   - shuffles: whether each pass has its own order (verl's `data.shuffle`); else the source's.
-    ///   - dropsLast: whether a last batch of fewer rows is left out. verl does so in training, so that every step has
-    ///     the same size, and not in validation.
-    /// - Throws: `DatasetError.empty` when a pass would have no batch, `.badSetting` for a batch size under 1.
+    public var mix: PromptMix? { loader.mix }
+    public var epochs: Int? { loader.epochs }
+    public var state: LoaderState { loader.state }
+    public var batchesPerEpoch: Int { loader.batchesPerEpoch }
+
+    /// - Throws: what ``RowLoader`` does.
     public init(
         source: any PromptSource, mix: PromptMix? = nil, batchSize: Int, seed: UInt64, shuffles: Bool = true,
         dropsLast: Bool = true,
         epochs: Int? = nil
     ) throws {
-        guard batchSize > 0 else {
-            throw DatasetError(.badSetting, "a batch of \(batchSize) rows; data.train_batch_size must be at least 1")
-        }
-        guard source.count > 0 else { throw DatasetError(.empty, "the dataset has no rows") }
-        guard !dropsLast || source.count >= batchSize else {
-            throw DatasetError(
-                .empty,
-                "\(source.count) rows make no full batch of \(batchSize); lower data.train_batch_size or add rows")
-        }
         self.source = source
-        self.mix = mix
-        self.epochs = epochs
-        state = LoaderState(
-            seed: seed, epoch: 0, position: 0, rowCount: source.count, batchSize: batchSize, shuffles: shuffles,
-            dropsLast: dropsLast, mix: mix?.quotas, fingerprint: source.fingerprint)
+        loader = try RowLoader(
+            count: source.count, fingerprint: source.fingerprint, mix: mix, batchSize: batchSize, seed: seed,
+            shuffles: shuffles, dropsLast: dropsLast, epochs: epochs)
     }
 
     /// Goes on where `saved` was taken.
     /// - Throws: `DatasetError.stateMismatch` when the data or the settings are others than then.
-    public mutating func restore(_ saved: LoaderState) throws {
-        var expected = state
-        expected.epoch = saved.epoch
-        expected.position = saved.position
-        // A position that was saved before there were fingerprints has none.
-        if saved.fingerprint == nil { expected.fingerprint = nil }
-        guard saved == expected, saved.epoch >= 0, (0...saved.rowCount).contains(saved.position) else {
-            throw DatasetError(
-                .stateMismatch,
-                "the saved position \(saved) is not one of this loader, \(state); use the run's own data settings")
-        }
-        (state.epoch, state.position) = (saved.epoch, saved.position)
-    }
-
-    /// Batches in a pass.
-    public var batchesPerEpoch: Int {
-        state.dropsLast
-            ? source.count / state.batchSize : (source.count + state.batchSize - 1) / state.batchSize
-    }
+    public mutating func restore(_ saved: LoaderState) throws { try loader.restore(saved) }
 
     /// The next batch; nil when all passes are made. A row that cannot be read leaves the position where it was.
     public mutating func next() throws -> PromptBatch? {
-        var (epoch, position) = (state.epoch, state.position)
-        let left = source.count - position
-        if left == 0 || (state.dropsLast && left < state.batchSize) { (epoch, position) = (epoch + 1, 0) }
-        if let epochs, epoch >= epochs { return nil }
-        if orderEpoch != epoch { arrange(epoch) }
-        let end = min(source.count, position + state.batchSize)
-        let indices = (position..<end).map { order.isEmpty ? $0 : Int(order[$0]) }
+        var ahead = loader
+        guard let (epoch, indices) = ahead.next() else { return nil }
         let rows = try indices.map { try source.row(at: $0) }
-        (state.epoch, state.position) = (epoch, end)
+        loader = ahead
         return PromptBatch(epoch: epoch, indices: indices, rows: rows)
-    }
-
-    private mutating func arrange(_ epoch: Int) {
-        orderEpoch = epoch
-        if let mix {
-            order = mix.order(pass: epoch, seed: state.seed, shuffles: state.shuffles)
-            return
-        }
-        guard state.shuffles else { return }
-        var generator = SplitMix64(seed: state.seed, part: UInt64(epoch))
-        order = generator.permutation(count: source.count)
     }
 }

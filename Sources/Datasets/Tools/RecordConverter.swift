@@ -42,6 +42,19 @@ public enum RecordConverter {
         return count
     }
 
+    /// Writes rows that are in memory into one file, whole or not at all; what stood there is replaced.
+    /// - Throws: as ``convert(_:to:columns:limit:)``.
+    static func write(_ rows: [JSONObject], to output: String) throws {
+        let lines = "\(output).\(getpid()).rows.jsonl"
+        defer { unlink(lines) }
+        var file = try OutputFile(path: lines)
+        for row in rows { try file.append(JSONValue.object(row).text + "\n") }
+        try file.close()
+        try convert([lines], to: output)
+    }
+
+    static func fileExists(_ path: String) -> Bool { access(path, F_OK) == 0 }
+
     private static func writeJSONLines(_ input: RowStream, to path: String) throws -> Int {
         var file = try OutputFile(path: path)
         let count = try input.forEach { object, _ in try file.append(JSONValue.object(object).text + "\n") }

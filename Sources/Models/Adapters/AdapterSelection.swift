@@ -7,9 +7,9 @@ struct AdapterSelection {
 
     /// - Parameter isLenient: lets names pass that mean nothing in `model`, as PEFT does.
     /// - Throws: ``ModelError`` with code `adapter` when a name of the settings means nothing in `model`.
-    init(_ settings: LoRASettings, model: some CausalLanguageModel, isLenient: Bool = false) throws(ModelError) {
+    init(_ settings: LoRASettings, model: some SequenceModel, isLenient: Bool = false) throws(ModelError) {
         try settings.check()
-        let linear = model.projections.filter { $0 !== model.output }
+        let linear = model.projections.filter { $0 !== model.headProjection }
         let all = linear.flatMap { $0.parts.map(\.module) }
         let others = Self.others(model, besides: linear)
         if case .modules(let names) = settings.targets, !isLenient {
@@ -39,7 +39,7 @@ struct AdapterSelection {
     }
 
     /// Modules whose weights are no projection: embeddings, the head, norms, experts.
-    private static func others(_ model: some CausalLanguageModel, besides linear: [Projection]) -> [String] {
+    private static func others(_ model: some SequenceModel, besides linear: [Projection]) -> [String] {
         let names = model.parameters.flatMap { parameter in
             linear.contains { $0.weight.isSame(as: parameter.tensor) } ? [] : parameter.parts.map(\.module)
         }

@@ -6,7 +6,7 @@ import TensorCore
 /// A and B have the model's type, as the layers around them: the product needs no conversion of activations, sampling and
 /// training see the same bits, and the optimizer's float32 masters keep steps that bfloat16 would round away.
 ///
-/// It is made by ``CausalLanguageModel/addAdapter(_:weights:)`` and lives, as the model does, on one thread.
+/// It is made by ``SequenceModel/addAdapter(_:weights:)`` and lives, as the model does, on one thread.
 public final class LoRA {
     public let settings: LoRASettings
     /// A and B of each adapted projection, under names such as `model.layers.0.self_attn.qkv_proj.lora_A`; the parts are the
@@ -18,7 +18,7 @@ public final class LoRA {
     public internal(set) var leftOut: [String] = []
     /// Off, the model is the one below the adapter.
     public private(set) var isEnabled = true
-    /// Whether the model's weights hold the product now: ``CausalLanguageModel/mergeAdapter()``.
+    /// Whether the model's weights hold the product now: ``SequenceModel/mergeAdapter()``.
     public internal(set) var isMerged = false
     /// Decides the dropout masks of the forward pass under way; nil without dropout.
     private var dropoutSeed: UInt64?

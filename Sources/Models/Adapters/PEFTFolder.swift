@@ -26,7 +26,7 @@ public struct PEFTFolder {
     /// - Throws: ``ModelError`` with code `adapter` that names the tensors which are missing, left over or misshapen;
     ///   `CheckpointError`.
     @discardableResult
-    public func load(into model: some CausalLanguageModel, seed: UInt64 = 0) throws -> LoRA {
+    public func load(into model: some SequenceModel, seed: UInt64 = 0) throws -> LoRA {
         let weights = try open()
         var settings = settings
         settings.seed = seed

@@ -61,6 +61,8 @@ extension MetricName {
     // The names that the views look for; they follow verl's where its users would know them.
     public static let score: MetricName = "critic/score/mean"
     public static let reward: MetricName = "critic/rewards/mean"
+    /// Of supervised training.
+    public static let loss: MetricName = "train/loss"
     public static let kl: MetricName = "actor/kl"
     public static let entropy: MetricName = "actor/entropy"
     public static let responseLength: MetricName = "response_length/mean"

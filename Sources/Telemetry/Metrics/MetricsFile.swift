@@ -103,6 +103,12 @@ public struct MetricsHistory: Hashable, Sendable {
         return score.values.isEmpty ? series(.reward) : score
     }
 
+    /// What a run is judged by at a glance, with its name: the reward, or where there is none the loss.
+    public var headline: (name: String, series: MetricSeries) {
+        let score = score
+        return score.values.isEmpty ? ("loss", series(.loss)) : ("reward", score)
+    }
+
     /// The lines of a `metrics.jsonl` without what depends on the clock: equal for two runs of one seed.
     public static func reproducibleLines(of path: String) throws(TelemetryError) -> [String] {
         try MetricsHistory(reading: path).steps.map {

@@ -16,7 +16,9 @@ extension RunFolder {
 /// Puts the sections of the report together.
 struct ReportPage {
     /// Groups in this order come first, others by their first appearance, those of the clock last.
-    private static let firstGroups = ["critic", "heldout", "val", "reward", "actor", "response_length", "rollout"]
+    private static let firstGroups = [
+        "critic", "train", "rewards", "heldout", "val", "reward", "actor", "response_length", "rollout",
+    ]
     private static let lastGroups = ["perf", "time"]
 
     let record: RunRecord

@@ -68,10 +68,17 @@ extension RunRecord {
                 .green)
             lines.append(line)
         }
-        if !history.score.values.isEmpty {
+        for (name, pair) in summary?.heldOut ?? [:] {
+            func short(_ value: Double?) -> String { value.map { NumberText.short($0) } ?? "-" }
+            var line = StyledLine(TerminalText.padded("held-out", to: 16) + " ", .faint)
+            line.append("\(name.text) \(short(pair.before)) → \(short(pair.after))", .green)
+            lines.append(line)
+        }
+        let headline = history.headline
+        if !headline.series.values.isEmpty {
             lines.append(StyledLine())
             let plot = LinePlot(
-                title: "reward", series: history.score, width: width, usesUnicode: traits.usesUnicode)
+                title: headline.name, series: headline.series, width: width, usesUnicode: traits.usesUnicode)
             lines += plot.lines().map { StyledLine($0) }
         }
         lines.append(StyledLine())

@@ -17,7 +17,10 @@ public struct RunStatus: Hashable, Sendable, CustomStringConvertible {
 /// What a run came to: the content of `summary.json`.
 public struct RunSummary: Hashable, Sendable {
     /// The share of held-out problems answered exactly right, from 0 to 1.
-    public struct ExactMatch: Hashable, Sendable {
+    public typealias ExactMatch = BeforeAfter
+
+    /// A measure before the first step and after the last.
+    public struct BeforeAfter: Hashable, Sendable {
         public var before: Double?
         public var after: Double?
 
@@ -36,6 +39,8 @@ public struct RunSummary: Hashable, Sendable {
     /// Of Fledge, torch and what else matters, by name.
     public var versions: OrderedDictionary<String, String>
     public var heldOutExactMatch: ExactMatch?
+    /// Other measures of held-out rows, by their metrics' names.
+    public var heldOut: OrderedDictionary<MetricName, BeforeAfter>
     /// Times in seconds, under names that begin with `time/`.
     public var times: OrderedDictionary<MetricName, Double>
     /// Why it failed, when it did.
@@ -44,6 +49,7 @@ public struct RunSummary: Hashable, Sendable {
     public init(
         status: RunStatus, steps: Int, totalSteps: Int, model: String, device: String,
         versions: OrderedDictionary<String, String> = [:], heldOutExactMatch: ExactMatch? = nil,
+        heldOut: OrderedDictionary<MetricName, BeforeAfter> = [:],
         times: OrderedDictionary<MetricName, Double> = [:], failure: String? = nil
     ) {
         self.status = status
@@ -53,6 +59,7 @@ public struct RunSummary: Hashable, Sendable {
         self.device = device
         self.versions = versions
         self.heldOutExactMatch = heldOutExactMatch
+        self.heldOut = heldOut
         self.times = times
         self.failure = failure
     }
@@ -71,11 +78,15 @@ extension RunSummary {
             $0.value(totalSteps)
             if let heldOutExactMatch {
                 $0.key("heldout_exact_match")
-                $0.object {
-                    $0.key("before")
-                    $0.value(heldOutExactMatch.before)
-                    $0.key("after")
-                    $0.value(heldOutExactMatch.after)
+                heldOutExactMatch.write(&$0)
+            }
+            if !heldOut.isEmpty {
+                $0.key("heldout")
+                $0.object { object in
+                    for (name, pair) in heldOut {
+                        object.key(name.text)
+                        pair.write(&object)
+                    }
                 }
             }
             for (name, seconds) in times {
@@ -126,10 +137,25 @@ extension RunSummary {
         if let match = value["heldout_exact_match"]?.object {
             heldOutExactMatch = ExactMatch(before: match["before"]?.double, after: match["after"]?.double)
         }
+        for (key, pair) in value["heldout"]?.object ?? [:] {
+            guard let pair = pair.object else { throw malformed("heldout.\(key)", "an object") }
+            heldOut[try MetricName(key)] = BeforeAfter(before: pair["before"]?.double, after: pair["after"]?.double)
+        }
         for (key, seconds) in value.object ?? [:] where key.hasPrefix("time/") {
             guard let seconds = seconds.double else { throw malformed(key, "a number") }
             times[try MetricName(key)] = seconds
         }
         failure = value["failure"]?.string
+    }
+}
+
+extension RunSummary.BeforeAfter {
+    fileprivate func write(_ writer: inout JSONWriter) {
+        writer.object {
+            $0.key("before")
+            $0.value(before)
+            $0.key("after")
+            $0.value(after)
+        }
     }
 }

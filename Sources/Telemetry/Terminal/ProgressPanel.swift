@@ -69,7 +69,7 @@ struct ProgressPanel {
 
     private func figures(_ progress: RunProgress) -> StyledLine? {
         guard let view = progress.latest else { return nil }
-        var line = StyledLine("reward ", .faint)
+        var line = StyledLine(view.headline + " ", .faint)
         line.append(NumberText.short(view.reward), .bold)
         for (name, text) in view.figures {
             line.append("  \(name) ", .faint)
@@ -123,7 +123,7 @@ struct ProgressPanel {
 /// A step as one line for logs and pipes.
 enum PlainLine {
     static func text(_ view: StepView, secondsLeft: Double?) -> String {
-        var parts = ["step \(view.step)/\(view.totalSteps)", "reward=\(NumberText.short(view.reward))"]
+        var parts = ["step \(view.step)/\(view.totalSteps)", "\(view.headline)=\(NumberText.short(view.reward))"]
         parts += view.figures.map { "\($0.name)=\($0.text)" }
         parts.append("time=\(NumberText.duration(view.stepSeconds))")
         parts += view.visibleShares.map { "\($0.phase)=\(NumberText.percent($0.share))" }

@@ -5,8 +5,10 @@ public struct StepView: Hashable, Sendable {
     /// Counted from 1: the number of steps that are done.
     public var step: Int
     public var totalSteps: Int
-    /// The mean reward of the step's answers.
+    /// The mean reward of the step's answers, or what `headline` names.
     public var reward: Double
+    /// What the step is judged by at a glance.
+    public var headline = "reward"
     public var kl: Double?
     /// In nats a token.
     public var entropy: Double?
@@ -42,6 +44,9 @@ public struct StepView: Hashable, Sendable {
             kl: metrics[.kl], entropy: metrics[.entropy], responseLength: metrics[.responseLength],
             tokensPerSecond: metrics[.tokensPerSecond], stepSeconds: metrics[.stepSeconds] ?? .nan,
             phaseShares: shares)
+        if metrics[.score] == nil, metrics[.reward] == nil, let loss = metrics[.loss] {
+            (headline, reward) = ("loss", loss)
+        }
     }
 
     /// The values besides the reward that this step has, with short names.

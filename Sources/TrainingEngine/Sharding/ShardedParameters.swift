@@ -84,11 +84,13 @@ public final class ShardedParameters {
 
     /// Back-propagates a micro-batch's loss and reduces the gradients on the way.
     ///
-    /// - Parameter isLast: of the mini-batch's micro-batches.
-    public func backward(_ loss: Tensor, isLast: Bool) throws {
+    /// - Parameters:
+    ///   - loss: or a tensor below it, with the loss's gradient in that.
+    ///   - isLast: of the mini-batch's micro-batches.
+    public func backward(_ loss: Tensor, _ gradient: Tensor? = nil, isLast: Bool) throws {
         precondition(holders == 0, "whole weights that somebody holds would outlive the step")
         self.isLast = isLast
-        try loss.backward()
+        try loss.backward(gradient)
         // Where no gradient goes through a layer's input, nothing told that the layer was done.
         for index in layers.indices.reversed() where layers[index].trains && !isReduced[index] {
             try reduce(layers[index])

@@ -2,6 +2,7 @@ import Checkpoints
 import Foundation
 import OrderedCollections
 import TensorCore
+import TestSupport
 
 /// A Llama of a few thousand weights with a tokenizer of single bytes, written as a Hugging Face folder.
 struct TinyModel {
@@ -24,13 +25,13 @@ struct TinyModel {
         {% endif %}
         """
 
-    static let vocabulary = 258
+    static let vocabulary = ByteTokenizer.vocabulary
 
     func write(to folder: URL) throws {
         try HuggingFaceExporter.write(
             tensors: weights(), config: config,
             tokenizerFiles: [
-                .init(name: "tokenizer.json", bytes: Array(Self.tokenizer.utf8)),
+                .init(name: "tokenizer.json", bytes: Array(ByteTokenizer.json.utf8)),
                 .init(name: "tokenizer_config.json", bytes: try tokenizerConfig()),
             ], to: folder.path)
     }
@@ -80,31 +81,6 @@ struct TinyModel {
             }
         }
         return all + [try ones("model.norm.weight")]
-    }
-
-    /// Byte-level BPE without a merge: one token a byte, spelt as GPT-2 spells bytes.
-    private static var tokenizer: String {
-        var next: UInt32 = 256
-        let vocabulary = (UInt32(0)..<256).map { byte in
-            let isPrintable = (33...126).contains(byte) || (161...172).contains(byte) || (174...255).contains(byte)
-            let scalar = isPrintable ? byte : next
-            if !isPrintable { next += 1 }
-            let text = byte == 34 || byte == 92 ? "\\" : ""
-            return "\"\(text)\(Character(UnicodeScalar(scalar) ?? " "))\": \(byte)"
-        }
-        func special(_ id: Int, _ text: String) -> String {
-            """
-            {"id": \(id), "content": "\(text)", "single_word": false, "lstrip": false, "rstrip": false,
-             "normalized": false, "special": true}
-            """
-        }
-        return """
-            {"version": "1.0", "added_tokens": [\(special(256, "<|im_start|>")), \(special(257, "<|im_end|>"))],
-             "normalizer": null, "post_processor": null,
-             "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
-             "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-             "model": {"type": "BPE", "vocab": {\(vocabulary.joined(separator: ", "))}, "merges": []}}
-            """
     }
 
     private func tokenizerConfig() throws -> [UInt8] {

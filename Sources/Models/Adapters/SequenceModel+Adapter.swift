@@ -1,11 +1,22 @@
 public import TensorCore
 
-extension CausalLanguageModel {
+extension SequenceModel {
     /// The adapter that hangs on the model's projections.
     public var adapter: LoRA? { projections.lazy.compactMap(\.adapter?.lora).first }
 
-    /// What an optimizer moves: the adapter's parameters, or all where there is no adapter.
-    public var trainableParameters: [Parameter] { adapter?.parameters ?? parameters }
+    /// What an optimizer moves: the adapter's parameters, with a scoring model's head; or all where there is no adapter.
+    public var trainableParameters: [Parameter] {
+        guard let adapter else { return parameters }
+        return adapter.parameters + (trainsHeadBesideAdapter ? headParameters : [])
+    }
+
+    /// The head's weight and bias.
+    private var headParameters: [Parameter] {
+        let head = headProjection
+        return parameters.filter { parameter in
+            head.weight.isSame(as: parameter.tensor) || head.bias?.isSame(as: parameter.tensor) == true
+        }
+    }
 
     /// Hangs an adapter on the model's linear layers and freezes everything else.
     ///

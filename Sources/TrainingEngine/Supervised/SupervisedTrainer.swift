@@ -1,0 +1,237 @@
+public import Models
+public import TensorCore
+
+/// What learns: a language model by its tokens' log-probabilities, or a scoring model by its scores.
+public enum SupervisedNetwork {
+    case language(any CausalLanguageModel)
+    case scoring(ScoringModel)
+
+    public var model: any SequenceModel {
+        switch self {
+        case .language(let model): model
+        case .scoring(let model): model
+        }
+    }
+
+    var reading: SupervisedReading {
+        switch self {
+        case .language: .tokenLogProbs
+        case .scoring: .sequenceScores
+        }
+    }
+}
+
+/// What one optimizer step on a batch of examples did.
+public struct SupervisedStepReport: Sendable {
+    public var metrics: [(name: String, value: Double)]
+    public var gradNorm, learningRate: Double
+    /// False when the gradient was not finite and the step was left out.
+    public var stepped: Bool
+    public var microBatches: Int
+    /// Tokens that the forward passes computed, and those of them that were learnt.
+    public var computedTokens, learntTokens: Int
+}
+
+/// Trains on examples: packed micro-batches by token budget, any objective. It knows nothing of the objective.
+public final class SupervisedTrainer {
+    public struct Settings: Sendable, Hashable {
+        public var microBatchTokens: Int
+        public var gradClip: Double
+        public var sharesPrefixes: Bool
+        /// Rows of logits that exist at a time; nil: as many as suit the device.
+        public var logitsChunk: Int?
+        /// Weight of the loss that pulls a mixture's experts towards equal shares; 0: none.
+        public var routerAuxLossCoefficient: Double
+
+        public init(
+            microBatchTokens: Int = 4096, gradClip: Double = 1, sharesPrefixes: Bool = true, logitsChunk: Int? = nil,
+            routerAuxLossCoefficient: Double = 0
+        ) {
+            self.microBatchTokens = microBatchTokens
+            self.gradClip = gradClip
+            self.sharesPrefixes = sharesPrefixes
+            self.logitsChunk = logitsChunk
+            self.routerAuxLossCoefficient = routerAuxLossCoefficient
+        }
+    }
+
+    public let network: SupervisedNetwork
+    public let objective: any SupervisedObjective
+    public let optimizer: AdamW
+    public let schedule: LearningRateSchedule
+    public let settings: Settings
+
+    public init(
+        network: SupervisedNetwork, objective: any SupervisedObjective, optimizer: AdamW,
+        schedule: LearningRateSchedule, settings: Settings = Settings()
+    ) {
+        precondition(network.reading == objective.reading, "an objective on \(objective.reading) of another model")
+        self.network = network
+        self.objective = objective
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.settings = settings
+    }
+
+    private var accumulation: GradientAccumulation {
+        GradientAccumulation(
+            model: network.model, optimizer: optimizer, schedule: schedule, gradClip: settings.gradClip)
+    }
+
+    private func split(_ examples: [SupervisedExample]) -> [Range<Int>] {
+        MicroBatches.split(
+            examples, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
+    }
+
+    /// One optimizer step on a batch, whatever the number of micro-batches it takes.
+    public func update(_ examples: [SupervisedExample]) throws -> SupervisedStepReport {
+        let gathered = try gather(examples)
+        let learningRate = try accumulation.learningRate()
+        let step = try accumulation.step(learningRate: learningRate)
+        // Read when all is launched.
+        var report = try gathered.report()
+        (report.gradNorm, report.stepped) = try step.result()
+        report.learningRate = learningRate
+        return report
+    }
+
+    /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
+    func accumulate(_ examples: [SupervisedExample]) throws -> SupervisedStepReport { try gather(examples).report() }
+
+    /// What micro-batches have computed; its numbers may be on the device still.
+    private struct Gathered {
+        var metrics = PendingMetrics()
+        var microBatches: Int
+        var computedTokens = 0
+        var learntTokens: Int
+        /// What divides means over tokens.
+        var lossTokens: Int
+
+        func report() throws -> SupervisedStepReport {
+            SupervisedStepReport(
+                metrics: try metrics.sums(lossTokens: lossTokens).values, gradNorm: 0, learningRate: 0, stepped: false,
+                microBatches: microBatches, computedTokens: computedTokens, learntTokens: learntTokens)
+        }
+    }
+
+    private func gather(_ examples: [SupervisedExample]) throws -> Gathered {
+        let micros = split(examples), totals = SupervisedTotals(examples)
+        let balance = RouterBalance(coefficient: settings.routerAuxLossCoefficient, group: "train")
+        let allTokens = examples.reduce(0) { $0 + $1.inputCount }
+        var gathered = Gathered(
+            microBatches: micros.count, learntTokens: examples.reduce(0) { $0 + $1.learntTokens },
+            lossTokens: totals.tokens)
+        gathered.metrics = try accumulation.accumulate(micros) { micro in
+            let examples = Array(examples[micro])
+            let pass = try forward(examples, totals, isLearning: true)
+            var output = try objective(pass.batch)
+            output.start = pass.start
+            if let outputs = pass.outputs {
+                let tokens = examples.reduce(0) { $0 + $1.inputCount }
+                try balance.add(to: &output, outputs, share: Double(tokens) / Double(max(1, allTokens)))
+            }
+            gathered.computedTokens += pass.computedTokens
+            return output
+        }
+        return gathered
+    }
+
+    /// The objective's metrics over all examples under the weights as they are, without gradients.
+    public func evaluate(_ examples: [SupervisedExample]) throws -> [(name: String, value: Double)] {
+        let totals = SupervisedTotals(examples)
+        network.model.unpackProjections()
+        var metrics = PendingMetrics()
+        for micro in split(examples) {
+            try withNoGrad {
+                let output = try objective(forward(Array(examples[micro]), totals).batch)
+                try metrics.add(output.metrics)
+            }
+        }
+        return try metrics.sums(lossTokens: totals.tokens).values
+    }
+
+    /// Each sequence's log-probability, summed over its learnt tokens, under the weights as they are; below an adapter, where
+    /// there is one: the reference.
+    public func referenceLogProbs(_ examples: [SupervisedExample]) throws -> [[Float]] {
+        func score() throws -> [[Float]] {
+            let totals = SupervisedTotals(examples)
+            network.model.unpackProjections()
+            var passes: [(count: Int, sums: Tensor)] = []
+            try withNoGrad {
+                for micro in split(examples) {
+                    let batch = try forward(Array(examples[micro]), totals).batch
+                    guard let mask = batch.mask else { preconditionFailure("scores have no reference") }
+                    passes.append((micro.count, try batch.values.multiplied(by: mask).sum(-1)))
+                }
+            }
+            // Read when all are launched.
+            return try passes.flatMap { count, sums in
+                let sums = try sums.values(Float.self)
+                return (0..<count).map { index in
+                    (0..<objective.sequencesPerExample).map { sums[$0 * count + index] }
+                }
+            }
+        }
+        return try network.model.adapter?.disabled(score) ?? score()
+    }
+
+    private struct Pass {
+        var batch: SupervisedBatch
+        /// Of language models, where routers may be balanced.
+        var outputs: ResponseOutputs?
+        /// Where backward goes on, if the head's is done.
+        var start: BackwardStart?
+        var computedTokens: Int
+    }
+
+    /// - Parameter isLearning: whether gradients are wanted.
+    private func forward(
+        _ examples: [SupervisedExample], _ totals: SupervisedTotals, isLearning: Bool = false
+    ) throws -> Pass {
+        let device = network.model.device
+        let rows = (0..<objective.sequencesPerExample).flatMap { place in examples.map { $0.sequences[place] } }
+        let tokens = rows.map(\.tokens)
+        func column(_ values: [Float]) throws -> Tensor { try Tensor(uploading: values, to: device) }
+        let margins = examples.compactMap(\.margin)
+        func batch(_ values: Tensor) throws -> SupervisedBatch {
+            SupervisedBatch(
+                values: values, margins: margins.count == examples.count ? try column(margins) : nil,
+                count: examples.count, totals: totals)
+        }
+        switch network {
+        case .scoring(let model):
+            let (scores, computed) = try ScoringForward(model: model, sharesPrefixes: settings.sharesPrefixes)(tokens)
+            return Pass(batch: try batch(scores), computedTokens: computed)
+        case .language(let model):
+            let balances = isLearning && settings.routerAuxLossCoefficient > 0 && model.experts != nil
+            let forward = PackedForward(
+                model: model, logitsChunk: settings.logitsChunk, sharesPrefixes: settings.sharesPrefixes,
+                recordsRouting: balances)
+            let padding = Padding(lengths: tokens.map(\.response.count))
+            let mask = try padding.pad(rows.map(\.mask), device: device)
+            // A second loss begins elsewhere.
+            if isLearning, !balances, let gradient = objective.gradient(totals) {
+                let (outputs, start) = try forward.headBackward(
+                    tokens, logProbGrads: rows.map { row in row.mask.map { $0 * Float(gradient) } })
+                var batch = try batch(padding.pad(outputs.logProbs))
+                batch.entropies = try padding.pad(outputs.entropies)
+                batch.mask = mask
+                return Pass(batch: batch, start: start, computedTokens: outputs.computedTokens)
+            }
+            let outputs = try forward(tokens)
+            var batch = try batch(outputs.logProbs)
+            batch.entropies = outputs.entropies
+            batch.mask = mask
+            let references = (0..<objective.sequencesPerExample).flatMap { place in
+                examples.compactMap { $0.references?[place] }
+            }
+            if references.count == rows.count { batch.references = try column(references) }
+            return Pass(batch: batch, outputs: outputs, computedTokens: outputs.computedTokens)
+        }
+    }
+}
+
+extension SupervisedExample {
+    /// Tokens that a forward pass has of it, each sequence alone.
+    var inputCount: Int { sequences.reduce(0) { $0 + $1.tokens.computedCount } }
+}
