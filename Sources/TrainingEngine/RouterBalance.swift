@@ -13,6 +13,7 @@ struct RouterBalance {
         guard let (record, weights) = outputs.routing,
             let term = try record.loadBalancingLoss(tokenWeights: weights)?.multiplied(by: share)
         else { return }
+        precondition(output.start == nil, "backward would begin below the sum of both losses")
         output.loss = try output.loss.adding(term.multiplied(by: coefficient))
         let loads = try record.loads()
         output.metrics += [

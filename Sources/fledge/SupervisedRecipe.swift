@@ -1,4 +1,5 @@
 import ArgumentParser
+import Cluster
 import Config
 import Flow
 import Foundation
@@ -18,7 +19,19 @@ struct SupervisedRecipe: ParsableArguments {
             try SupervisedConfig(kind, contentsOf: URL(fileURLWithPath: config), overrides: overrides)
         }
         for warning in settings.warnings { Console.note("warning: \(warning)") }
-        try await Failures.reported { try await train(settings) }
+        try await Failures.reported {
+            try refuseRanks(kind)
+            try await train(settings)
+        }
+    }
+
+    /// Several processes would write one run's folder.
+    private func refuseRanks(_ kind: SupervisedKind) throws {
+        guard let place = try RankEnvironment.given(ProcessInfo.processInfo.environment) else { return }
+        throw ClusterError(
+            .badEnvironment,
+            "\(kind.command) trains on one device yet, and the environment says that this is rank \(place.rank) of \(place.size); "
+                + "start it once, without torchrun, mpirun or srun")
     }
 
     private func train(_ settings: SupervisedConfig) async throws {
