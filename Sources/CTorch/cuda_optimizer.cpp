@@ -1,16 +1,13 @@
-// AdamW on CUDA: the kernels of cuda/optimizer.cu over lists of tensors, and states that stay in host memory, streamed through the
-// device while earlier ones are computed with.
+// AdamW on CUDA: the kernels of cuda/optimizer.cu over lists of tensors.
 #include "cuda_driver.hpp"
-#include "optimizer.hpp"
+#include "cuda_optimizer.hpp"
 
-#include <c10/core/impl/VirtualGuardImpl.h>
-#include <cstring>
-#include <dlfcn.h>
 #include <map>
 
 #pragma clang diagnostic ignored "-Wc23-extensions"
 
 namespace ct {
+using namespace cuda;
 namespace {
 
 constexpr char codes_text[] = {
@@ -20,7 +17,6 @@ constexpr char optimizer_text[] = {
 #embed "cuda/optimizer.cu"
 };
 
-constexpr int64_t chunk = 16384, moment_block = 256;
 constexpr unsigned threads = 256;
 
 const std::string &text() {
@@ -31,19 +27,25 @@ const std::string &text() {
     return whole;
 }
 
-// What a kernel is compiled for.
-struct Kind {
-    bool half_weight, master, half_grad;
-    Moments moments;
-    bool is_stochastic;
-    auto operator<=>(const Kind &) const = default;
+CudaKernel &kernel(c10::Device device, const Kind &kind, const char *name) {
+    return CudaKernel::get(device, "optimizer.cu", text().data(), text().size(), kind.options(), name);
+}
 
-    std::vector<std::string> options() const {
-        auto define = [](const char *name, int value) { return std::string("-D") + name + "=" + std::to_string(value); };
-        return {define("WEIGHT_BF16", half_weight), define("MASTER", master),         define("GRAD_BF16", half_grad),
-                define("MOMENTS", static_cast<int>(moments)), define("STOCHASTIC", is_stochastic), define("CHUNK", chunk)};
-    }
-};
+void *place(const at::Tensor &x, int64_t element) {
+    return x.defined() ? static_cast<char *>(x.mutable_data_ptr()) + element * x.element_size() : nullptr;
+}
+
+int64_t chunks(int64_t count) { return (count + chunk - 1) / chunk; }
+
+} // namespace
+
+namespace cuda {
+
+std::vector<std::string> Kind::options() const {
+    auto define = [](const char *name, int value) { return std::string("-D") + name + "=" + std::to_string(value); };
+    return {define("WEIGHT_BF16", half_weight), define("MASTER", master),         define("GRAD_BF16", half_grad),
+            define("MOMENTS", static_cast<int>(moments)), define("STOCHASTIC", is_stochastic), define("CHUNK", chunk)};
+}
 
 Kind kind(const AdamWTensor &t, bool is_stochastic) {
     const bool half = t.weight.scalar_type() == at::kBFloat16;
@@ -51,36 +53,6 @@ Kind kind(const AdamWTensor &t, bool is_stochastic) {
     return {half, t.master.defined(), t.grad.scalar_type() == at::kBFloat16, stored,
             is_stochastic && (stored == Moments::bfloat16 || (half && !t.master.defined()))};
 }
-
-CudaKernel &kernel(c10::Device device, const Kind &kind, const char *name) {
-    return CudaKernel::get(device, "optimizer.cu", text().data(), text().size(), kind.options(), name);
-}
-
-// As in cuda/optimizer.cu.
-struct Entry {
-    void *weight;
-    float *master;
-    const void *grad;
-    void *first, *second;
-    float *first_scale, *second_scale;
-    long long count, first_chunk, offset;
-    int slot;
-    float weight_decay;
-};
-
-void *place(const at::Tensor &x, int64_t element) {
-    return x.defined() ? static_cast<char *>(x.mutable_data_ptr()) + element * x.element_size() : nullptr;
-}
-
-// Host values on the device, by way of pinned memory: nobody waits.
-template <class Value> at::Tensor upload(const std::vector<Value> &values, c10::Device device) {
-    const auto bytes = static_cast<int64_t>(values.size() * sizeof(Value));
-    auto host = at::empty({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(true));
-    memcpy(host.mutable_data_ptr(), values.data(), bytes);
-    return host.to(device, at::kByte, /*non_blocking=*/true);
-}
-
-int64_t chunks(int64_t count) { return (count + chunk - 1) / chunk; }
 
 Entry entry(const AdamWTensor &t, int64_t &first_chunk) {
     Entry e{place(t.weight, 0), static_cast<float *>(place(t.master, 0)), place(t.grad, 0), place(t.first, 0), place(t.second, 0),
@@ -101,175 +73,6 @@ void launch_apply(c10::Device device, const Kind &k, void *entries, int count, i
     void *arguments[] = {&entries, &count, &steps, &corrections, &control, &lr, &beta1, &beta2, &eps, &seed};
     kernel(device, k, "apply").launch(device, static_cast<unsigned>(chunk_count), 1, 1, threads, 0, arguments);
 }
-
-// ---- states in host memory
-
-constexpr int64_t slab_elements = 1 << 24; // 200 MB of float32 states
-constexpr int slabs = 3;
-
-bool is_on_host(const AdamWTensor &t) { return t.first.is_cpu() || (t.master.defined() && t.master.is_cpu()); }
-
-// A stretch of a tensor whose states pass through a slab together with others.
-struct Part {
-    const AdamWTensor *tensor;
-    int64_t begin, count;
-};
-
-// Parts of one kind, at most slab_elements together.
-struct Load {
-    Kind kind;
-    std::vector<Part> parts;
-    int64_t elements = 0;
-};
-
-std::vector<Load> plan(const std::vector<const AdamWTensor *> &tensors, bool is_stochastic) {
-    std::vector<Load> loads;
-    for (const auto *t : tensors) {
-        const auto k = kind(*t, is_stochastic);
-        for (int64_t begin = 0; begin < t->weight.numel();) {
-            if (loads.empty() || loads.back().kind != k || loads.back().elements == slab_elements) loads.push_back({k, {}, 0});
-            auto &load = loads.back();
-            // Whole blocks, but for a tensor's end, which rounds up.
-            const int64_t room = slab_elements - load.elements, count = std::min(room, t->weight.numel() - begin);
-            load.parts.push_back({t, begin, count});
-            load.elements += (count + moment_block - 1) / moment_block * moment_block;
-            begin += count;
-        }
-    }
-    return loads;
-}
-
-class Events {
-    c10::impl::VirtualGuardImpl guard{c10::kCUDA};
-    c10::DeviceIndex device;
-    std::vector<void *> events;
-
-  public:
-    Events(c10::DeviceIndex device, int count) : device(device), events(count, nullptr) {}
-    Events(const Events &) = delete;
-    ~Events() {
-        for (void *event : events)
-            if (event) guard.destroyEvent(event, device);
-    }
-    void record(int index, const c10::Stream &stream) {
-        guard.record(&events[index], stream, device, c10::EventFlag::PYTORCH_DEFAULT);
-    }
-    void block(int index, const c10::Stream &stream) {
-        if (events[index]) guard.block(events[index], stream);
-    }
-};
-
-// Launches and copies go to `stream` while one lives.
-class OnStream {
-    c10::impl::VirtualGuardImpl guard{c10::kCUDA};
-    c10::Stream before;
-
-  public:
-    explicit OnStream(const c10::Stream &stream) : before(guard.exchangeStream(stream)) {}
-    OnStream(const OnStream &) = delete;
-    ~OnStream() { guard.exchangeStream(before); }
-};
-
-// One state of a part on its way: where it stays, and its copy in the slab; the same where it is on the device.
-struct Passage {
-    at::Tensor home, slab;
-    at::Tensor use() const { return slab.defined() ? slab : home; }
-};
-
-struct Arrival {
-    std::vector<Passage> passages;
-    std::vector<Entry> entries;
-    int64_t chunk_count = 0;
-};
-
-Passage passage(const at::Tensor &whole, int64_t begin, int64_t count, const at::Tensor &slab, int64_t &offset) {
-    if (!whole.defined()) return {};
-    const auto home = whole.narrow(0, begin, count);
-    if (!home.is_cpu()) return {home, {}};
-    const int64_t bytes = count * home.element_size();
-    auto there = slab.narrow(0, offset, bytes).view(home.scalar_type());
-    offset += (bytes + 255) / 256 * 256;
-    return {home, there};
-}
-
-Arrival arrive(const Load &load, const at::Tensor &slab) {
-    Arrival result;
-    int64_t offset = 0;
-    for (const auto &[tensor, begin, count] : load.parts) {
-        const auto &t = *tensor;
-        const int64_t first_block = begin / moment_block, blocks = (count + moment_block - 1) / moment_block;
-        const Passage master = passage(t.master, begin, count, slab, offset), first = passage(t.first, begin, count, slab, offset),
-                      second = passage(t.second, begin, count, slab, offset),
-                      first_scale = passage(t.first_scale, first_block, blocks, slab, offset),
-                      second_scale = passage(t.second_scale, first_block, blocks, slab, offset);
-        AdamWTensor part{t.weight.narrow(0, begin, count), master.use(), t.grad.narrow(0, begin, count), first.use(), second.use(),
-                         first_scale.use(), second_scale.use(), t.weight_decay, t.slot};
-        auto e = entry(part, result.chunk_count);
-        e.offset = begin;
-        result.entries.push_back(e);
-        for (const auto &p : {master, first, second, first_scale, second_scale})
-            if (p.slab.defined()) result.passages.push_back(p);
-    }
-    return result;
-}
-
-int64_t slab_bytes(const std::vector<Load> &loads) {
-    int64_t most = 0;
-    for (const auto &load : loads) {
-        int64_t bytes = 0;
-        for (const auto &part : load.parts) {
-            auto add = [&](const at::Tensor &x, int64_t count) {
-                if (x.defined() && x.is_cpu()) bytes += (count * x.element_size() + 255) / 256 * 256;
-            };
-            const int64_t blocks = (part.count + moment_block - 1) / moment_block;
-            add(part.tensor->master, part.count);
-            add(part.tensor->first, part.count);
-            add(part.tensor->second, part.count);
-            add(part.tensor->first_scale, blocks);
-            add(part.tensor->second_scale, blocks);
-        }
-        most = std::max(most, bytes);
-    }
-    return most;
-}
-
-void apply_streamed(const std::vector<const AdamWTensor *> &tensors, const AdamWState &state, const ct_adamw_step &o) {
-    const auto device = state.control.device();
-    const auto loads = plan(tensors, o.is_stochastic);
-    const c10::impl::VirtualGuardImpl guard(c10::kCUDA);
-    const auto main = guard.getStream(device), in = guard.getStreamFromGlobalPool(device), out = guard.getStreamFromGlobalPool(device);
-    Events loaded(device.index(), slabs), computed(device.index(), slabs), stored(device.index(), slabs), started(device.index(), 1);
-    std::vector<at::Tensor> memory;
-    for (int i = 0; i < slabs && i < static_cast<int>(loads.size()); ++i)
-        memory.push_back(at::empty({slab_bytes(loads)}, at::TensorOptions().dtype(at::kByte).device(device)));
-    // The slabs' memory may still be in use by what was launched before.
-    started.record(0, main);
-    started.block(0, in);
-    for (size_t k = 0; k < loads.size(); ++k) {
-        const int slab = static_cast<int>(k % slabs);
-        const auto arrival = arrive(loads[k], memory[slab]);
-        {
-            const OnStream there(in);
-            stored.block(slab, in);
-            for (const auto &p : arrival.passages) p.slab.copy_(p.home, /*non_blocking=*/true);
-            loaded.record(slab, in);
-        }
-        const auto table = upload(arrival.entries, device);
-        loaded.block(slab, main);
-        launch_apply(device, loads[k].kind, table.mutable_data_ptr(), static_cast<int>(arrival.entries.size()), arrival.chunk_count, state, o);
-        computed.record(slab, main);
-        const OnStream there(out);
-        computed.block(slab, out);
-        for (const auto &p : arrival.passages) p.home.copy_(p.slab, /*non_blocking=*/true);
-        stored.record(slab, out);
-    }
-    // Whoever comes next on this stream finds all of it done, the slabs' memory free.
-    for (int i = 0; i < slabs; ++i) stored.block(i, main);
-}
-
-} // namespace
-
-namespace cuda {
 
 void adamw_squares(const std::vector<AdamWTensor> &tensors, const at::Tensor &control) {
     const auto device = control.device();
@@ -310,24 +113,28 @@ void adamw_prepare(const std::vector<AdamWTensor> &tensors, const AdamWState &st
     kernel(device, {false, false, false, Moments::float32, false}, "prepare").launch(device, 1, 1, 1, threads, 0, arguments);
 }
 
-void adamw_apply(const std::vector<AdamWTensor> &tensors, const AdamWState &state, const ct_adamw_step &o) {
+void adamw_apply(const std::vector<AdamWTensor> &tensors, const AdamWState &state, const ct_adamw_step &o, StateStream *stream) {
     const auto device = state.control.device();
     std::map<Kind, std::pair<std::vector<Entry>, int64_t>> groups;
-    std::vector<const AdamWTensor *> streamed;
+    std::vector<AdamWTensor> streamed;
     for (const auto &t : tensors) {
         if (is_on_host(t)) {
-            streamed.push_back(&t);
+            streamed.push_back(t);
             continue;
         }
         auto &[entries, chunk_count] = groups[kind(t, o.is_stochastic)];
         entries.push_back(entry(t, chunk_count));
+    }
+    // First what has to travel home afterwards.
+    if (!streamed.empty()) {
+        TORCH_CHECK(stream, "AdamW: states in host memory, and no stream for them");
+        stream->apply(streamed, state, o);
     }
     for (auto &[k, group] : groups) {
         auto &[entries, chunk_count] = group;
         const auto table = upload(entries, device);
         launch_apply(device, k, table.mutable_data_ptr(), static_cast<int>(entries.size()), chunk_count, state, o);
     }
-    if (!streamed.empty()) apply_streamed(streamed, state, o);
 }
 
 } // namespace cuda
@@ -345,47 +152,3 @@ int compile_optimizer(const std::string &architecture) {
 }
 
 } // namespace ct
-
-using namespace ct;
-
-namespace {
-
-// Page-locking by the driver.
-struct HostMemory {
-    int (*allocate)(void **, size_t, unsigned);
-    int (*free)(void *);
-    static const HostMemory &get() {
-        static const HostMemory found = [] {
-            void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-            TORCH_CHECK(library, "cannot open libcuda.so.1: ", dlerror());
-            HostMemory memory{reinterpret_cast<decltype(allocate)>(dlsym(library, "cuMemHostAlloc")),
-                              reinterpret_cast<decltype(free)>(dlsym(library, "cuMemFreeHost"))};
-            TORCH_CHECK(memory.allocate && memory.free, "libcuda.so.1 lacks cuMemHostAlloc or cuMemFreeHost");
-            return memory;
-        }();
-        return found;
-    }
-};
-
-} // namespace
-
-extern "C" int ct_pinned_zeros(const int64_t *sizes, int ndim, int dtype, CT_RESULT) {
-    return guarded(error, [&] {
-        const auto type = static_cast<at::ScalarType>(dtype);
-        size_t bytes = at::elementSize(type);
-        for (int i = 0; i < ndim; ++i) bytes *= static_cast<size_t>(sizes[i]);
-        // Makes the device's context this thread's, which the driver allocates for.
-        c10::impl::VirtualGuardImpl(at::kCUDA).synchronizeDevice(c10::impl::VirtualGuardImpl(at::kCUDA).getDevice().index());
-        void *memory = nullptr;
-        const int status = HostMemory::get().allocate(&memory, std::max<size_t>(bytes, 1), 1 /* for all contexts */);
-        TORCH_CHECK(status == 0 && memory, "the host gave no ", bytes, " bytes of page-locked memory (CUDA error ", status, ")");
-        memset(memory, 0, bytes);
-        const auto release = [](void *at) {
-            // Copies may still be under way.
-            const c10::impl::VirtualGuardImpl guard(at::kCUDA);
-            guard.synchronizeDevice(guard.getDevice().index());
-            HostMemory::get().free(at);
-        };
-        *out = wrap(at::from_blob(memory, ints(sizes, ndim), release, at::TensorOptions().dtype(type)));
-    });
-}

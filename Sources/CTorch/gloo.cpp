@@ -21,7 +21,6 @@ namespace {
 void turn_flight_recorder_off() {
     static const bool done = [] {
         setenv("TORCH_FR_BUFFER_SIZE", "0", 0);
-        setenv("TORCH_NCCL_TRACE_BUFFER_SIZE", "0", 0);
         return true;
     }();
     (void)done;

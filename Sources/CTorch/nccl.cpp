@@ -143,19 +143,36 @@ struct Channel {
 class NCCLPending : public Pending {
     std::shared_ptr<Channel> channel;
     std::shared_ptr<Event> event;
-    c10::Device device;
+    // The group's, and the one that waited for nothing yet.
+    const c10::Stream stream, origin;
     Group::Tensors held;
     bool on_host;
 
-  public:
-    NCCLPending(std::shared_ptr<Channel> channel, std::shared_ptr<Event> event, c10::Device device, Group::Tensors held, bool on_host)
-        : channel(std::move(channel)), event(std::move(event)), device(device), held(std::move(held)), on_host(on_host) {}
+    // Memory that is freed before anybody has waited, or was waited for elsewhere, must not be used again before the operation is done.
+    void keep() const {
+        for (const auto &tensor : held) cuda().recordDataPtrOnStream(tensor.storage().data_ptr(), stream);
+    }
 
+  public:
+    NCCLPending(std::shared_ptr<Channel> channel, std::shared_ptr<Event> event, c10::Stream stream, c10::Stream origin,
+                Group::Tensors held, bool on_host)
+        : channel(std::move(channel)), event(std::move(event)), stream(stream), origin(origin), held(std::move(held)), on_host(on_host) {}
+    ~NCCLPending() override {
+        try {
+            keep();
+        } catch (const std::exception &) {
+            // The device is in error: nothing is launched any more.
+        }
+    }
+
+    // What the current stream frees after this it may use again at once: layers' weights come and go without waiting for the device.
     void wait() override {
         channel->check();
+        const auto current = cuda().getStream(origin.device());
         if (on_host) event->wait();
-        else event->block(cuda().getStream(device));
+        else event->block(current);
         channel->check();
+        if (current != origin && !on_host) keep();
         held.clear();
     }
     bool done() override {
@@ -209,8 +226,8 @@ class NCCLGroup : public Group {
         for (const auto &tensor : tensors)
             TORCH_CHECK(tensor.device() == device, what, ": a tensor on ", tensor.device(), " in a group on ", device);
         const OnDevice scope(device);
-        Event(cuda().getStream(device)).block(stream);
-        for (const auto &tensor : tensors) cuda().recordDataPtrOnStream(tensor.storage().data_ptr(), stream);
+        const auto origin = cuda().getStream(device);
+        Event(origin).block(stream);
         const auto &nccl = NCCL::get();
         nccl.check(nccl.group_start(), what);
         try {
@@ -220,7 +237,7 @@ class NCCLGroup : public Group {
             throw;
         }
         nccl.check(nccl.group_end(), what);
-        return std::make_unique<NCCLPending>(channel, std::make_shared<Event>(stream), device, std::move(tensors), on_host);
+        return std::make_unique<NCCLPending>(channel, std::make_shared<Event>(stream), stream, origin, std::move(tensors), on_host);
     }
 
   public:

@@ -175,14 +175,16 @@ at::Tensor flat(ct_tensor tensor) {
 bool is_float(const at::Tensor &x) { return x.scalar_type() == at::kFloat; }
 bool is_float_or_half(const at::Tensor &x) { return is_float(x) || x.scalar_type() == at::kBFloat16; }
 
-std::vector<AdamWTensor> read(const ct_adamw_tensor *tensors, int count) {
+std::vector<AdamWTensor> read(const ct_adamw_tensor *tensors, int count, bool needs_grad = true) {
     std::vector<AdamWTensor> all;
     for (int i = 0; i < count; ++i) {
         const auto &raw = tensors[i];
         AdamWTensor t{flat(raw.weight),        flat(raw.master),           flat(raw.grad),
                       flat(raw.exp_avg),       flat(raw.exp_avg_sq),       flat(raw.exp_avg_scale),
                       flat(raw.exp_avg_sq_scale), raw.weight_decay,        raw.slot};
-        TORCH_CHECK(t.weight.defined() && t.grad.defined() && t.first.defined() && t.second.defined(), "AdamW: tensor ", i, " lacks a part");
+        TORCH_CHECK(t.weight.defined() && (t.grad.defined() || !needs_grad) && t.first.defined() && t.second.defined(), "AdamW: tensor ", i,
+                    " lacks a part");
+        if (!t.grad.defined()) t.grad = t.weight;
         const int64_t n = t.weight.numel();
         TORCH_CHECK(is_float_or_half(t.weight) && is_float_or_half(t.grad) && (!t.master.defined() || is_float(t.master)),
                     "AdamW: a weight of ", t.weight.scalar_type(), " with a gradient of ", t.grad.scalar_type());
@@ -281,14 +283,34 @@ int ct_adamw_prepare_(const ct_adamw_tensor *tensors, int count, ct_tensor steps
 }
 
 int ct_adamw_apply_(const ct_adamw_tensor *tensors, int count, ct_tensor steps, ct_tensor corrections, ct_tensor control,
-                    ct_adamw_step options, ct_message *error) {
+                    ct_adamw_step options, ct_state_stream stream, ct_message *error) {
     return guarded(error, [&] {
         const at::NoGradGuard no_grad;
         const auto all = read(tensors, count);
         const auto state = read_state(steps, corrections, control);
-        state.control.is_cuda() ? cuda::adamw_apply(all, state, options) : cpu_apply(all, state, options);
+        if (state.control.is_cuda()) cuda::adamw_apply(all, state, options, reinterpret_cast<StateStream *>(stream));
+        else cpu_apply(all, state, options);
     });
 }
+
+int ct_state_stream_new(int device, ct_state_stream *out, ct_message *error) {
+    return guarded(error, [&] {
+        *out = reinterpret_cast<ct_state_stream>(cuda::state_stream({c10::kCUDA, static_cast<c10::DeviceIndex>(device)}).release());
+    });
+}
+void ct_state_stream_free(ct_state_stream stream) { delete reinterpret_cast<StateStream *>(stream); }
+
+int ct_state_stream_prefetch(ct_state_stream stream, const ct_adamw_tensor *tensors, int count, int64_t room, ct_message *error) {
+    return guarded(error, [&] {
+        const at::NoGradGuard no_grad;
+        reinterpret_cast<StateStream *>(stream)->prefetch(read(tensors, count, /*needs_grad=*/false), room);
+    });
+}
+CT_DO(ct_state_stream_settle, (ct_state_stream stream, bool drops, ct_message *error), {
+    auto *states = reinterpret_cast<StateStream *>(stream);
+    if (drops) states->drop();
+    else states->settle();
+})
 
 int ct_encode_moments(ct_tensor moments, bool is_signed, ct_tensor *codes, ct_tensor *scales, ct_message *error) {
     return guarded(error, [&] {

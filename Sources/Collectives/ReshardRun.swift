@@ -52,9 +52,12 @@ public final class ReshardRun {
     }
 
     /// Runs what is left and waits for the device.
-    public func finish() throws -> ReshardReport {
+    /// - Parameter waitsForDevice: false on CUDA for whatever the current stream does next; the report's seconds are then too few.
+    public func finish(waitsForDevice: Bool = true) throws -> ReshardReport {
         while try next() != nil {}
-        for device in Set(targets.map(\.tensor.device)) where device.isCUDA { try device.synchronize() }
+        for device in Set(targets.map(\.tensor.device)) where waitsForDevice && device.isCUDA {
+            try device.synchronize()
+        }
         report.seconds = (ContinuousClock.now - start) / .seconds(1)
         return report
     }

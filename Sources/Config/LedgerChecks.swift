@@ -40,6 +40,10 @@ extension LedgerChecks {
             "\(section).fsdp_config.param_offload",
             isWide ? "model.dtype" : "model.param_dtype", "there are no master weights to keep elsewhere",
             remedy: "remove \(section).fsdp_config.param_offload")
+        refuse(
+            !fsdp.optimizerOffload && fsdp.optimizerOffloadRatio < 1, "\(section).fsdp_config.optimizer_offload_ratio",
+            "\(section).fsdp_config.optimizer_offload", "no moments leave the GPU",
+            remedy: "make \(section).fsdp_config.optimizer_offload true, or remove the ratio")
     }
 
     func checkLoRA(_ model: ModelSettings) {

@@ -6,8 +6,8 @@ public struct AdamWTensor {
     public var weight: Tensor
     /// float32; nil where the weight itself is trained.
     public var master: Tensor?
-    /// float32 or bfloat16, on the weight's device.
-    public var grad: Tensor
+    /// float32 or bfloat16, on the weight's device; nil only where the step is still to come.
+    public var grad: Tensor?
     /// Both float32, both bfloat16, or both uint8 codes with float32 scales `[ceil(N / 256)]`. On CUDA they and the master may
     /// lie in pinned host memory.
     public var expAvg, expAvgSq: Tensor
@@ -17,7 +17,7 @@ public struct AdamWTensor {
     public var slot: Int
 
     public init(
-        weight: Tensor, master: Tensor?, grad: Tensor, expAvg: Tensor, expAvgSq: Tensor, expAvgScale: Tensor?,
+        weight: Tensor, master: Tensor?, grad: Tensor?, expAvg: Tensor, expAvgSq: Tensor, expAvgScale: Tensor?,
         expAvgSqScale: Tensor?, weightDecay: Double, slot: Int
     ) {
         self.weight = weight
@@ -114,9 +114,11 @@ public struct AdamWStep {
     }
 
     /// Updates moments, masters and weights where the step is taken; else changes nothing.
-    public func apply() throws(TorchError) {
+    /// - Parameter stream: needed where states lie in host memory.
+    public func apply(stream: StateStream? = nil) throws(TorchError) {
         try call("apply") {
-            ct_adamw_apply_($0, $1, progress.steps.raw, progress.corrections.raw, progress.control.raw, options, $2)
+            ct_adamw_apply_(
+                $0, $1, progress.steps.raw, progress.corrections.raw, progress.control.raw, options, stream?.raw, $2)
         }
     }
 
@@ -124,14 +126,23 @@ public struct AdamWStep {
         _ name: String,
         _ body: (UnsafePointer<ct_adamw_tensor>?, Int32, UnsafeMutablePointer<ct_message?>) -> Int32
     ) throws(TorchError) {
+        try withExtendedLifetime(progress) { () throws(TorchError) in try AdamWTensor.call(name, tensors, body) }
+    }
+}
+
+extension AdamWTensor {
+    static func call(
+        _ name: String, _ tensors: [AdamWTensor],
+        _ body: (UnsafePointer<ct_adamw_tensor>?, Int32, UnsafeMutablePointer<ct_message?>) -> Int32
+    ) throws(TorchError) {
         let raw = tensors.map {
             ct_adamw_tensor(
-                weight: $0.weight.raw, master: $0.master?.raw, grad: $0.grad.raw, exp_avg: $0.expAvg.raw,
+                weight: $0.weight.raw, master: $0.master?.raw, grad: $0.grad?.raw, exp_avg: $0.expAvg.raw,
                 exp_avg_sq: $0.expAvgSq.raw, exp_avg_scale: $0.expAvgScale?.raw,
                 exp_avg_sq_scale: $0.expAvgSqScale?.raw,
                 weight_decay: $0.weightDecay, slot: Int64($0.slot))
         }
-        try withExtendedLifetime((tensors, progress)) { () throws(TorchError) in
+        try withExtendedLifetime(tensors) { () throws(TorchError) in
             try check("AdamW \(name) over \(tensors.count) tensors") { body(raw, Int32(raw.count), $0) }
         }
     }

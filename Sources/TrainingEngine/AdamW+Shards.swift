@@ -33,6 +33,7 @@ extension AdamW {
     public func restore(stepCount: Int, from saved: some SavedShards) throws {
         try settle()
         let moments = try currentMoments()
+        try stream?.drop()
         if device.isCUDA { try device.synchronize() }
         var targets: [LocalShard] = [], coded: [(moment: Moment, plain: Tensor)] = []
         try withNoGrad {

@@ -17,6 +17,8 @@ public final class AdamW {
         public var gradDType = DType.float32
         /// On CUDA: whether moments, or masters, stay in pinned host memory and are streamed through the device in each step.
         public var offloadsMoments = false, offloadsMasters = false
+        /// The share of the moments that ``offloadsMoments`` means, by whole tensors.
+        public var offloadedMoments = 1.0
         /// Whether what is stored in bfloat16 and trained is rounded up or down by chance: to the nearest, small steps are lost.
         public var roundsStochastically = true
         public var seed: UInt64 = 0
@@ -36,6 +38,12 @@ public final class AdamW {
     let parameters: [OptimizerParameter]
     let masters: [Tensor?]
     let device: Device
+    /// Which parameters' moments stay in pinned host memory.
+    private let hasHostMoments: [Bool]
+    /// nil: all states lie on the device.
+    let stream: StateStream?
+    /// Bytes of the device's memory that were allocated when the last backward pass before a step began.
+    private var prefetchLimit: Int?
     /// Made at the first step: a start should not wait for memory that it does not need yet.
     private var moments: Moments?
     /// The last step, until its outcome has been read.
@@ -101,20 +109,37 @@ public final class AdamW {
             }
         }
         self.masters = masters
+        hasHostMoments =
+            device.isCUDA && settings.offloadsMoments
+            ? Self.spread(parameters.map(\.weight.count), share: settings.offloadedMoments)
+            : [Bool](repeating: false, count: parameters.count)
+        let hasHostMasters = device.isCUDA && settings.offloadsMasters && masters.contains { $0 != nil }
+        stream = hasHostMasters || hasHostMoments.contains(true) ? try StateStream(device: device) : nil
+    }
+
+    /// Chooses some of a row of numbers that come to `share` of all, near enough at every place of the row.
+    static func spread(_ counts: [Int], share: Double) -> [Bool] {
+        var all = 0, chosen = 0
+        return counts.map { count in
+            all += count
+            let isChosen = Double(chosen) + Double(count) / 2 <= share * Double(all)
+            if isChosen { chosen += count }
+            return isChosen
+        }
     }
 
     // MARK: - What it holds
 
     /// Bytes of the states on the device of the weights and in pinned host memory; the moments count before they are made.
     public var bytes: (device: Int, host: Int) {
-        let moments = parameters.reduce(0) { $0 + 2 * settings.moments.bytes($1.weight.count) }
-        let masters = masters.reduce(0) { $0 + ($1?.byteCount ?? 0) }
-        let hostMoments = device.isCUDA && settings.offloadsMoments,
-            hostMasters = device.isCUDA && settings.offloadsMasters
-        return (
-            (hostMoments ? 0 : moments) + (hostMasters ? 0 : masters),
-            (hostMoments ? moments : 0) + (hostMasters ? masters : 0)
-        )
+        var host = 0, all = masters.reduce(0) { $0 + ($1?.byteCount ?? 0) }
+        if device.isCUDA && settings.offloadsMasters { host = all }
+        for (parameter, isOnHost) in zip(parameters, hasHostMoments) {
+            let bytes = 2 * settings.moments.bytes(parameter.weight.count)
+            all += bytes
+            if isOnHost { host += bytes }
+        }
+        return (all - host, host)
     }
     /// Bytes of both moments and of the masters that are kept beside the model's own tensors.
     public var stateBytes: Int { bytes.device + bytes.host }
@@ -149,7 +174,46 @@ public final class AdamW {
     // MARK: - Step
 
     /// What a backward pass leaves in the leaves goes into the sums as it comes; this takes what was put there otherwise.
-    public func gatherGrads() throws(TorchError) { for parameter in parameters { try parameter.gather() } }
+    public func gatherGrads() throws(TorchError) {
+        for parameter in parameters { try parameter.gather() }
+        // Enough is launched by now for the device not to run dry meanwhile.
+        try stream?.settle()
+    }
+
+    /// Whether ``prefetch()`` has something to send for.
+    public var streamsStates: Bool { stream != nil }
+
+    /// Sends for states in host memory that the coming step needs, as far as what has been freed since the first call has room. To be
+    /// called in the last backward pass before a step, when it begins and again and again as it frees memory.
+    public func prefetch() throws(TorchError) {
+        guard stream != nil else { return }
+        let allocated = try device.memory().allocated, limit = prefetchLimit ?? allocated
+        prefetchLimit = limit
+        var room = limit - allocated
+        // Gradients that are still to come need their room first.
+        for parameter in parameters where try parameter.gradient() == nil {
+            room -= parameter.weight.count * settings.gradDType.size
+        }
+        if room > 0 { try prefetch(room: room) }
+    }
+
+    /// The same into so many bytes more of the device's memory.
+    public func prefetch(room: Int) throws(TorchError) {
+        guard let stream else { return }
+        let moments = try currentMoments()
+        try stream.prefetch(
+            parameters.enumerated().map { tensor($0.offset, $0.element, grad: nil, moments) }, room: room)
+    }
+
+    private func tensor(
+        _ slot: Int, _ parameter: OptimizerParameter, grad: Tensor?, _ moments: Moments
+    ) -> AdamWTensor {
+        let first = moments.first[slot], second = moments.second[slot]
+        return AdamWTensor(
+            weight: parameter.weight, master: masters[slot], grad: grad, expAvg: first.values, expAvgSq: second.values,
+            expAvgScale: first.scales, expAvgSqScale: second.scales,
+            weightDecay: parameter.decays ? settings.weightDecay : 0, slot: slot)
+    }
 
     /// Clips the gathered gradients to `maxNorm` and steps, unless their norm is not finite: then nothing changes.
     ///
@@ -162,16 +226,12 @@ public final class AdamW {
     public func beginStep(learningRate: Double, maxNorm: Double) throws(TorchError) -> PendingStep {
         try settle()
         try gatherGrads()
+        prefetchLimit = nil
         let moments = try currentMoments()
         var tensors: [AdamWTensor] = []
         for (slot, parameter) in parameters.enumerated() {
             guard let grad = try parameter.gradient() else { continue }
-            let first = moments.first[slot], second = moments.second[slot]
-            tensors.append(
-                AdamWTensor(
-                    weight: parameter.weight, master: masters[slot], grad: try grad.contiguous(), expAvg: first.values,
-                    expAvgSq: second.values, expAvgScale: first.scales, expAvgSqScale: second.scales,
-                    weightDecay: parameter.decays ? settings.weightDecay : 0, slot: slot))
+            tensors.append(tensor(slot, parameter, grad: try grad.contiguous(), moments))
         }
         let step = AdamWStep(
             tensors, progress: moments.progress, learningRate: learningRate, beta1: settings.beta1,
@@ -180,7 +240,7 @@ public final class AdamW {
         try step.sumSquares()
         try completeSquares?(moments.progress.squares)
         try step.prepare(maxNorm: maxNorm)
-        try step.apply()
+        try step.apply(stream: stream)
         for parameter in parameters { try parameter.clear() }
         let made = PendingStep(try AdamWOutcome(moments.progress), of: self)
         pending = made
@@ -198,10 +258,9 @@ public final class AdamW {
 
     func currentMoments() throws(TorchError) -> Moments {
         if let moments { return moments }
-        let place = settings.offloadsMoments && device.isCUDA ? StatePlace.pinnedHost : .device(device)
         var made = Moments(progress: try AdamWProgress(slots: parameters.count, device: device))
-        for parameter in parameters {
-            let shape = parameter.weight.shape
+        for (parameter, isOnHost) in zip(parameters, hasHostMoments) {
+            let shape = parameter.weight.shape, place = isOnHost ? StatePlace.pinnedHost : .device(device)
             made.first.append(try Moment(shape, type: settings.moments, isSigned: true, place: place))
             made.second.append(try Moment(shape, type: settings.moments, isSigned: false, place: place))
         }
@@ -245,6 +304,7 @@ public final class AdamW {
     public func restore(stepCount: Int, _ saved: (String) throws -> Tensor) throws {
         try settle()
         let moments = try currentMoments()
+        try stream?.drop()
         if device.isCUDA { try device.synchronize() }
         try withNoGrad {
             for (slot, parameter) in parameters.enumerated() {

@@ -120,8 +120,11 @@ public struct GradientAccumulation {
         var metrics = PendingMetrics()
         var number = parallel?.rank ?? 0
         func pass(_ micro: Micro?, isLast: Bool) throws {
-            let output = try withGrad { try micro.map(share) ?? idle() }
-            try backward(output, isLast: isLast)
+            let output = try StatePrefetch.around(model, optimizer, isLast: isLast) {
+                let output = try withGrad { try micro.map(share) ?? idle() }
+                try backward(output, isLast: isLast)
+                return output
+            }
             try metrics.add(output.metrics)
         }
         /// Each rank and micro-batch has dropout of its own.

@@ -32,6 +32,7 @@ extension AdamW.Settings {
         gradDType = fsdp.gradDType == .float32 ? .float32 : .bfloat16
         offloadsMasters = fsdp.paramOffload
         offloadsMoments = fsdp.optimizerOffload
+        offloadedMoments = fsdp.optimizerOffloadRatio
         roundsStochastically = optim.stochasticRounding
         self.seed = seed
     }

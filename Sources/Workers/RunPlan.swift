@@ -152,7 +152,7 @@ public enum DeviceChoice: Sendable, Hashable {
     }
 
     /// The device of a rank: the GPU of its place on the host, where there are GPUs.
-    func of(_ localRank: Int?) -> DeviceChoice {
+    public func of(_ localRank: Int?) -> DeviceChoice {
         guard let localRank, self != .cpu else { return self }
         if self == .auto, !FileManager.default.fileExists(atPath: "/dev/nvidia0") { return .cpu }
         // A launcher may show each rank its own GPU alone.

@@ -8,10 +8,11 @@ extension SelfCheck {
         var results: [Result] = []
         for (name, moments) in [("float32", MomentType.float32), ("bfloat16", .bfloat16), ("8-bit", .int8)] {
             for hasMasters in [true, false] {
-                func run(_ device: Device, offloads: Bool) throws -> [Tensor] {
+                func run(_ device: Device, offloads: Bool, share: Double = 1) throws -> [Tensor] {
                     var settings = AdamW.Settings(weightDecay: 0.1)
                     (settings.moments, settings.keepsMasters) = (moments, hasMasters)
                     (settings.offloadsMoments, settings.offloadsMasters) = (offloads, offloads)
+                    settings.offloadedMoments = share
                     return try Self.steps(settings, device)
                 }
                 let onDevice = try run(device, offloads: false)
@@ -19,6 +20,8 @@ extension SelfCheck {
                 results.append(try worst(title, run(.cpu, offloads: false), onDevice))
                 if device.isCUDA {
                     results.append(try worst(title + ", on the host", onDevice, run(device, offloads: true)))
+                    results.append(
+                        try worst(title + ", some on the host", onDevice, run(device, offloads: true, share: 0.1)))
                 }
             }
         }
@@ -38,7 +41,12 @@ extension SelfCheck {
                     clear: { () throws(TorchError) in }))
         }
         let optimizer = try AdamW(parameters, settings: settings)
-        for _ in 0..<3 { _ = try optimizer.step(learningRate: 0.01, maxNorm: 1) }
+        for step in 0..<3 {
+            // With states sent for beforehand, and without.
+            if step != 1 { try optimizer.prefetch(room: 1 << 30) }
+            _ = try optimizer.step(learningRate: 0.01, maxNorm: 1)
+            try optimizer.gatherGrads()
+        }
         return try parameters.map { try $0.weight.to(dtype: .float32) }
     }
 }

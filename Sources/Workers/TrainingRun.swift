@@ -78,7 +78,7 @@ public struct TrainingRun: Sendable {
     ) async throws -> Outcome {
         let start = ContinuousClock.now
         let data = try DataSources(config)
-        for warning in try plan.checkMemory() { log.warning("\(warning)") }
+        for warning in try plan.checkMemory(ranks: members?.size ?? 1) { log.warning("\(warning)") }
         let worker = PolicyWorker(try plan.policy(members))
         let text = try await worker.load()
         let prompts = try data.prepare(config, PromptEncoder(text: text, data: config.data), log)

@@ -51,28 +51,16 @@ struct CollectivesBench: AsyncParsableCommand {
 
     func run() async throws {
         try await Failures.reported {
-            let ranks = try RankedCommand(count: count(), deadline: .seconds(timeout), remedy: "")
+            let ranks = try RankedCommand(
+                count: RankedCommand.count(devices: devices, on: device), deadline: .seconds(timeout), remedy: "")
             try await ranks.run { place, members in
                 guard let place, let members else { return }
-                let choice: DeviceChoice =
-                    device == "cpu" || VisibleDevices.count() == 0 ? .cpu : .cuda(place.localRank)
-                let opened = try choice.open()
+                let opened = try RankedCommand.device(device, of: place)
                 let benchmark = CollectiveBenchmark(device: opened, sizes: megabytes.map { $0 << 20 }, repeats: repeats)
                 let results = try benchmark.run(members)
                 if place.rank == 0 { try print(results, opened) }
             }
         }
-    }
-
-    private func count() throws -> Int {
-        let visible = device == "cpu" ? 0 : VisibleDevices.count()
-        if device == "cuda" || visible > 0, devices ?? visible > visible || visible < 2 {
-            throw WorkerError(
-                .device,
-                "--devices \(devices ?? 2): this machine shows \(visible) CUDA devices; --device cpu measures processes"
-            )
-        }
-        return devices ?? max(2, visible)
     }
 
     private func print(_ results: [CollectiveBenchmark.Result], _ device: Device) throws {

@@ -16,7 +16,7 @@ struct Plan: ParsableCommand {
             EXAMPLES
               fledge plan my.yaml
               fledge plan my.yaml --device h200 --devices 4 model.dtype=bfloat16
-              fledge plan my.yaml --shape qwen2-7b --device h100 --layout tp=2,fsdp=4 --devices 8 --json
+              fledge plan my.yaml --shape qwen2-7b --device h100 --layout tp=2,fsdp=4,rollout=2 --devices 8 --json
             """)
 
     @Argument(help: "The YAML file.", completion: .file(extensions: ["yaml", "yml"]))
@@ -25,8 +25,8 @@ struct Plan: ParsableCommand {
     @Argument(help: ArgumentHelp("Settings to override.", valueName: "key=value"))
     var overrides: [String] = []
 
-    @Option(help: "How many devices.")
-    var devices = 1
+    @Option(help: "How many devices; by default trainer.n_gpus_per_node, else those that are here.")
+    var devices: Int?
 
     @Option(
         help: ArgumentHelp(
@@ -51,7 +51,7 @@ struct Plan: ParsableCommand {
     var json = false
 
     func validate() throws {
-        guard (1...65_536).contains(devices) else {
+        if let devices, !(1...65_536).contains(devices) {
             throw ValidationError("--devices \(devices) is not from 1 to 65536")
         }
         if let device, PlanDevice(named: device) == nil {
@@ -64,7 +64,8 @@ struct Plan: ParsableCommand {
             throw ValidationError("--shape \(shape): known are \(BenchmarkShape.names.joined(separator: ", "))")
         }
         if let layout, PlanLayout(layout) == nil {
-            throw ValidationError("--layout \(layout): give axes as tp=2,fsdp=4, of dp, fsdp, tp, sp, ep and pp")
+            throw ValidationError(
+                "--layout \(layout): give axes as tp=2,fsdp=4, of dp, fsdp, tp, sp, ep, pp and rollout")
         }
         if let responseTokens, responseTokens < 1 { throw ValidationError("--response-tokens must be 1 or more") }
     }
@@ -78,8 +79,12 @@ struct Plan: ParsableCommand {
             if let responseTokens { work.responseTokens = min(responseTokens, work.responseTokens) }
             var device = try device.flatMap(PlanDevice.init(named:)) ?? PlanDevice(settings.device)
             if let memory = memory.flatMap(PlanDevice.bytes) { device.memory = memory }
-            return try TrainingPlanner(model: model, work: work, device: device, devices: devices)
-                .plan(layout: layout.flatMap(PlanLayout.init))
+            let count =
+                try devices ?? (self.device == nil ? RankedCommand.count(settings) : settings.trainer.gpusPerNode) ?? 1
+            let layout =
+                try layout.flatMap(PlanLayout.init)
+                ?? PlanLayout(ShardingPlan(settings.actor, settings.rollout, ranks: count))
+            return try TrainingPlanner(model: model, work: work, device: device, devices: count).plan(layout: layout)
         }
         Console.say(json ? result.json.text() : PlanReport(result).text)
         if result.verdict == .cannotFit { throw ExitCode(2) }
@@ -121,6 +126,10 @@ struct PlanReport {
                     + "actor.ppo_max_token_len_per_gpu: \(chosen.microBatchTokens)",
                 "  peak \(gib(chosen.memory.peak)) GiB in \(chosen.memory.worst.name); " + time(chosen.time),
             ]
+            if chosen.layout.devices > 1 {
+                lines.append("  \(result.reason ?? "")")
+                lines.append("  settings: \(chosen.settings.joined(separator: " "))")
+            }
         } else {
             lines.append("nothing fits these devices as configured; it would with")
             lines += result.remedies.map { "  " + $0 }

@@ -56,6 +56,26 @@ struct RankedCommand {
         }
     }
 
+    /// The ranks that a benchmark of several devices asks for by `--devices`; nil: all GPUs, or two processes on the CPU.
+    static func count(devices: Int?, on device: String) throws -> Int {
+        let visible = device == "cpu" ? 0 : VisibleDevices.count()
+        if device == "cuda" || visible > 0, devices ?? visible > visible || visible < 2 {
+            throw WorkerError(
+                .device,
+                "--devices \(devices ?? 2): this machine shows \(visible) CUDA devices; --device cpu measures processes"
+            )
+        }
+        return devices ?? max(2, visible)
+    }
+
+    /// What a benchmark's rank computes on.
+    static func device(_ name: String, of place: RankEnvironment) throws -> Device {
+        guard let choice = DeviceChoice(name) else {
+            throw ValidationError("--device '\(name)' is not auto, cpu or cuda")
+        }
+        return try choice.of(place.localRank).open()
+    }
+
     /// Runs `body` in each rank; with neither place nor members where there is one rank only.
     func run(_ body: (RankEnvironment?, RankMembership?) async throws -> Void) async throws {
         if let place { return try await takePart(place, body) }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Cluster
 import Collectives
 import Foundation
 import Telemetry
@@ -10,10 +11,15 @@ struct ReshardBench: AsyncParsableCommand {
         commandName: "reshard", abstract: "Bytes and seconds from one layout of the weights to another.",
         discussion: """
             Layouts are products of pp, dp, fsdp, ep, sp and tp over the same ranks. By itself the command runs all ranks as threads
-            on the CPU; as one of several processes (RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT in the environment) it is one
-            rank. --plan-only needs neither memory nor devices.
+            on the CPU; with --devices it starts one process for each, over NCCL or on the CPU Gloo; as one of several processes
+            (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in the environment) it is one rank. --plan-only needs neither
+            memory nor devices.
+
+            What arrives is compared with what it must be by digests of its bits. Beside resharding, gathering every tensor on every
+            rank, layer by layer, and cutting it there is measured.
 
             EXAMPLES
+              fledge bench reshard --shape qwen2-7b --from fsdp4 --to tp2xdp2 --devices 4 --json
               fledge bench reshard --shape qwen2-7b --from fsdp4 --to tp2×dp2 --plan-only
               fledge bench reshard --shape tiny --from fsdp2×tp4 --to tp2×dp4 --json
             """)
@@ -48,6 +54,18 @@ struct ReshardBench: AsyncParsableCommand {
     @Option(help: "Runs after a first that does not count.")
     var repeats = 5
 
+    @Option(help: "GPUs, or on the CPU processes: as many as the layouts have ranks.")
+    var devices: Int?
+
+    @Option(help: "auto, cpu or cuda.")
+    var device = "auto"
+
+    @Option(help: "Seconds that ranks wait for one that does nothing.")
+    var timeout = 300.0
+
+    @Flag(inversion: .prefixedNo, help: "Measure gathering everything too.")
+    var baseline = true
+
     @Flag(help: "Only plan.")
     var planOnly = false
 
@@ -71,6 +89,11 @@ struct ReshardBench: AsyncParsableCommand {
         if let ranksPerNode, ranksPerNode < 1 {
             throw ValidationError("--ranks-per-node \(ranksPerNode) is less than 1")
         }
+        if !["auto", "cpu", "cuda"].contains(device) {
+            throw ValidationError("--device '\(device)' is not auto, cpu or cuda")
+        }
+        if let devices, devices < 2 { throw ValidationError("--devices \(devices) is less than 2") }
+        if timeout < 1 { throw ValidationError("--timeout \(timeout) is less than 1") }
         if repeats < 1 { throw ValidationError("--repeats \(repeats) is less than 1") }
     }
 
@@ -85,18 +108,32 @@ struct ReshardBench: AsyncParsableCommand {
             benchmark.options.bucketBytes = bucket << 20
             benchmark.options.gathers = gathers
             benchmark.places = place
+            benchmark.measuresGathering = baseline
             if let ranksPerNode { benchmark.options.ranksPerNode = ranksPerNode }
             let (plan, seconds) = try benchmark.plan()
-            var measured: ReshardBenchmark.Measurement?
-            if !planOnly {
-                if let place = try RankPlace.given(ProcessInfo.processInfo.environment) {
-                    measured = try place.run(benchmark, plan, repeats)
-                    if place.rank > 0 { return }
-                } else {
-                    measured = try benchmark.runThreads(plan, repeats: repeats)
-                }
+            if planOnly { return report(plan, seconds, nil) }
+            guard try areProcesses else {
+                return report(plan, seconds, try benchmark.runThreads(plan, repeats: repeats))
             }
-            report(plan, seconds, measured)
+            let ranks = try RankedCommand(
+                count: RankedCommand.count(devices: devices ?? plan.rankCount, on: device), deadline: .seconds(timeout),
+                remedy: "")
+            guard ranks.count == plan.rankCount else {
+                throw ValidationError("the layouts have \(plan.rankCount) ranks, and there are \(ranks.count) devices")
+            }
+            try await ranks.run { place, members in
+                guard let place, let members else { return }
+                let measured = try benchmark.run(
+                    plan, members: members, device: RankedCommand.device(device, of: place), repeats: repeats)
+                if place.rank == 0 { report(plan, seconds, measured) }
+            }
+        }
+    }
+
+    private var areProcesses: Bool {
+        get throws {
+            try devices != nil || device == "cuda"
+                || RankEnvironment.given(ProcessInfo.processInfo.environment) != nil
         }
     }
 
@@ -120,6 +157,11 @@ struct ReshardBench: AsyncParsableCommand {
                 Console.say(
                     "  \(BenchReport.rounded(fastest)) s, \(BenchReport.rounded(Double(most) / fastest / 1e9, 100)) GB/s into a rank, "
                         + "\(measured.peakExtraBytes >> 20) MB of staging memory, \(measured.messages) messages")
+                if let gathering = measured.gatheringSeconds.min() {
+                    Console.say(
+                        "  gathering all: \(BenchReport.rounded(gathering)) s, \(measured.gatheringPeakExtraBytes >> 20) MB beside "
+                            + "sources and targets")
+                }
             }
             return
         }
@@ -138,45 +180,28 @@ struct ReshardBench: AsyncParsableCommand {
             entries += [
                 ("seconds", .list(measured.seconds.map { BenchReport.rounded($0, 1e6) })),
                 ("best_seconds", .number(BenchReport.rounded(fastest, 1e6))),
+                (
+                    "median_seconds",
+                    .number(BenchReport.rounded(ReshardBenchmark.Measurement.median(measured.seconds), 1e6))
+                ),
                 ("gb_per_second_into_a_rank", .number(BenchReport.rounded(Double(most) / fastest / 1e9, 100))),
                 ("peak_extra_mib", .int(measured.peakExtraBytes >> 20)), ("messages", .int(measured.messages)),
+                ("identical", .text("yes")),
+                ("digests", .text(measured.digests.map { String($0, radix: 16) }.joined(separator: " "))),
             ]
+            if let gathering = measured.gatheringSeconds.min() {
+                entries += [
+                    ("gathering_seconds", .list(measured.gatheringSeconds.map { BenchReport.rounded($0, 1e6) })),
+                    ("gathering_best_seconds", .number(BenchReport.rounded(gathering, 1e6))),
+                    (
+                        "gathering_median_seconds",
+                        .number(
+                            BenchReport.rounded(ReshardBenchmark.Measurement.median(measured.gatheringSeconds), 1e6))
+                    ),
+                    ("gathering_peak_extra_mib", .int(measured.gatheringPeakExtraBytes >> 20)),
+                ]
+            }
         }
         BenchReport.print(entries)
-    }
-}
-
-/// This process's place among several that somebody else started.
-private struct RankPlace {
-    let rank, size, port: Int
-    let host: String
-
-    static func given(_ variables: [String: String]) throws -> RankPlace? {
-        guard let rank = variables["RANK"], let size = variables["WORLD_SIZE"] else { return nil }
-        guard let rank = Int(rank), let size = Int(size), size > rank, rank >= 0, let host = variables["MASTER_ADDR"],
-            let port = variables["MASTER_PORT"].flatMap({ Int($0) }), port > 0, port < 65536
-        else {
-            throw ValidationError(
-                "RANK and WORLD_SIZE are set: MASTER_ADDR and MASTER_PORT must be too, and all must fit")
-        }
-        return RankPlace(rank: rank, size: size, port: port, host: host)
-    }
-
-    func run(_ benchmark: ReshardBenchmark, _ plan: ReshardPlan, _ repeats: Int) throws -> ReshardBenchmark.Measurement
-    {
-        guard plan.rankCount == size else {
-            throw ValidationError("the layouts have \(plan.rankCount) ranks, WORLD_SIZE is \(size)")
-        }
-        let store = try RendezvousStore.tcp(host: host, port: port, listens: rank == 0, timeout: .seconds(60))
-        let connect = { (name: String, rank: Int, size: Int) in
-            try ProcessGroup.gloo(store, name: name, rank: rank, size: size, host: host, timeout: .seconds(600))
-        }
-        let world = try connect("world", rank, size)
-        let result = try benchmark.run(plan, group: size == 1 ? nil : world, device: .cpu, repeats: repeats) { ranks in
-            try connect("\(ranks)", ranks.firstIndex(of: rank) ?? 0, ranks.count)
-        }
-        // The store lives in rank 0.
-        try world.barrier()
-        return result
     }
 }

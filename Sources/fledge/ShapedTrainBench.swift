@@ -1,4 +1,5 @@
 import ArgumentParser
+import Cluster
 import Models
 import Telemetry
 import TensorCore
@@ -24,7 +25,7 @@ extension TrainBench {
         )
         var states = "bf16"
         @Flag(help: "Keep what checkpointed layers keep in pinned host memory.") var offloadActivations = false
-        @Flag(help: "Keep the optimizer's moments in pinned host memory.") var offloadMoments = false
+        @Option(help: "The share of the optimizer's moments to keep in pinned host memory.") var offloadMoments = 0.0
         @Option(help: "What may compute attention on CUDA: fastest or flash.") var attention = "fastest"
         @Option(help: "Steps that do not count.") var warmup = 2
         @Option(help: "Steps that count; the median gives the rate.") var steps = 4
@@ -45,6 +46,9 @@ extension TrainBench {
                 ("--rows", rows, 1), ("--seq", length, 2), ("--prompt", prompt ?? 1, 1), ("--answer", answer ?? 1, 1),
                 ("--answers", answers, 1), ("--warmup", warmup, 0), ("--steps", steps, 1),
             ] where value < least { throw ValidationError("\(name) \(value) is less than \(least)") }
+            if !(0...1 ~= offloadMoments) {
+                throw ValidationError("--offload-moments \(offloadMoments) is not a share from 0 to 1")
+            }
             if !(peak > 0) { throw ValidationError("--peak \(peak) is not above 0") }
             _ = try settings()
         }
@@ -70,28 +74,44 @@ extension TrainBench {
             return settings
         }
 
-        func run(_ bench: TrainBench) throws {
+        func run(_ bench: TrainBench) async throws {
             guard let shape, let known = BenchmarkShape.known[shape] else { return }
-            guard let choice = DeviceChoice(bench.compute.device) else {
-                throw ValidationError("--device '\(bench.compute.device)' is not auto, cpu, cuda or cuda:N")
+            guard bench.ranks.areSeveral else {
+                guard let choice = DeviceChoice(bench.compute.device) else {
+                    throw ValidationError("--device '\(bench.compute.device)' is not auto, cpu, cuda or cuda:N")
+                }
+                let device = try choice.open(), dtype = try bench.dtype(on: device)
+                let settings = try settings(of: bench)
+                let report = try TrainingBenchmark.run(known, dtype: dtype, device: device, settings: settings)
+                return try say(report, device, dtype, settings, nil)
             }
-            let device = try choice.open()
-            let dtype: DType
-            switch bench.compute.dtype {
-            case nil: dtype = device.isCUDA ? .bfloat16 : .float32
-            case "float32"?: dtype = .float32
-            case "bfloat16"?: dtype = .bfloat16
-            case let other?: throw ValidationError("--dtype '\(other)' is not float32 or bfloat16")
+            let reference = try bench.ranks.reference(shape)
+            try await bench.ranks.run(bench.compute.device) { place, members, device in
+                let dtype = try bench.dtype(on: device), settings = try settings(of: bench)
+                let report = try TrainingBenchmark.run(
+                    known, dtype: dtype, device: device, settings: settings,
+                    sharing: bench.ranks.sharing(settings.states.sumDType(of: dtype)), members: members)
+                if place.rank == 0 { try say(report, device, dtype, settings, reference) }
             }
+        }
+
+        private func settings(of bench: TrainBench) throws -> TrainingBenchmark.Settings {
             var settings = try settings()
             settings.microBatchTokens = bench.microBatchTokens
             settings.logitsChunk = bench.logitsChunk
             settings.checkpointing = try bench.kept.choice ?? .full
             settings.offloadsActivations = offloadActivations
-            settings.offloadsMoments = offloadMoments
-            let report = try TrainingBenchmark.run(known, dtype: dtype, device: device, settings: settings)
+            settings.offloadedMoments = offloadMoments
+            return settings
+        }
+
+        private func say(
+            _ report: TrainingBenchmark.Report, _ device: Device, _ dtype: DType,
+            _ settings: TrainingBenchmark.Settings, _ reference: Double?
+        ) throws {
             let text = TrainingReport(
-                shape: shape, device: device, dtype: dtype, settings: settings, report: report, peak: peak * 1e12)
+                shape: shape ?? "", device: device, dtype: dtype, settings: settings, report: report,
+                peak: peak * 1e12, reference: reference ?? report.ranks?.aloneMean)
             Console.say(try json ? text.json() : text.table())
         }
     }

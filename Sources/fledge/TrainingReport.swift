@@ -1,5 +1,6 @@
 import Telemetry
 import TensorCore
+import TrainingEngine
 import Workers
 
 /// The training benchmark's results, for people and for programs.
@@ -11,15 +12,21 @@ struct TrainingReport {
     let report: TrainingBenchmark.Report
     /// Operations a second that utilization refers to.
     let peak: Double
+    /// Tokens a second of one device alone, where several are judged by it.
+    var reference: Double?
 
-    private var utilization: Double { report.usefulRate / peak }
-    private var hardwareUtilization: Double { report.hardwareRate / peak }
+    private var devices: Int { report.ranks?.peakBytes.count ?? 1 }
+    private var utilization: Double { report.usefulRate / peak / Double(devices) }
+    private var hardwareUtilization: Double { report.hardwareRate / peak / Double(devices) }
+    /// Of one of the devices.
+    private var deviceRate: Double { report.tokensPerSecond / Double(devices) }
     /// Utilization says something of a GPU alone.
     private var hasUtilization: Bool { device.isCUDA }
 
     func json() throws -> String {
         var writer = JSONWriter(style: .pretty)
         let name = try device.name()
+        let backend = device == .cpu || report.ranks == nil ? "gloo" : "nccl \(try ProcessGroup.ncclVersion())"
         writer.object { object in
             for (key, value) in [
                 ("case", "train"), ("shape", shape), ("weights", "random"), ("device", "\(device)"),
@@ -41,7 +48,7 @@ struct TrainingReport {
             object.field("micro_batches", report.microBatches)
             object.field("logits_chunk", settings.logitsChunk)
             object.field("parameters", report.parameterCount)
-            object.field("tokens", settings.tokens)
+            object.field("tokens", report.cost.tokens)
             object.field("computed_tokens", report.computedTokens)
             object.key("seconds")
             object.array { list in for one in report.seconds { list.value(BenchReport.rounded(one, 1e5)) } }
@@ -55,6 +62,7 @@ struct TrainingReport {
             }
             object.field("peak_memory_gib", BenchReport.rounded(Double(report.peakBytes) / Double(1 << 30), 100))
             object.field("loss", report.lastLoss)
+            if let ranks = report.ranks { write(ranks, backend, to: &object) }
             if let profile = report.profile {
                 object.key("profile")
                 object.object { TimeBreakdownText.write(profile, kernels: 25, to: &$0) }
@@ -63,16 +71,56 @@ struct TrainingReport {
         return writer.text
     }
 
+    private func write(_ ranks: TrainingBenchmark.RankReport, _ backend: String, to object: inout JSONWriter) {
+        object.field("devices", devices)
+        object.field("backend", backend)
+        object.field("layout", "\(ranks.sharing.mesh)")
+        object.field("sharding", ranks.sharing.options.mode.rawValue)
+        object.field("reduce_dtype", "\(ranks.sharing.options.reduceDType)")
+        object.key("prefetch")
+        object.value(ranks.sharing.options.prefetches)
+        object.key("sequence_parallel")
+        object.value(ranks.sharing.sequenceParallel)
+        object.field("tokens_per_second_per_device", BenchReport.rounded(deviceRate, 10))
+        func list(_ name: String, _ values: [Double], _ digits: Double) {
+            object.key(name)
+            object.array { list in for value in values { list.value(BenchReport.rounded(value, digits)) } }
+        }
+        list("step_seconds_by_rank", ranks.medianSeconds, 1e5)
+        list("peak_memory_gib_by_rank", ranks.peakBytes.map { Double($0) / Double(1 << 30) }, 100)
+        list("peak_reserved_gib_by_rank", ranks.peakReservedBytes.map { Double($0) / Double(1 << 30) }, 100)
+        if let reference {
+            if !ranks.aloneTokensPerSecond.isEmpty {
+                list("tokens_per_second_alone", ranks.aloneTokensPerSecond, 10)
+            }
+            object.field("tokens_per_second_one_device", BenchReport.rounded(reference, 10))
+            object.field("share_of_one_device", BenchReport.rounded(deviceRate / reference))
+        }
+        if let profile = report.profile {
+            // What is left of the links' time when all that ran beside it is taken off.
+            object.field("waiting_for_links_share", BenchReport.rounded(profile.share(.communication)))
+        }
+    }
+
     func table() -> String {
         var table = TextTable(["shape", "tokens", "step s", "tokens/s", "TFLOP/s", "MFU", "HFU", "peak GiB"])
         func share(_ value: Double) -> String { hasUtilization ? TextTable.number(value * 100, 1) + " %" : "" }
         table.add([
-            shape, "\(settings.tokens)", TextTable.number(report.medianSeconds, 3),
+            shape, "\(report.cost.tokens)", TextTable.number(report.medianSeconds, 3),
             TextTable.number(report.tokensPerSecond), TextTable.number(report.usefulRate / 1e12, 1),
             share(utilization), share(hardwareUtilization),
             TextTable.number(Double(report.peakBytes) / Double(1 << 30), 1),
         ])
-        return (table.lines + (report.profile.map { [""] + TimeBreakdownText.lines($0, kernels: 15) } ?? []))
+        var lines = table.lines
+        if report.ranks != nil {
+            var line = "\(devices) devices: \(TextTable.number(deviceRate)) tokens/s each"
+            if let reference {
+                let share = TextTable.number(deviceRate / reference * 100, 1)
+                line += ", \(share) % of the \(TextTable.number(reference)) of one alone"
+            }
+            lines.append(line)
+        }
+        return (lines + (report.profile.map { [""] + TimeBreakdownText.lines($0, kernels: 15) } ?? []))
             .joined(separator: "\n")
     }
 }

@@ -25,6 +25,21 @@ extension CommandSuites {
             }
         }
 
+        /// As the recipe says: replicas, or all shared out; what is chosen is named with its settings.
+        @Test func plansTheRecipesLayout() async throws {
+            let shape = ["--shape", "qwen2-7b", "--device", "h100"]
+            let replicas = try await run(shape + ["--devices", "4"])
+            #expect(replicas.exitCode == 2 && replicas.output.contains("(dp=4)"), "\(replicas)")
+            #expect(replicas.output.contains("settings: trainer.n_gpus_per_node=4 "))
+            let shared = try await run(
+                shape + ["trainer.n_gpus_per_node=4", "actor.fsdp_config.fsdp_size=-1", "--json"])
+            #expect(shared.exitCode == 0, "\(shared)")
+            let json = try JSONValue(parsing: Array(shared.output.utf8), path: nil)
+            #expect(json["configured"]?["layout"]?["fsdp"]?.int == 4)
+            #expect(json["reason"]?.string?.contains("on every device would be") == true)
+            #expect(json["chosen"]?["settings"]?.elements.isEmpty == false)
+        }
+
         @Test func printsJSON() async throws {
             let outcome = try await run(["--shape", "tiny", "--device", "h100", "--memory", "80GB", "--json"])
             #expect(outcome.exitCode == 0, "\(outcome)")

@@ -9,11 +9,13 @@ import Testing
             overrides: [
                 "model.dtype=bfloat16", "model.param_dtype=bfloat16", "actor.optim.state_dtype=int8",
                 "actor.optim.decay_vectors=false", "actor.optim.stochastic_rounding=false",
-                "actor.fsdp_config={optimizer_offload: true, grad_dtype: bfloat16}", "trainer.plan=warn",
+                "actor.fsdp_config={optimizer_offload: true, optimizer_offload_ratio: 0.25, grad_dtype: bfloat16}",
+                "trainer.plan=warn",
             ])
         #expect(config.model.paramDType == .bfloat16 && config.actor.optim.stateDType == .int8)
         #expect(!config.actor.optim.decaysVectors && !config.actor.optim.stochasticRounding)
         #expect(config.actor.fsdp.optimizerOffload && !config.actor.fsdp.paramOffload)
+        #expect(config.actor.fsdp.optimizerOffloadRatio == 0.25)
         #expect(config.actor.fsdp.gradDType == .bfloat16 && config.trainer.plan == .warn && config.warnings.isEmpty)
         #expect(try RunConfig(yaml: config.resolvedYAML(), file: "resolved.yaml") == config)
         let plain = try RunConfig(yaml: minimal, file: "recipe.yaml")
@@ -30,6 +32,7 @@ import Testing
         (["actor.fsdp_config.model_dtype=bf16"], "write model.param_dtype"),
         (["actor.fsdp_config.fsdp_size=0"], "no rank"), (["actor.fsdp_config.fsdp_size=-2"], "from -1"),
         (["actor.fsdp_config.wrap_policy.min_num_params=0"], "each layer is a unit"),
+        (["actor.fsdp_config.optimizer_offload_ratio=0.5"], "no moments leave the GPU"),
         (["actor.use_dynamic_bsz=false"], "nothing says how large"),
         (["actor.ppo_micro_batch_size_per_gpu=4"], "cut by tokens"),
         (["actor.ppo_micro_batch_size=4"], "write actor.ppo_micro_batch_size_per_gpu"),

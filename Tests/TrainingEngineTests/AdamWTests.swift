@@ -218,6 +218,21 @@ import Testing
     }
 }
 
+@Suite struct OffloadedShareTests {
+    @Test(arguments: [0, 0.1, 0.25, 0.5, 0.9, 1])
+    func aShareOfTheTensorsIsSpreadOverAll(share: Double) {
+        let counts = (0..<200).map { [64, 4096, 100, 2048][$0 % 4] }
+        let chosen = AdamW.spread(counts, share: share)
+        var sum = 0, all = 0
+        for (count, isChosen) in zip(counts, chosen) {
+            all += count
+            if isChosen { sum += count }
+            #expect(abs(Double(sum) - share * Double(all)) <= 4096)
+        }
+        if share == 0 || share == 1 { #expect(chosen.allSatisfy { $0 == (share == 1) }) }
+    }
+}
+
 /// Gradient sums in the leaves.
 @Suite struct GradientSumTests {
     @Test func bfloat16GradientsAreSummedInFloat32AndFreed() throws {

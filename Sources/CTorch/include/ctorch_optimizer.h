@@ -42,9 +42,21 @@ int ct_adamw_squares_(const ct_adamw_tensor *tensors, int count, ct_tensor contr
 // float32 [slots, 2] become 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t). max_norm 0: no clipping.
 int ct_adamw_prepare_(const ct_adamw_tensor *tensors, int count, ct_tensor steps, ct_tensor corrections, ct_tensor control,
                       double max_norm, ct_adamw_step options, ct_message *error);
-// One pass: gradients times the factor, moments, masters and weights; nothing where the step is not taken.
+// One pass: gradients times the factor, moments, masters and weights; nothing where the step is not taken. The stream is needed where
+// states lie in host memory.
+typedef struct ct_state_stream_object *ct_state_stream;
 int ct_adamw_apply_(const ct_adamw_tensor *tensors, int count, ct_tensor steps, ct_tensor corrections, ct_tensor control,
-                    ct_adamw_step options, ct_message *error);
+                    ct_adamw_step options, ct_state_stream stream, ct_message *error);
+
+// The passage of states in pinned host memory through a CUDA device.
+int ct_state_stream_new(int device, ct_state_stream *out, ct_message *error);
+void ct_state_stream_free(ct_state_stream stream);
+// Sends for the next step's states, as many as fit in `room` bytes more; the tensors need no gradient yet. May be called again with
+// the same tensors when there is more room.
+int ct_state_stream_prefetch(ct_state_stream stream, const ct_adamw_tensor *tensors, int count, int64_t room, ct_message *error);
+// Waits until what the last step left is home, and frees the memory that it passed through; does nothing where the next step's
+// states have been sent for, unless these are to be dropped.
+int ct_state_stream_settle(ct_state_stream stream, bool drops, ct_message *error);
 
 // Float32 moments [N] to codes uint8 [N] and scales float32 [ceil(N / 256)], and back, on the CPU.
 int ct_encode_moments(ct_tensor moments, bool is_signed, ct_tensor *codes, ct_tensor *scales, ct_message *error);

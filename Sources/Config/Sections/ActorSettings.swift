@@ -167,6 +167,7 @@ public struct ShardingSettings: Hashable, Sendable {
     public let reduceDType: ModelSettings.DType
     public let paramOffload: Bool
     public let optimizerOffload: Bool
+    public let optimizerOffloadRatio: Double
     public let gradDType: ModelSettings.DType
 
     init(_ section: inout SectionReader) {
@@ -191,6 +192,11 @@ public struct ShardingSettings: Hashable, Sendable {
             doc: "Keep the float32 master weights in the host's memory; each step streams them through the GPU.")
         optimizerOffload = section.bool(
             "optimizer_offload", default: false, doc: "The same for the optimizer's moments.")
+        optimizerOffloadRatio = section.number(
+            "optimizer_offload_ratio", default: 1, in: .unit,
+            doc:
+                "The share of the moments that optimizer_offload means. What backward has freed by then takes a few GiB of them at no cost."
+        )
         gradDType = section.choice(
             "grad_dtype", default: .float32,
             doc:

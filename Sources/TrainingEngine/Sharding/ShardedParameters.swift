@@ -88,9 +88,15 @@ public final class ShardedParameters {
     ///   - loss: or a tensor below it, with the loss's gradient in that.
     ///   - isLast: of the mini-batch's micro-batches.
     public func backward(_ loss: Tensor, _ gradient: Tensor? = nil, isLast: Bool) throws {
+        try backward(isLast: isLast) { try loss.backward(gradient) }
+    }
+
+    /// The same where `body` back-propagates by itself: a micro-batch's passes whose backward is part of them.
+    @discardableResult
+    public func backward<Result>(isLast: Bool, _ body: () throws -> Result) throws -> Result {
         precondition(holders == 0, "whole weights that somebody holds would outlive the step")
         self.isLast = isLast
-        try loss.backward(gradient)
+        let result = try body()
         // Where no gradient goes through a layer's input, nothing told that the layer was done.
         for index in layers.indices.reversed() where layers[index].trains && !isReduced[index] {
             try reduce(layers[index])
@@ -100,6 +106,7 @@ public final class ShardedParameters {
             if settings.mode == .fullShard { try release(layers[index]) }
             (passes[index], learns[index], isReduced[index]) = (0, false, false)
         }
+        return result
     }
 
     /// Takes what a micro-batch's backward pass has left and reduces it, where somebody else runs the passes, in any order and without

@@ -1,4 +1,5 @@
 public import Collectives
+public import Models
 public import TensorCore
 
 /// What of a model's state the ranks of a mesh's `fsdp` axis share out among them.
@@ -42,6 +43,13 @@ public struct GradientAxes: Sendable, Hashable {
     public init(summed: [MeshAxis], copied: [MeshAxis]) {
         self.summed = summed
         self.copied = copied
+    }
+
+    /// As the parallel layers that made `parameter` say.
+    public init(_ parameter: Parameter) {
+        self.init(
+            summed: parameter.gradientAxes.filter { $0 != .shard }, copied: parameter.copiedAxes.filter { $0 != .shard }
+        )
     }
 
     /// A parameter that every rank has whole, and of whose gradient it has what its own tokens give.

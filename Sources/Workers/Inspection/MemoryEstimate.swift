@@ -1,3 +1,4 @@
+import Models
 public import TensorCore
 
 /// Bytes that one way of using a model takes on one device, by what they are for.
@@ -8,8 +9,8 @@ public import TensorCore
 /// - full training: weights, and for each parameter a float32 master (in bfloat16 only), two float32 moments and the gradient
 ///   (in bfloat16 also the float32 sum): 20 bytes a parameter in bfloat16 and 16 in float32, as `docs/training.md` counts;
 /// - LoRA of rank r: weights `P·w`, and the same 20 or 16 bytes for each of `r·(in+out)` adapter parameters;
-/// - activations with checkpointing: `T·L·C·w` for the layers' inputs, one layer's own `T·(10·C+3·I+2·K)·w` (I the feed-forward
-///   size that a token meets), and `3·256·V·4` for a chunk of logits. Without checkpointing every layer's own stays;
+/// - activations with full checkpointing, as plans count them (``PassBytes``): the layers' inputs `T·L·C·w`, the final norm's `2·T·C·w`,
+///   and what is more of one layer run again and a GPU's chunk of logits;
 /// - GRPO: a rollout's cache beside what training holds, and `P·w` more for a reference model.
 public struct MemoryEstimate: Sendable {
     /// What the estimate is of.
@@ -45,7 +46,7 @@ public struct MemoryEstimate: Sendable {
             let state = dtype == .bfloat16 ? 18 : 12
             let full = (name: "optimizer and gradients", bytes: product(parameters, state))
             let adapters = (name: "adapters", bytes: product(workload.rank, adapterRows, state + width))
-            let activations = (name: "activations", bytes: activations(shape, workload, width))
+            let activations = (name: "activations", bytes: activations(shape, workload, dtype))
             let reference = (name: "reference", bytes: weights.bytes)
             func estimate(_ method: String, _ parts: (name: String, bytes: Int)...) -> MemoryEstimate {
                 MemoryEstimate(method: method, dtype: dtype, parts: parts)
@@ -61,12 +62,24 @@ public struct MemoryEstimate: Sendable {
         }
     }
 
-    private static func activations(_ shape: ModelInspection.Shape, _ workload: Workload, _ width: Int) -> Int {
-        let tokens = workload.microBatchTokens
-        let met = shape.intermediate &* max(1, shape.expertsPerToken)
-        let inputs = product(tokens, shape.layers, shape.hidden, width)
-        let layer = product(tokens, 10 &* shape.hidden &+ 3 &* met &+ 2 &* shape.cacheWidth, width)
-        return inputs &+ layer &+ product(3 * 256, shape.vocabulary, 4)
+    private static func activations(_ shape: ModelInspection.Shape, _ workload: Workload, _ dtype: DType) -> Int {
+        // Beyond any model's, and small enough to multiply.
+        func size(_ value: Int, _ most: Int = 1 << 20) -> Int { min(max(0, value), most) }
+        var layer = ActivationBytes.Layer(
+            hidden: size(shape.hidden), queryHeads: size(shape.queryHeads, 1 << 14),
+            keyValueHeads: size(shape.keyValueHeads, 1 << 14), headDim: size(shape.headDim, 1 << 14),
+            intermediate: shape.experts > 0 ? 0 : size(shape.intermediate))
+        if shape.experts > 0 {
+            (layer.experts, layer.expertsPerToken) = (
+                size(shape.experts, 1 << 14), size(shape.expertsPerToken, 1 << 10)
+            )
+            layer.expertIntermediate = size(shape.intermediate)
+        }
+        let tokens = size(workload.microBatchTokens, 1 << 26)
+        let passes = PassBytes(
+            layer, vocabulary: size(shape.vocabulary, 1 << 26), dtype: dtype, checkpointing: .full, tokens: tokens,
+            answers: tokens, isCUDA: true)
+        return product(shape.layers, passes.kept(layer: 0)) &+ passes.last &+ max(passes.transient, passes.logits)
     }
 
     /// Sizes from a stranger's configuration may be absurd; an estimate never traps on them.

@@ -1,6 +1,5 @@
 public import Collectives
 public import Config
-import Models
 import TensorCore
 public import TrainingEngine
 
@@ -67,13 +66,4 @@ public struct ShardingPlan: Sendable, Hashable {
     }
 
     private static func counted(_ ranks: Int) -> String { ranks == 1 ? "1 rank does" : "\(ranks) ranks do" }
-}
-
-extension GradientAxes {
-    /// What a model's own parts say of a parameter; `fsdp` is the business of who shards it.
-    init(_ parameter: Parameter) {
-        self.init(
-            summed: parameter.gradientAxes.filter { $0 != .shard }, copied: parameter.copiedAxes.filter { $0 != .shard }
-        )
-    }
 }

@@ -1,3 +1,4 @@
+import Collectives
 import Models
 import TensorCore
 import TrainingEngine
@@ -5,7 +6,8 @@ import TrainingEngine
 /// Bytes of one device in each phase of a step, by what they are for.
 ///
 /// P elements of the device's share of the model, w bytes a value, T tokens of a micro-batch on the device:
-/// - weights `P·w`; masters `4·P` and moments as AdamW stores them, exactly, tensor by tensor; gradients `4·P` or `2·P`;
+/// - weights `P·w`; masters `4·P` and moments as AdamW stores them, exactly, tensor by tensor; gradients `4·P` or `2·P`; where ranks
+///   share tensors out, their rows of each, and what passes bring together;
 /// - activations as `ActivationBytes` says, with the final norm's `2·T·C·w`; the layer that backward is in once more;
 /// - the logits' chunk, `rows·V·w`, and the gradient of its hidden states;
 /// - the cache of keys and values in whole blocks, as the engine asks for, or as much as its share of free memory gives.
@@ -70,14 +72,16 @@ public struct MemoryForecast: Sendable, Hashable {
         let training = TrainingBytes(share, tokens: microTokens, microBatches: microBatches, isCUDA: device.isCUDA)
 
         var resident: [(Kind, Int)] = [(.context, device.contextBytes), (.weights, share.weights)]
-        if layout.devices > 1 { resident.append((.communication, 600 << 20)) }
+        if layout.devices > 1, device.isCUDA { resident.append((.communication, Self.communication(layout))) }
         if work.needsReference { resident.append((.reference, share.weights)) }
         let isOnHost = device.isCUDA
-        for (kind, bytes, moves) in [
-            (Kind.masters, share.masters, work.optimizer.offloadsMasters),
-            (.moments, share.moments, work.optimizer.offloadsMoments),
+        for (kind, bytes, moving) in [
+            (Kind.masters, share.masters, work.optimizer.offloadsMasters ? 1 : 0),
+            (.moments, share.moments, work.optimizer.offloadsMoments ? work.optimizer.offloadedMoments : 0),
         ] where bytes > 0 {
-            if moves && isOnHost { hostBytes += bytes } else { resident.append((kind, bytes)) }
+            let onHost = isOnHost ? Int(Double(bytes) * moving) : 0
+            hostBytes += onHost
+            resident.append((kind, bytes - onHost))
         }
         func phase(_ name: String, _ more: [(Kind, Int)]) {
             phases.append(
@@ -90,8 +94,16 @@ public struct MemoryForecast: Sendable, Hashable {
         if work.recomputesLogProbs || work.needsReference { phase("log-prob", training.scoring) }
         phase("update", training.update)
         phase("optimizer step", training.step(offloaded: hostBytes > 0))
-        if layout.devices > 1 { phase("weight sync", [(.rolloutWeights, share.rolloutCopy), (.bucket, 1 << 30)]) }
+        if layout.devices > 1 {
+            phase("weight sync", [(.rolloutWeights, share.rolloutCopy), (.bucket, share.staging)])
+        }
         hostBytes += training.hostActivations
+    }
+
+    /// NCCL's buffers: the first group of ranks brings most, each further kind of groups some.
+    private static func communication(_ layout: PlanLayout) -> Int {
+        let axes = [layout.dp, layout.fsdp, layout.tp, layout.sp, layout.ep, layout.pp].count { $0 > 1 }
+        return 600 << 20 + max(0, axes - 1) * (200 << 20)
     }
 
     /// Whether the device has room for the worst phase; a CUDA allocator loses some to gaps.
@@ -104,13 +116,13 @@ struct DeviceShare {
     let model: PlanModel
     let work: PlanWork
     let layout: PlanLayout
-    let isSharded: Bool
+    /// Whether ranks keep rows of weights, gradients and states; whole weights come and go.
+    var isSharded: Bool { layout.shards > 1 }
 
     init(_ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout) {
         self.model = model
         self.work = work
         self.layout = layout
-        isSharded = layout.sharding == .full && layout.shards > 1
     }
 
     /// A tensor's elements before data ranks share it: matrices are cut by tensor parallelism, experts over their axis, layers
@@ -121,23 +133,20 @@ struct DeviceShare {
         if tensor.part == .layer || tensor.part == .experts { parts *= layout.pp }
         return (tensor.count + parts - 1) / parts
     }
-    /// The same shared by data ranks; an expert's copies are fewer.
-    private func shard(_ tensor: PlanModel.Tensor) -> Int {
-        let ranks = tensor.part == .experts ? max(1, layout.shards / layout.ep) : layout.shards
-        return (local(tensor) + ranks - 1) / ranks
-    }
+    /// A rank's rows of it.
+    private func shard(_ tensor: PlanModel.Tensor) -> Int { (local(tensor) + layout.shards - 1) / layout.shards }
 
     private func sum(_ tensors: [PlanModel.Tensor], _ bytes: (PlanModel.Tensor) -> Int) -> Int {
         tensors.reduce(0) { $0 &+ bytes($1) }
     }
     var width: Int { work.dtype.size }
-    /// The weights that stay; gathered layers come and go.
-    var weights: Int {
-        let frozen = model.usesAdapter ? sum(model.trained) { local($0) * width } : 0
-        return frozen + sum(model.tensors) { (isSharded ? shard($0) : local($0)) * width }
-    }
-    private var hasShardedStates: Bool { layout.sharding != .noShard && layout.shards > 1 }
-    private func state(_ tensor: PlanModel.Tensor) -> Int { hasShardedStates ? shard(tensor) : local(tensor) }
+    /// What passes read, an adapter's tensors too.
+    private var read: [PlanModel.Tensor] { model.tensors + (model.usesAdapter ? model.trained : []) }
+    /// The weights that stay.
+    var weights: Int { sum(read) { shard($0) * width } }
+    /// What a rank has of them while all of it is brought together.
+    var whole: Int { sum(read) { local($0) * width } }
+    private func state(_ tensor: PlanModel.Tensor) -> Int { shard(tensor) }
     var masters: Int {
         work.dtype == .float32 || !work.optimizer.keepsMasters ? 0 : sum(model.trained) { 4 * state($0) }
     }
@@ -147,22 +156,70 @@ struct DeviceShare {
     var trainedCount: Int { sum(model.trained) { state($0) } }
     /// The widest gradient as backward leaves it, before it joins its sum.
     var largestGradient: Int { (model.trained.map { local($0) }.max() ?? 0) * width }
-    /// Two layers whole, one that is computed and one on its way.
+    private static func isEnd(_ tensor: PlanModel.Tensor) -> Bool { tensor.part == .embedding || tensor.part == .head }
+    /// Elements of one layer's tensors.
+    private func layer(_ tensors: [PlanModel.Tensor]) -> Int {
+        sum(tensors.filter { !Self.isEnd($0) }) { local($0) } * layout.pp / max(1, model.layers)
+    }
+    private func ends(_ tensors: [PlanModel.Tensor]) -> Int { sum(tensors.filter(Self.isEnd)) { local($0) } }
+
+    /// Weights that passes bring together: embedding and head, and two layers, one that runs and one on its way. Where they are not
+    /// freed after forward, and along a pipeline, all of them.
     var gathered: Int {
         guard isSharded else { return 0 }
-        let layers = sum(model.tensors.filter { $0.part == .layer || $0.part == .experts }) { local($0) * width }
-        let ends =
-            model.tensors.filter { $0.part == .embedding || $0.part == .head }.map { local($0) * width }.max() ?? 0
-        return max(2 * layers * layout.pp / max(1, model.layers), ends)
+        if layout.sharding == .gradOp || layout.pp > 1 { return whole }
+        return min(whole, (ends(read) + 2 * layer(read)) * width)
     }
-    /// The weights of sampling, where the training's layout has no whole copy.
-    var rolloutCopy: Int { isSharded ? sum(model.tensors) { local($0) * width } : 0 }
+    /// The same when backward has come through the layers.
+    var gatheredAtEnd: Int { layout.sharding == .full && layout.pp == 1 ? min(gathered, ends(read) * width) : gathered }
+
+    /// What sampling reads besides what stays: the trained tensors whole, or a model of its own.
+    var rolloutCopy: Int {
+        if layout.samplesFromTrained { return isSharded ? whole : 0 }
+        guard layout.devices > 1 else { return 0 }
+        return sum(model.tensors) {
+            ($0.shape.count > 1 ? ($0.count + layout.rollout - 1) / layout.rollout : $0.count) * width
+        }
+    }
+    /// Two buckets under way, each packed on one side and unpacked on the other.
+    var staging: Int { layout.samplesFromTrained || rolloutCopy == 0 ? 0 : 4 * ReshardPlan.Options().bucketBytes }
+
+    /// Whole gradients of several devices, as backward leaves them, until the ranks' sums have them: bytes.
+    struct Flight {
+        /// The head's, which is there from the beginning; a layer's that is made while the one's before it travels; embedding and
+        /// head, at the end.
+        var head, layers, end: Int
+    }
+    func flight(microBatches: Int) -> Flight {
+        let reduce = work.reduceDType.size, shards = layout.shards
+        let head =
+            model.usesAdapter
+            ? 0 : sum(model.trained.filter { $0.part == (model.isTied ? .embedding : .head) }) { local($0) }
+        let layer = layer(model.trained), ends = ends(model.trained)
+        let widest = model.trained.filter(Self.isEnd).map { local($0) }.max() ?? 0
+        guard isSharded else {
+            // The first micro-batch's are the sums themselves where the types agree; sums travel in their own type or in a copy.
+            let copies = layout.copies > 1 && reduce != gradientWidth ? sum(model.trained) { local($0) } * reduce : 0
+            if gradientWidth == width, microBatches == 1 { return Flight(head: 0, layers: 0, end: copies) }
+            return Flight(head: head * width, layers: layer * width, end: max(copies, ends * width))
+        }
+        func travelling(_ count: Int) -> Int { count * reduce + (count + shards - 1) / shards * reduce }
+        return Flight(
+            head: head * width, layers: layer * width + travelling(layer),
+            end: travelling(ends) + (reduce == width ? 0 : widest * width))
+    }
+
+    /// Elements that a sampling device keeps of a token.
+    private var cacheElements: Int {
+        let heads = max(1, model.keyValueHeads / layout.rollout)
+        return max(1, model.cacheElements / max(1, model.keyValueHeads) * heads)
+    }
 
     /// What generation takes besides what stays.
     func generation(device: PlanDevice, free: Int) -> [(MemoryForecast.Kind, Int)] {
-        let engine = work.engine, groups = max(1, layout.devices / layout.tp)
+        let engine = work.engine, groups = max(1, layout.devices / layout.rollout)
         let cacheWidth = engine.cachesInFloat8 ? 1 : width
-        let perToken = max(1, model.cacheElements / layout.tp) * cacheWidth, block = engine.blockSize
+        let perToken = cacheElements * cacheWidth, block = engine.blockSize
         let prompts = (work.prompts + groups - 1) / groups
         let atOnce = min(prompts, max(1, (engine.maxRows + work.samples - 1) / work.samples))
         let whole = (work.promptTokens + work.responseTokens + block - 1) / block, shared = work.promptTokens / block
@@ -172,10 +229,10 @@ struct DeviceShare {
             // Decoding multiplies with copies of the weights in the kernels' own layout, unless they are quantised.
             let matrices = model.tensors.filter { $0.shape.count > 1 && ($0.part != .embedding || model.isTied) }
             let bits = engine.quantization.map { $0 == .int8 ? 8 : 4 } ?? 8 * width
-            return [(.cache, needed), (.copies, sum(matrices) { $0.count / 8 * bits })]
+            return [(.rolloutWeights, rolloutCopy), (.cache, needed), (.copies, sum(matrices) { $0.count / 8 * bits })]
         }
         let stepTokens = min(engine.maxStepTokens, prompts * work.promptTokens + rows)
-        let activations = stepTokens * model.hidden * 6 * width + rows * model.vocabulary * 8 / layout.tp
+        let activations = stepTokens * model.hidden * 6 * width + rows * model.vocabulary * 8 / layout.rollout
         let copy = rolloutCopy
         let pool = min(needed, max(0, Int(Double(free - copy) * engine.memoryFraction) - activations))
         return [
@@ -196,31 +253,29 @@ struct TrainingBytes {
         self.share = share
         self.tokens = tokens
         self.microBatches = microBatches
-        let model = share.model, work = share.work, layer = model.layer, width = share.width, split = share.layout.tp
+        let model = share.model, work = share.work, split = share.layout.tp
         let stages = share.layout.pp, mine = (model.layers + stages - 1) / stages
-        func bytes(_ index: Int) -> Int {
-            ActivationBytes(layer, dtype: work.dtype, mode: work.checkpointing.mode(layer: index)).total * tokens
-                / split
-        }
-        // A pipeline's first stage has as many micro-batches under way as there are stages.
-        var all = (0..<mine).reduce(0) { $0 &+ bytes($1) } * stages
-        if work.offloadsActivations, isCUDA, work.checkpointing != .none {
-            let stays = (0..<min(2, mine)).reduce(0) { $0 &+ bytes($1) }
-            hostActivations = max(0, all - stays)
-            all = min(all, stays)
-        }
-        kept = all
-        last = 2 * tokens * model.hidden * width
-        let work1 = ActivationBytes.transient(layer, dtype: work.dtype)
-        let whole = ActivationBytes(layer, dtype: work.dtype, mode: .none).total
-        transient = (work.checkpointing.mode(layer: 0) == .none ? work1 - whole : work1) * tokens / split
         let answers = min(
             tokens,
             max(
                 1,
                 tokens * work.responseTokens
                     / max(1, work.responseTokens + work.promptTokens / max(1, work.sharesPrefix ? work.samples : 1))))
-        logits = HeadBytes(model, width: width, isCUDA: isCUDA, answers: answers).bytes / split
+        let passes = PassBytes(
+            model.layer, vocabulary: model.vocabulary, dtype: work.dtype, checkpointing: work.checkpointing,
+            tokens: tokens,
+            answers: answers, isCUDA: isCUDA)
+        // A pipeline's first stage has as many micro-batches under way as there are stages.
+        var all = (0..<mine).reduce(0) { $0 &+ passes.kept(layer: $1) / split } * stages
+        if work.offloadsActivations, isCUDA, work.checkpointing != .none {
+            let stays = (0..<min(2, mine)).reduce(0) { $0 &+ passes.kept(layer: $1) / split }
+            hostActivations = max(0, all - stays)
+            all = min(all, stays)
+        }
+        kept = all
+        last = passes.last
+        transient = passes.transient / split
+        logits = passes.logits / split
     }
 
     /// Forward alone: one layer at a time.
@@ -230,6 +285,7 @@ struct TrainingBytes {
 
     /// Backward begins with all activations and ends with all gradients; with gradients of an earlier micro-batch it has both.
     var update: [(MemoryForecast.Kind, Int)] {
+        if share.layout.devices > 1 { return updateOfSeveral }
         let gradients = share.gradients
         let flight = share.gradientWidth == share.width && microBatches == 1 ? 0 : share.largestGradient
         let head = share.model.tensors.first { $0.part == (share.model.isTied ? .embedding : .head) }
@@ -246,8 +302,33 @@ struct TrainingBytes {
             (.gathered, share.gathered), (.gradients, gradients), (.gradientInFlight, flight),
             (.activations, kept / max(1, share.model.layers)), (.layer, transient),
         ]
-        func total(_ parts: [(MemoryForecast.Kind, Int)]) -> Int { parts.reduce(0) { $0 &+ $1.1 } }
-        return [first, early, late].max { total($0) < total($1) } ?? first
+        return Self.worst([first, early, late])
+    }
+
+    /// The same of one of several devices: at the head, in the last layer, in the first, and where the root's gradients travel.
+    private var updateOfSeveral: [(MemoryForecast.Kind, Int)] {
+        let flight = share.flight(microBatches: microBatches), layers = flight.head + flight.layers
+        let before = microBatches > 1 ? share.gradients : 0, all = share.gradients,
+            oneLayer = kept / max(1, share.model.layers)
+        return Self.worst([
+            [
+                (.gathered, share.gathered), (.gradients, before), (.gradientInFlight, flight.head),
+                (.activations, kept + last), (.logits, logits),
+            ],
+            [
+                (.gathered, share.gathered), (.gradients, before), (.gradientInFlight, layers),
+                (.activations, kept + last), (.layer, transient),
+            ],
+            [
+                (.gathered, share.gathered), (.gradients, all), (.gradientInFlight, layers), (.activations, oneLayer),
+                (.layer, transient),
+            ],
+            [(.gathered, share.gatheredAtEnd), (.gradients, all), (.gradientInFlight, flight.end)],
+        ])
+    }
+
+    private static func worst(_ moments: [[(MemoryForecast.Kind, Int)]]) -> [(MemoryForecast.Kind, Int)] {
+        moments.max { a, b in a.reduce(0) { $0 &+ $1.1 } < b.reduce(0) { $0 &+ $1.1 } } ?? []
     }
 
     func step(offloaded: Bool) -> [(MemoryForecast.Kind, Int)] {
@@ -259,19 +340,5 @@ struct TrainingBytes {
         return [
             (.gradients, share.gradients), (.slabs, offloaded ? loads * min(element, share.trainedCount) * bytes : 0),
         ]
-    }
-}
-
-/// The chunk of logits that the head works on, and what belongs to it.
-struct HeadBytes {
-    let bytes: Int
-
-    /// - Parameter answers: rows that are scored.
-    init(_ model: PlanModel, width: Int, isCUDA: Bool, answers: Int) {
-        let most = (5 << 28) / (max(1, model.vocabulary) * width) / 256 * 256
-        let chunk = isCUDA ? min(max(most, 256), 8192) : 256
-        let parts = (answers + chunk - 1) / chunk, rows = (answers + max(1, parts) - 1) / max(1, parts)
-        let hidden = 2 * answers * model.hidden * width
-        bytes = rows * ((model.vocabulary + 7) / 8 * 8) * (isCUDA ? width : 2 * width) + hidden + 12 * answers
     }
 }

@@ -69,6 +69,16 @@ public struct PlanDevice: Sendable, Hashable {
     /// - Throws: ``WorkerError`` `device` when that is not here.
     public init(_ setting: RunConfig.Device) throws { try self.init(DeviceChoice(setting).open()) }
 
+    /// One of several ranks' part: each GPU has its own memory, processes on the CPU share the machine's and its cores.
+    func shared(by ranks: Int) -> PlanDevice {
+        guard !isCUDA, ranks > 1 else { return self }
+        var part = self
+        part.memory /= ranks
+        part.peak /= Double(ranks)
+        part.bandwidth /= Double(ranks)
+        return part
+    }
+
     /// Bytes as `141GB`, `80GiB`, `512MiB` or a plain number of bytes; nil for anything else.
     public static func bytes(_ text: String) -> Int? {
         let units: [(String, Double)] = [

@@ -15,7 +15,7 @@ extension TrainingPlanner.Result {
                 "bandwidth_bytes_per_second": .double(device.bandwidth), "count": .int(asIs.layout.devices),
             ]),
             "verdict": .string(verdict.rawValue), "configured": asIs.json, "least": least.json,
-            "chosen": chosen?.json ?? .null,
+            "chosen": chosen?.json ?? .null, "reason": reason.map(JSONValue.string) ?? .null,
             "rejected": .array(rejected.map { .object(["what": .string($0.what), "why": .string($0.why)]) }),
             "remedies": .array(remedies.map(JSONValue.string)),
         ])
@@ -28,7 +28,9 @@ extension TrainingPlanner.Candidate {
             "layout": .object([
                 "dp": .int(layout.dp), "fsdp": .int(layout.fsdp), "tp": .int(layout.tp), "sp": .int(layout.sp),
                 "ep": .int(layout.ep), "pp": .int(layout.pp), "sharding": .string(layout.sharding.rawValue),
+                "rollout": .int(layout.rollout),
             ]),
+            "settings": .array(settings.map(JSONValue.string)),
             "activation_checkpointing": .string(mode), "micro_batch_tokens": .int(microBatchTokens),
             "memory": memory.json,
             "seconds": .object(

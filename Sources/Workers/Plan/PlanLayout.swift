@@ -1,3 +1,6 @@
+public import Collectives
+import TrainingEngine
+
 /// How many devices share what of a training step.
 public struct PlanLayout: Sendable, Hashable {
     /// What is split over the `fsdp` axis.
@@ -13,18 +16,51 @@ public struct PlanLayout: Sendable, Hashable {
     /// Replicas; devices that shard parameters; parts of each matrix; parts of each sequence; parts of the experts; stages.
     public var dp = 1, fsdp = 1, tp = 1, sp = 1, ep = 1, pp = 1
     public var sharding = Sharding.full
+    /// Parts of each matrix in sampling.
+    public var rollout = 1
 
     public init() {}
 
-    public var devices: Int { dp * fsdp * tp * sp * pp }
+    /// As a configuration shares a number of ranks out.
+    public init(_ plan: ShardingPlan) {
+        (dp, fsdp, tp) = (plan.mesh[.replicate], plan.mesh[.shard], plan.mesh[.tensor])
+        (sp, ep, pp) = (plan.mesh[.sequence], plan.mesh[.expert], plan.mesh[.pipeline])
+        rollout = plan.rollout[.tensor]
+        sharding =
+            switch plan.options.mode {
+            case .fullShard: .full
+            case .shardGradOp: .gradOp
+            case .noShard: .noShard
+            }
+    }
+
+    public var devices: Int { dp * fsdp * ep * tp * sp * pp }
     /// Ranks that work on batches of their own.
-    public var dataRanks: Int { dp * fsdp }
-    var shards: Int { fsdp * sp }
+    public var dataRanks: Int { dp * fsdp * ep }
+    /// Ranks among which a tensor's rows are shared out.
+    var shards: Int { sharding == .noShard ? 1 : fsdp }
+    /// Ranks that hold the same rows and add their gradients up.
+    var copies: Int { dataRanks * sp / shards }
+    /// Whether sampling reads the tensors that are trained, brought together along `fsdp`; else it has a model of its own.
+    var samplesFromTrained: Bool { tp * ep * pp * rollout == 1 }
 
     public var description: String {
-        let axes = [("dp", dp), ("fsdp", fsdp), ("tp", tp), ("sp", sp), ("ep", ep), ("pp", pp)].filter { $0.1 > 1 }
+        let axes = [("dp", dp), ("fsdp", fsdp), ("tp", tp), ("sp", sp), ("ep", ep), ("pp", pp), ("rollout", rollout)]
+            .filter { $0.1 > 1 }
         guard !axes.isEmpty else { return "one device" }
         return axes.map { "\($0.0)=\($0.1)" }.joined(separator: " ") + (fsdp > 1 ? " \(sharding.rawValue)" : "")
+    }
+
+    /// What a recipe says for it.
+    public var settings: [String] {
+        let sizes = [
+            ("trainer.n_gpus_per_node", devices), ("actor.megatron.tensor_model_parallel_size", tp),
+            ("actor.ulysses_sequence_parallel_size", sp), ("actor.megatron.expert_model_parallel_size", ep),
+            ("actor.megatron.pipeline_model_parallel_size", pp), ("rollout.tensor_model_parallel_size", rollout),
+            ("actor.fsdp_config.fsdp_size", shards),
+        ]
+        return sizes.filter { $0.1 > 1 }.map { "\($0.0)=\($0.1)" }
+            + (shards > 1 && sharding == .gradOp ? ["actor.fsdp_config.reshard_after_forward=false"] : [])
     }
 
     /// `tp=2,fsdp=4`, of the axes above; nil for anything else.
@@ -39,22 +75,29 @@ public struct PlanLayout: Sendable, Hashable {
             case "sp": sp = value
             case "ep": ep = value
             case "pp": pp = value
+            case "rollout": rollout = value
             default: return nil
             }
         }
     }
 
+    /// Whether so many ranks can share each matrix. Where there are fewer key-value heads than ranks, several hold the same one.
+    private static func shares(_ model: PlanModel, _ ranks: Int) -> Bool {
+        model.queryHeads % ranks == 0 && (model.keyValueHeads % ranks == 0 || ranks % model.keyValueHeads == 0)
+    }
+
     /// Why the model cannot be split so; nil when it can.
     func problem(_ model: PlanModel) -> String? {
-        if model.keyValueHeads % tp != 0 || model.queryHeads % tp != 0 {
-            return "tp=\(tp) does not divide \(model.queryHeads) heads over \(model.keyValueHeads) key-value heads"
+        for (axis, size) in [("tp", tp), ("rollout", rollout)] where !Self.shares(model, size) {
+            return
+                "\(axis)=\(size) does not divide \(model.queryHeads) heads over \(model.keyValueHeads) key-value heads"
         }
         if model.queryHeads % (tp * sp) != 0 { return "sp=\(sp) does not divide \(model.queryHeads / tp) heads" }
+        if devices % rollout != 0 { return "rollout=\(rollout) does not divide \(devices) devices" }
         if ep > 1, model.experts == 0 || model.experts % ep != 0 {
             return model.experts == 0
                 ? "there are no experts for ep=\(ep)" : "ep=\(ep) does not divide \(model.experts) experts"
         }
-        if ep > 1, (dp * fsdp * sp) % ep != 0 { return "ep=\(ep) does not divide the data ranks" }
         return model.layers < pp ? "\(model.layers) layers make no \(pp) stages" : nil
     }
 
@@ -65,12 +108,16 @@ public struct PlanLayout: Sendable, Hashable {
         for tp in divisors(count) where tp <= 8 {
             for sp in divisors(count / tp) where sp <= 8 {
                 let rest = count / tp / sp
-                for sharding in Sharding.allCases where rest > 1 || sharding == .full {
-                    for ep in [1, min(model.experts, rest)] where ep == 1 || model.experts > 0 && ep > 1 {
-                        var layout = PlanLayout()
-                        (layout.tp, layout.sp, layout.ep, layout.sharding) = (tp, sp, ep, sharding)
-                        if sharding == .noShard { layout.dp = rest } else { layout.fsdp = rest }
-                        all.append(layout)
+                for ep in divisors(rest) where ep == 1 || (model.experts > 0 && model.experts % ep == 0) {
+                    let sets = rest / ep
+                    for sharding in Sharding.allCases where sets > 1 || sharding == .full {
+                        for rollout in divisors(count) where rollout <= 8 && shares(model, rollout) {
+                            var layout = PlanLayout()
+                            (layout.tp, layout.sp, layout.ep, layout.sharding) = (tp, sp, ep, sharding)
+                            layout.rollout = rollout
+                            if sharding == .noShard { layout.dp = sets } else { layout.fsdp = sets }
+                            all.append(layout)
+                        }
                     }
                 }
             }

@@ -15,6 +15,8 @@ public struct PlanWork: Sendable, Hashable {
     /// Of weights and activations.
     public var dtype = DType.bfloat16
     var optimizer = AdamW.Settings()
+    /// The type in which gradients travel between devices.
+    public var reduceDType = DType.float32
     public var checkpointing = ActivationCheckpointing.none
     public var offloadsActivations = false
     /// Whether the initial model is kept beside, and whether old log-probabilities take a pass of their own.
@@ -33,6 +35,7 @@ public struct PlanWork: Sendable, Hashable {
         (microBatchTokens, sharesPrefix) = (actor.ppoMaxTokenLenPerGPU, actor.sharePrefix)
         dtype = config.model.dtype == .bfloat16 ? .bfloat16 : .float32
         optimizer = AdamW.Settings(config)
+        reduceDType = actor.fsdp.reduceDType == .float32 ? .float32 : .bfloat16
         checkpointing = ActivationCheckpointing(config.model)
         offloadsActivations = config.model.activationOffload
         needsReference = config.needsReferenceModel && !config.model.usesLoRA

@@ -13,6 +13,8 @@ public struct TimeForecast: Sendable, Hashable {
         public var halfRateRows = 256.0
         /// Bytes a second between host and device.
         public var hostLink = 25e9
+        /// Seconds of a small operation between devices.
+        public var message = 15e-6
         public init() {}
     }
 
@@ -41,7 +43,7 @@ public struct TimeForecast: Sendable, Hashable {
             case .full: 1
             }
         if work.generates {
-            let groups = max(1, layout.devices / layout.tp), tp = Double(layout.tp)
+            let groups = max(1, layout.devices / layout.rollout), tp = Double(layout.rollout)
             var sizes = model.decoder
             (sizes.bytesPerElement, sizes.cacheBytesPerElement) = (work.dtype.size, work.dtype.size)
             let limit = RolloutLimit(
@@ -50,7 +52,11 @@ public struct TimeForecast: Sendable, Hashable {
                 ),
                 samples: work.samples, maxRows: work.engine.maxRows, sizes: sizes,
                 machine: MachineSpeed(bandwidth: device.bandwidth * tp, peak: device.peak * tp))
-            phases.append(("generate", limit.seconds / shares.generation / (tp > 1 ? 0.8 : 1)))
+            // Each token of a row waits for two sums a layer.
+            let rows = (work.prompts + groups - 1) / groups * work.samples, most = max(1, work.engine.maxRows)
+            let steps = Double(work.responseTokens * ((rows + most - 1) / most))
+            let waiting = tp > 1 ? steps * Double(2 * model.layers) * shares.message : 0
+            phases.append(("generate", limit.seconds / shares.generation + waiting))
         }
         let scorings = (work.recomputesLogProbs ? 1 : 0) + (work.needsReference ? 1 : 0)
         if scorings > 0 {
@@ -62,10 +68,10 @@ public struct TimeForecast: Sendable, Hashable {
         // Each micro-batch reads the weights anew and adds to all gradients, and products of few rows stay below the rate.
         let rows = Double(memory.microTokens), fullness = rows / (rows + shares.halfRateRows)
         let gathering =
-            micros * Double(3 * max(share.weights, share.rolloutCopy) + 2 * share.gradients)
+            micros * Double(3 * share.whole + 2 * share.gradients)
             / (device.bandwidth * shares.memory)
         let compute = operations / (devices * device.peak * shares.training * fullness) + gathering
-        let traffic = Self.traffic(model, work, layout, microBatches: memory.microBatches * work.optimizerSteps)
+        let traffic = Self.traffic(share, microBatches: memory.microBatches)
         // Gathers run beside products, tensor parallelism's sums between them.
         phases.append(("update", max(compute, traffic.hidden / device.link) + traffic.exposed / device.link))
         let touched = 2 * (share.masters + share.moments + share.weights) + 2 * share.gradients
@@ -79,23 +85,23 @@ public struct TimeForecast: Sendable, Hashable {
     }
 
     /// Bytes that one device sends in a step, those that run beside products and those that do not.
-    private static func traffic(
-        _ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, microBatches: Int
-    ) -> (hidden: Double, exposed: Double) {
-        let width = Double(work.dtype.size), tp = Double(layout.tp)
-        let whole = Double(model.parameterCount) * width / tp, ranks = Double(layout.shards)
-        let passes: Double =
-            switch layout.sharding {
-            case .full: 3
-            case .gradOp: 2
-            case .noShard: 0
-            }
-        var hidden = ranks > 1 ? passes * whole * (ranks - 1) / ranks * Double(microBatches) : 0
-        if layout.dp > 1 { hidden += 2 * whole * Double(microBatches) }
+    private static func traffic(_ share: DeviceShare, microBatches: Int) -> (hidden: Double, exposed: Double) {
+        let layout = share.layout, work = share.work, model = share.model, tp = Double(layout.tp)
+        let steps = Double(work.optimizerSteps), micros = steps * Double(microBatches)
+        func ring(_ ranks: Int) -> Double { Double(ranks - 1) / Double(ranks) }
+        let reduce = Double(work.reduceDType.size), trained = Double(share.trainedCount)
+        // Weights come together for forward and again for backward, or once a mini-batch; gradients go out after each backward.
+        let gathers = layout.sharding == .gradOp ? steps : 2 * micros
+        let hidden =
+            ring(layout.shards)
+            * (gathers * Double(share.whole) + micros * trained * Double(layout.shards) * reduce)
+        // Ranks with the same rows add up once a mini-batch, after the last layer.
+        let sums = steps * 2 * ring(layout.copies) * trained * reduce
+        let width = Double(work.dtype.size)
         let stream =
             Double(work.batchTokens * work.epochs) / Double(layout.dataRanks * layout.sp) * Double(model.hidden) * width
         let tensorParallel = tp > 1 ? 8 * stream * (tp - 1) / tp * Double(model.layers) : 0
         let sequence = layout.sp > 1 ? 8 * stream / Double(layout.sp) * Double(model.layers) : 0
-        return (hidden, tensorParallel + sequence)
+        return (hidden, sums + tensorParallel + sequence)
     }
 }

@@ -20,6 +20,13 @@ public struct TrainingPlanner: Sendable {
         public var microBatchTokens: Int
         public var memory: MemoryForecast
         public var time: TimeForecast
+
+        /// What a recipe says for it.
+        public var settings: [String] {
+            layout.settings + [
+                "model.activation_checkpointing=\(mode)", "actor.ppo_max_token_len_per_gpu=\(microBatchTokens)",
+            ]
+        }
     }
 
     public struct Rejection: Sendable, Hashable {
@@ -36,6 +43,8 @@ public struct TrainingPlanner: Sendable {
         /// What stays whatever the batch, at its most.
         public var least: MemoryForecast
         public var chosen: Candidate?
+        /// What decided for it, in a line.
+        public var reason: String?
         public var rejected: [Rejection]
         /// Settings under which it would fit, where nothing else does.
         public var remedies: [String]
@@ -49,7 +58,7 @@ public struct TrainingPlanner: Sendable {
     public init(model: PlanModel, work: PlanWork, device: PlanDevice, devices: Int = 1) {
         self.model = model
         self.work = work
-        self.device = device
+        self.device = device.shared(by: devices)
         self.devices = max(1, devices)
     }
 
@@ -70,7 +79,7 @@ public struct TrainingPlanner: Sendable {
         let (chosen, rejected) = choose()
         return Result(
             model: model, device: device, work: work, asIs: asIs, verdict: verdict, least: least, chosen: chosen,
-            rejected: rejected, remedies: chosen == nil ? remedies(layout) : [])
+            reason: chosen.map(reason), rejected: rejected, remedies: chosen == nil ? remedies(layout) : [])
     }
 
     /// A step on a single token: weights, states and gradients, and nothing that depends on the batch.
@@ -115,7 +124,7 @@ public struct TrainingPlanner: Sendable {
         return all.reversed()
     }
 
-    /// The fastest that fits; of equals the simplest.
+    /// The fastest that fits; of those that the estimate cannot tell apart the simplest.
     private func choose() -> (Candidate?, [Rejection]) {
         var best: Candidate?, fitting: [Candidate] = [], rejected: [Rejection] = []
         for layout in PlanLayout.candidates(devices, model) {
@@ -148,17 +157,51 @@ public struct TrainingPlanner: Sendable {
                 continue
             }
             fitting.append(found)
-            if best == nil || found.time.total < best!.time.total * 0.99 { best = found }
+            if best == nil || found.time.total < best!.time.total * 0.97 { best = found }
         }
-        for other in fitting where other.layout != best?.layout {
+        let others = fitting.filter { $0.layout != best?.layout }.sorted { $0.time.total < $1.time.total }.map {
+            other in
             let more = other.time.total / (best?.time.total ?? 1)
-            rejected.append(
-                Rejection(
-                    what: other.layout.description,
-                    why: "\(PlanText.seconds(other.time.total)) a step, "
-                        + (more > 1.005 ? "\(Int(((more - 1) * 100).rounded())) % more" : "no less, and less simple")))
+            return Rejection(
+                what: other.layout.description,
+                why: "\(PlanText.seconds(other.time.total)) a step, "
+                    + (more > 1.005
+                        ? "\(Int(((more - 1) * 100).rounded())) % more" : "no less to speak of, and less simple"))
         }
-        return (best, rejected)
+        return (best, others + rejected)
+    }
+
+    /// Why the states lie as they do, and why sequences or sampling are divided.
+    private func reason(_ chosen: Candidate) -> String {
+        let layout = chosen.layout
+        guard layout.devices > 1 else { return "one device" }
+        var copies = PlanLayout()
+        copies.dp = layout.devices
+        let whole = Self.least(model, work, copies, device: device).peak, usable = MemoryForecast.usable(device)
+        let shared = Self.least(model, work, layout, device: device).peak
+        let axes = [("fsdp", layout.shards), ("tp", layout.tp), ("ep", layout.ep)].filter { $0.1 > 1 }
+        let names = axes.map { "\($0.0)=\($0.1)" }.joined(separator: " ")
+        var parts: [String] = []
+        if axes.isEmpty {
+            parts.append(
+                "every device has room for all weights and states (\(PlanText.gib(whole))), so none of them travel")
+        } else if whole > usable {
+            parts.append(
+                "all weights and states on every device would be \(PlanText.gib(whole)) of \(PlanText.gib(usable)); "
+                    + "\(names) leaves \(PlanText.gib(shared))")
+        } else {
+            parts.append(
+                "\(names) saves \(PlanText.gib(whole - shared)) of weights and states a device: room for more tokens at once, or to keep "
+                    + "more of their activations")
+        }
+        if layout.shards > 1, layout.sharding == .gradOp {
+            parts.append("whole weights have room while a mini-batch runs, and travel once")
+        }
+        if layout.sp > 1 { parts.append("sp=\(layout.sp) divides what one sequence's tokens take") }
+        if layout.rollout > 1 {
+            parts.append("\(layout.rollout) devices sample together, which divides what each token reads")
+        }
+        return parts.joined(separator: "; ")
     }
 
     /// Changes to the recipe under which it would fit, one at a time and then together.
@@ -234,28 +277,31 @@ extension RunPlan {
     /// Compares the run's memory with the device's, before anything is loaded.
     /// - Returns: what to warn of.
     /// - Throws: ``WorkerError`` `memory` for what cannot fit, unless `trainer.plan` says to go on.
-    func checkMemory() throws -> [String] {
+    /// - Parameter ranks: that share the run.
+    func checkMemory(ranks: Int = 1) throws -> [String] {
         guard config.trainer.plan != .off else { return [] }
-        return try checkMemory(of: PlanModel(config), on: PlanDevice(device))
+        return try checkMemory(of: PlanModel(config), on: PlanDevice(device), ranks: ranks)
     }
 
-    func checkMemory(of model: PlanModel, on device: PlanDevice) throws -> [String] {
-        let planner = TrainingPlanner(model: model, work: PlanWork(config), device: device)
-        let result = try planner.plan()
-        let has = "\(result.device.name) has \(PlanText.gib(result.device.memory))"
+    func checkMemory(of model: PlanModel, on device: PlanDevice, ranks: Int = 1) throws -> [String] {
+        let planner = TrainingPlanner(model: model, work: PlanWork(config), device: device, devices: ranks)
+        let layout = try ranks > 1 ? PlanLayout(ShardingPlan(config.actor, config.rollout, ranks: ranks)) : PlanLayout()
+        let result = try planner.plan(layout: layout)
+        let has = ranks > 1 && !device.isCUDA ? "each of \(ranks) processes has" : "\(result.device.name) has"
+        let memory = "\(has) \(PlanText.gib(result.device.memory))"
         switch result.verdict {
         case .fits: return []
         case .mayRunOut:
             let worst = result.asIs.memory.worst
             return [
-                "memory may run out: with answers of full length, \(worst.name) takes \(PlanText.gib(worst.total)) and \(has); "
+                "memory may run out: with answers of full length, \(worst.name) takes \(PlanText.gib(worst.total)) and \(memory); "
                     + "fledge plan shows what would fit"
             ]
         case .cannotFit:
             let worst = result.least.worst
             let message =
-                "weights, states and gradients alone take \(PlanText.gib(worst.total)) in \(worst.name), and \(has); "
-                + (result.remedies.first ?? result.chosen.map { "it would fit with \($0.layout.description)" }).map {
+                "weights, states and gradients alone take \(PlanText.gib(worst.total)) in \(worst.name), and \(memory); "
+                + (result.remedies.first ?? result.chosen.map { $0.settings.joined(separator: " ") }).map {
                     "try \($0); "
                 }
                 .orEmpty + "fledge plan shows all of it, and trainer.plan: warn starts all the same"

@@ -1,5 +1,6 @@
 public import Collectives
 import Foundation
+import RolloutCore
 import Synchronization
 public import TensorCore
 
@@ -13,6 +14,8 @@ public struct ReshardBenchmark: Sendable {
     public var places = false
     /// Whether what arrived is compared with what it must be.
     public var checks = true
+    /// Whether gathering every tensor on every rank, and cutting it there, is measured too.
+    public var measuresGathering = true
 
     public init(shape: BenchmarkShape, from: MeshShape, to: MeshShape, fromType: DType, toType: DType) {
         self.shape = shape
@@ -29,6 +32,13 @@ public struct ReshardBenchmark: Sendable {
         /// Of the rank that needs most.
         public var peakExtraBytes = 0
         public var messages = 0
+        /// The same of gathering all, where that was measured.
+        public var gatheringSeconds: [Double] = []
+        public var gatheringPeakExtraBytes = 0
+        /// Of all that each rank has got, rank by rank; the same as what they must be, where that was looked at.
+        public var digests: [UInt64] = []
+
+        public static func median(_ seconds: [Double]) -> Double { seconds.sorted()[seconds.count / 2] }
     }
 
     /// The plan and the seconds that it took to make; needs no device and no other rank.
@@ -53,6 +63,15 @@ public struct ReshardBenchmark: Sendable {
         _ plan: ReshardPlan, group: ProcessGroup?, device: Device, repeats: Int,
         makeGroup: (([Int]) throws -> ProcessGroup)? = nil
     ) throws -> Measurement {
+        var known: [[Int]: ProcessGroup] = [:]
+        let makeGroup = makeGroup.map { make in
+            { (ranks: [Int]) throws -> ProcessGroup in
+                if let made = known[ranks] { return made }
+                let made = try make(ranks)
+                known[ranks] = made
+                return made
+            }
+        }
         let resharder = Resharder(plan, group: group, makeGroup: makeGroup)
         let held = try plan.held.ranks[resharder.rank].map { spec in
             LocalShard(box: spec.box, tensor: try Self.pattern(spec, device))
@@ -67,20 +86,72 @@ public struct ReshardBenchmark: Sendable {
             result.peakExtraBytes = max(result.peakExtraBytes, report.peakExtraBytes)
             result.messages = report.messages
         }
-        if checks {
-            for shard in wanted {
-                guard try shard.tensor.equals(Self.pattern(shard.spec, device)) else {
-                    throw WorkerError(.badSetting, "rank \(resharder.rank): \(shard.box.summary) is not what was sent")
-                }
+        var gathered: [LocalShard] = []
+        if measuresGathering, group != nil {
+            let baseline = try GatheringBaseline(plan, rank: resharder.rank, group: group, makeGroup: makeGroup)
+            gathered = try resharder.targets(for: held, device: device, aliasing: false)
+            for run in 0...repeats {
+                try device.synchronize()
+                try group?.barrier()
+                let (seconds, extra) = try baseline.run(from: held, into: gathered, device: device)
+                if run > 0 { result.gatheringSeconds.append(seconds) }
+                result.gatheringPeakExtraBytes = max(result.gatheringPeakExtraBytes, extra)
             }
         }
-        guard let group else { return result }
-        let all = try group.exchange(
-            [result.seconds, [Double(result.peakExtraBytes), Double(result.messages)]], device: device)
-        result.seconds = result.seconds.indices.map { index in all.map { $0[0][index] }.max() ?? 0 }
-        result.peakExtraBytes = Int(all.map { $0[1][0] }.max() ?? 0)
-        result.messages = Int(all.map { $0[1][1] }.max() ?? 0)
+        let digest = try checks ? check(wanted, gathered, rank: resharder.rank, device) : 0
+        guard let group else {
+            result.digests = [digest]
+            return result
+        }
+        let own = Share(
+            seconds: result.seconds, gatheringSeconds: result.gatheringSeconds, peakExtraBytes: result.peakExtraBytes,
+            gatheringPeakExtraBytes: result.gatheringPeakExtraBytes, messages: result.messages, digest: digest)
+        let all = try group.exchange(own, device: device)
+        result.seconds = result.seconds.indices.map { index in all.map { $0.seconds[index] }.max() ?? 0 }
+        result.gatheringSeconds = result.gatheringSeconds.indices.map { index in
+            all.map { $0.gatheringSeconds[index] }.max() ?? 0
+        }
+        result.peakExtraBytes = all.map(\.peakExtraBytes).max() ?? 0
+        result.gatheringPeakExtraBytes = all.map(\.gatheringPeakExtraBytes).max() ?? 0
+        result.messages = all.map(\.messages).max() ?? 0
+        result.digests = all.map(\.digest)
         return result
+    }
+
+    /// What the other ranks must know of one.
+    private struct Share: Codable {
+        var seconds, gatheringSeconds: [Double]
+        var peakExtraBytes, gatheringPeakExtraBytes, messages: Int
+        var digest: UInt64
+    }
+
+    /// Compares what has arrived with what it must be, bit by bit; gives its digest.
+    private func check(
+        _ wanted: [LocalShard], _ gathered: [LocalShard], rank: Int, _ device: Device
+    ) throws -> UInt64 {
+        var digest: UInt64 = 0
+        for (index, shard) in wanted.enumerated() {
+            let expected = try Self.pattern(shard.spec, device).digest(), found = try shard.tensor.digest()
+            guard found == expected else {
+                throw WorkerError(.badSetting, "rank \(rank): \(shard.box.summary) is not what was sent")
+            }
+            if index < gathered.count, try gathered[index].tensor.digest() != expected {
+                throw WorkerError(.badSetting, "rank \(rank): \(shard.box.summary) is not what was gathered")
+            }
+            digest = SplitMix64.mix(digest ^ found)
+        }
+        return digest
+    }
+
+    /// This rank's part among processes; all members call it.
+    public func run(
+        _ plan: ReshardPlan, members: RankMembership, device: Device, repeats: Int
+    ) throws -> Measurement {
+        members.progress.enter(.init(step: 0, phase: "reshard"))
+        let connect = { (ranks: [Int]) in try members.group(ranks, device: device) }
+        return try run(
+            plan, group: members.size == 1 ? nil : connect(Array(0..<members.size)), device: device, repeats: repeats,
+            makeGroup: connect)
     }
 
     /// All ranks as threads of this process, on the CPU.
@@ -135,5 +206,19 @@ extension BenchmarkShape {
             headDim: hidden / heads, intermediate: intermediate, tiedEmbeddings: tiedEmbeddings)
         rules.attentionBias = architecture == "Qwen2ForCausalLM"
         return rules
+    }
+}
+
+extension RankMembership {
+    /// A group of some of the members, of which this is one; all of these ask for it at the same point.
+    func group(_ ranks: [Int], device: Device) throws -> ProcessGroup {
+        let name = "reshard:" + ranks.map(String.init).joined(separator: ","), place = ranks.firstIndex(of: rank) ?? 0
+        let watch = GroupWatch(watch, ranks: ranks)
+        if device == .cpu {
+            return try .gloo(
+                store, name: name, rank: place, size: ranks.count, timeout: max(self.watch.deadline, .seconds(60)),
+                watch: watch)
+        }
+        return try .nccl(store, name: name, rank: place, size: ranks.count, device: device, watch: watch)
     }
 }

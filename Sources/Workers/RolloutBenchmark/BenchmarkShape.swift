@@ -79,13 +79,20 @@ public struct BenchmarkShape: Sendable, Hashable {
     }
 
     /// The model with weights drawn on the device itself (normal, deviation 0.02; norms 1), as the family's own code makes it.
+    /// - Parameters:
+    ///   - byName: whether each tensor's values depend on its name alone: the same on ranks that hold different ones.
+    ///   - parallel: how ranks share it.
     /// - Throws: `TorchError`, such as `outOfMemory`.
-    public func model(dtype: DType, device: Device, seed: UInt64 = 0) throws -> any CausalLanguageModel {
+    public func model(
+        dtype: DType, device: Device, seed: UInt64 = 0, byName: Bool = false,
+        parallel: ParallelContext = ParallelContext()
+    ) throws -> any CausalLanguageModel {
         guard let make = ModelRegistry.families[architecture] else {
             throw WorkerError(.badSetting, "architecture '\(architecture)' is not known")
         }
-        let weights = try RandomWeights(seed: seed, device: device)
-        let model = try make(config, ParameterBuilder(source: weights, dtype: dtype, device: device))
+        let weights = try RandomWeights(seed: seed, device: device, byName: byName)
+        let model = try make(
+            config, ParameterBuilder(source: weights, dtype: dtype, device: device, parallel: parallel))
         // What drawing took besides is no part of what an engine may count on.
         try device.emptyCache()
         return model

@@ -7,6 +7,8 @@ public struct TimeBreakdown: Sendable, Hashable {
         case attention
         case other = "other kernels"
         case copies
+        /// Only operations between devices run: what they take beside other kernels costs nothing here.
+        case communication
         /// Nothing runs, though the next kernel has been launched.
         case gaps
         /// Nothing runs because nothing has been launched: the device waits for the host.
@@ -23,7 +25,7 @@ public struct TimeBreakdown: Sendable, Hashable {
     }
 
     public private(set) var totalSeconds: Double
-    /// They add up to the total: of kernels that overlap, the first counts for the time that they share.
+    /// They add up to the total: of kernels that overlap, the first counts for the time that they share, and communication last.
     public private(set) var seconds: [Category: Double]
     /// The longest first.
     public private(set) var kernels: [Kernel]
@@ -36,17 +38,28 @@ public struct TimeBreakdown: Sendable, Hashable {
         var counts = Array(repeating: 0, count: trace.names.count)
         var durations = Array(repeating: UInt64(0), count: trace.names.count)
         var nanoseconds: [Category: UInt64] = [:]
+        for span in trace.spans where span.start < trace.end && span.end > trace.start {
+            counts[span.name] += 1
+            durations[span.name] += span.end - span.start
+        }
+        var links = CoveredTime(
+            trace.spans.filter { categories[$0.name] == .communication }.map { $0.start..<max($0.start, $0.end) })
+        /// A stretch in which nothing else runs.
+        func leave(_ range: Range<UInt64>, to category: Category) {
+            let communicating = links.take(range)
+            nanoseconds[.communication, default: 0] += communicating
+            nanoseconds[category, default: 0] += UInt64(range.count) - communicating
+        }
         // Up to where the stretch is accounted for.
         var covered = trace.start
         for span in trace.spans where span.start < trace.end && span.end > trace.start {
+            if categories[span.name] == .communication { continue }
             let start = max(span.start, trace.start), end = min(span.end, trace.end)
-            counts[span.name] += 1
-            durations[span.name] += span.end - span.start
             if start > covered {
                 // What is unknown of a launch counts for the device.
                 let launched = min(max(span.launched ?? covered, covered), start)
-                nanoseconds[.host, default: 0] += launched - covered
-                nanoseconds[.gaps, default: 0] += start - launched
+                leave(covered..<launched, to: .host)
+                leave(launched..<start, to: .gaps)
                 covered = start
             }
             if end > covered {
@@ -54,7 +67,7 @@ public struct TimeBreakdown: Sendable, Hashable {
                 covered = end
             }
         }
-        if trace.end > covered { nanoseconds[.host, default: 0] += trace.end - covered }
+        if trace.end > covered { leave(covered..<trace.end, to: .host) }
         totalSeconds = Double(trace.end - trace.start) * 1e-9
         seconds = nanoseconds.mapValues { Double($0) * 1e-9 }
         kernels = trace.names.indices.filter { counts[$0] > 0 }.map { index in
@@ -69,11 +82,38 @@ public struct TimeBreakdown: Sendable, Hashable {
     static func category(_ name: String) -> Category {
         if name == DeviceTrace.copyName || name == DeviceTrace.fillName { return .copies }
         let lower = name.lowercased()
+        if lower.contains("nccl") { return .communication }
         func has(_ parts: [String]) -> Bool { parts.contains { lower.contains($0) } }
         // Flash attention's names hold "cutlass", and cuDNN's attention "gemm": attention is asked for first.
         if has(["flash", "fmha", "attention", "sdpa", "attn", "paged_", "merge_splits"]) { return .attention }
         let products = ["gemm", "gemv", "nvjet", "cutlass", "cublas", "splitk", "xmma", "matmul", "quantized"]
         if has(products) || lower == "dequantize" || lower == "join_pieces" { return .gemm }
         return .other
+    }
+}
+
+/// Stretches of time, asked about from first to last.
+private struct CoveredTime {
+    private var ranges: [Range<UInt64>] = []
+    private var next = 0
+
+    init(_ all: [Range<UInt64>]) {
+        for range in all.sorted(by: { $0.lowerBound < $1.lowerBound }) {
+            if let last = ranges.last, range.lowerBound <= last.upperBound {
+                ranges[ranges.count - 1] = last.lowerBound..<max(last.upperBound, range.upperBound)
+            } else {
+                ranges.append(range)
+            }
+        }
+    }
+
+    /// How much of `range`, which begins after the one before, is covered.
+    mutating func take(_ range: Range<UInt64>) -> UInt64 {
+        while next < ranges.count, ranges[next].upperBound <= range.lowerBound { next += 1 }
+        var sum: UInt64 = 0
+        for covered in ranges[next...].prefix(while: { $0.lowerBound < range.upperBound }) {
+            sum += UInt64(covered.clamped(to: range).count)
+        }
+        return sum
     }
 }

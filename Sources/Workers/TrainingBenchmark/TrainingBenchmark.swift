@@ -25,6 +25,11 @@ public enum TrainingBenchmark {
         /// No optimizer step: forward and backward alone.
         case none
 
+        /// The type in which gradients of weights of a type are summed.
+        public func sumDType(of weights: DType) -> DType {
+            self == .bf16 && weights == .bfloat16 ? .bfloat16 : .float32
+        }
+
         /// nil: no optimizer.
         var optimizer: AdamW.Settings? {
             var settings = AdamW.Settings(weightDecay: 0)
@@ -65,8 +70,8 @@ public enum TrainingBenchmark {
         public var checkpointing = ActivationCheckpointing.full
         /// Whether what checkpointed layers keep waits in pinned host memory; CUDA only.
         public var offloadsActivations = false
-        /// Whether moments stay in pinned host memory; CUDA only.
-        public var offloadsMoments = false
+        /// The share of the optimizer's moments that stays in pinned host memory, on CUDA.
+        public var offloadedMoments = 0.0
         public var logitsChunk: Int?
         public var kernels = AttentionPlan.Kernels.fastest
         public var warmUp = 2
@@ -74,6 +79,8 @@ public enum TrainingBenchmark {
         /// Whether one step more is traced.
         public var profile = false
         public var seed: UInt64 = 0
+        /// Whether a weight is the same whichever rank draws it.
+        var drawsByName = false
         public init() {}
 
         var sequenceCount: Int { groups.map { rows * $0.answers } ?? rows }
@@ -91,10 +98,15 @@ public enum TrainingBenchmark {
         public var computedTokens, microBatches: Int
         /// The most that was allocated on the device (CPU: resident in the process), the model's weights included.
         public var peakBytes: Int
+        /// The same with what the allocator kept for later.
+        public var peakReservedBytes: Int
         public var lastLoss: Double
         /// What computes attention of the first micro-batch.
         public var attention: String
         public var profile: TimeBreakdown?
+        /// Where several devices did it together: then seconds are the slowest one's, tokens and operations those of all, the peak the
+        /// highest.
+        public var ranks: RankReport?
 
         public var medianSeconds: Double { seconds.sorted()[seconds.count / 2] }
         public var tokensPerSecond: Double { Double(cost.tokens) / medianSeconds }
@@ -109,27 +121,53 @@ public enum TrainingBenchmark {
     public static func run(
         _ shape: BenchmarkShape, dtype: DType, device: Device, settings: Settings
     ) throws -> Report {
-        let model = try shape.model(dtype: dtype, device: device, seed: settings.seed)
+        let model = try shape.model(
+            dtype: dtype, device: device, seed: settings.seed, byName: settings.drawsByName)
+        return try measure(model, shape, settings)
+    }
+
+    /// - Parameter prepare: runs before each step, whose number it is given, and does not count.
+    static func measure(
+        _ model: any CausalLanguageModel, _ shape: BenchmarkShape, _ settings: Settings, parallel: DataParallel? = nil,
+        prepare: (Int) throws -> Void = { _ in }
+    ) throws -> Report {
+        let device = model.device
         // What drawing took besides does not count; before it the device has no peak to reset.
         try device.resetPeakMemory()
         model.checkpointing = settings.checkpointing
         if settings.offloadsActivations, device.isCUDA {
             model.activationOffload = try ActivationOffload(device: device)
         }
-        let step = try TrainingBenchmarkStep(model, settings)
-        var seconds: [Double] = [], loss = 0.0
+        let step = try TrainingBenchmarkStep(model, settings, parallel)
+        // One step is launched while the device works on the one before, as in a run; a step ends when the next one's begins.
+        var ends: [ContinuousClock.Instant] = [], loss = 0.0
+        var pending: TrainingBenchmarkStep.Pending?
         for index in 0..<settings.warmUp + settings.steps {
-            try device.synchronize()
-            let start = ContinuousClock.now
-            loss = try step.run()
-            try device.synchronize()
-            if index >= settings.warmUp { seconds.append((ContinuousClock.now - start) / .seconds(1)) }
+            try prepare(index)
+            if index == settings.warmUp {
+                loss = try pending?.loss() ?? 0
+                pending = nil
+                try device.synchronize()
+                ends.append(.now)
+            }
+            let next = try step.enqueue()
+            if let pending {
+                loss = try pending.loss()
+                if index > settings.warmUp { ends.append(.now) }
+            }
+            pending = next
         }
-        let peak = try device.memory().peakAllocated
+        loss = try pending?.loss() ?? loss
+        try device.synchronize()
+        ends.append(.now)
+        let seconds = zip(ends, ends.dropFirst()).map { ($1 - $0) / .seconds(1) }
+        let memory = try device.memory()
+        if settings.profile { try prepare(settings.warmUp + settings.steps) }
         return Report(
             parameterCount: model.parameterCount, seconds: seconds,
             cost: TrainingCost(shape.decoder, settings), computedTokens: step.computedTokens,
-            microBatches: step.micros.count, peakBytes: peak, lastLoss: loss, attention: try step.attention(),
+            microBatches: step.micros.count, peakBytes: memory.peakAllocated, peakReservedBytes: memory.peakReserved,
+            lastLoss: loss, attention: try step.attention(),
             profile: settings.profile && device.isCUDA ? try profile(device, step) : nil)
     }
 
@@ -138,7 +176,7 @@ public enum TrainingBenchmark {
         try DeviceTrace.start()
         do {
             try DeviceTrace.clear()
-            _ = try step.run()
+            _ = try step.enqueue().loss()
             try device.synchronize()
         } catch {
             _ = try? DeviceTrace.stop()

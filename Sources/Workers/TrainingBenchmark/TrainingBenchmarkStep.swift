@@ -14,15 +14,22 @@ final class TrainingBenchmarkStep {
     private let sequences: [TrainingSequence]
     /// nil: gradients are dropped.
     private let optimizer: AdamW?
+    /// Of the whole batch.
     private let targetCount: Int
+    /// The ranks that have other sequences; nil: none.
+    private let parallel: DataParallel?
 
-    init(_ model: any CausalLanguageModel, _ settings: TrainingBenchmark.Settings) throws {
+    /// - Parameter parallel: has the model's parameters shared out.
+    init(
+        _ model: any CausalLanguageModel, _ settings: TrainingBenchmark.Settings, _ parallel: DataParallel? = nil
+    ) throws {
+        self.parallel = parallel
         self.model = model
         self.settings = settings
         forward = PackedForward(
             model: model, logitsChunk: settings.logitsChunk, sharesPrefixes: settings.sharesPrefixes,
             kernels: settings.kernels)
-        sequences = Self.sequences(settings, vocabulary: model.shape.vocabulary)
+        sequences = Self.sequences(settings, vocabulary: model.shape.vocabulary, rank: parallel?.rank ?? 0)
         let longest = sequences.map { $0.prompt.count + $0.response.count }.max() ?? 0
         guard longest <= model.shape.maxPositions else {
             throw WorkerError(
@@ -31,36 +38,79 @@ final class TrainingBenchmarkStep {
         micros = MicroBatches.split(
             sequences, indices: Array(sequences.indices), tokenBudget: settings.microBatchTokens ?? .max,
             sharesPrefixes: settings.sharesPrefixes)
-        targetCount = sequences.reduce(0) { $0 + $1.response.count }
+        targetCount = sequences.reduce(0) { $0 + $1.response.count } * (parallel?.count ?? 1)
         var optimizerSettings = settings.objective == .score ? nil : settings.states.optimizer
-        if settings.offloadsMoments { optimizerSettings?.offloadsMoments = model.device.isCUDA }
-        optimizer = try optimizerSettings.map { try AdamW(parameters: model.parameters, settings: $0) }
-        if settings.objective != .score {
+        if settings.offloadedMoments > 0, model.device.isCUDA {
+            optimizerSettings?.offloadsMoments = true
+            optimizerSettings?.offloadedMoments = settings.offloadedMoments
+        }
+        optimizer = try optimizerSettings.map {
+            try parallel?.optimizer($0) ?? AdamW(parameters: model.parameters, settings: $0)
+        }
+        if settings.objective != .score, parallel == nil {
             for parameter in model.parameters { try parameter.tensor.setRequiresGrad() }
         }
     }
 
-    /// The loss.
-    func run() throws -> Double {
+    /// A step that has been launched.
+    struct Pending {
+        fileprivate let total: Tensor?
+        fileprivate let step: AdamW.PendingStep?
+
+        /// This rank's share of the loss; waits for the step.
+        func loss() throws -> Double {
+            _ = try step?.result()
+            return try total?.item() ?? .nan
+        }
+    }
+
+    func enqueue() throws -> Pending {
         computedTokens = 0
         var loss: Tensor?
-        for micro in micros {
-            let batch = micro.map { sequences[$0] }
-            let own =
-                switch settings.objective {
-                case .likelihood: try withGrad { try likelihood(batch) }
-                case .policy: try withGrad { try policy(batch) }
-                case .score: try withNoGrad { try score(batch) }
+        func add(_ own: Tensor) throws { loss = try loss?.adding(own) ?? own }
+        if let parallel {
+            try parallel.forEach(micros) { micro, isLast in
+                if settings.objective == .score {
+                    try add(try pass(micro))
+                } else {
+                    try add(try parallel.parameters.backward(isLast: isLast) { try pass(micro) })
                 }
-            loss = try loss?.adding(own) ?? own
-            try optimizer?.gatherGrads()
+            }
+        } else {
+            for (index, micro) in micros.enumerated() {
+                try StatePrefetch.around(model, optimizer, isLast: index == micros.count - 1) { try add(pass(micro)) }
+                try optimizer?.gatherGrads()
+            }
         }
+        var step: AdamW.PendingStep?
         if let optimizer {
-            _ = try optimizer.step(learningRate: 1e-6, maxNorm: 0)
+            step = try optimizer.beginStep(learningRate: 1e-6, maxNorm: 0)
+        } else if let parallel {
+            parallel.parameters.clearGradients()
         } else {
             for parameter in model.parameters { try parameter.tensor.setGrad(nil) }
         }
-        return try loss?.item() ?? .nan
+        return Pending(total: loss, step: step)
+    }
+
+    /// Forward, and backward where there is any.
+    private func pass(_ micro: [Int]?) throws -> Tensor {
+        guard let micro else { return try idle() }
+        let batch = micro.map { sequences[$0] }
+        switch settings.objective {
+        case .likelihood: return try withGrad { try likelihood(batch) }
+        case .policy: return try withGrad { try policy(batch) }
+        case .score: return try withNoGrad { try score(batch) }
+        }
+    }
+
+    /// In place of a micro-batch that another rank has more.
+    private func idle() throws -> Tensor {
+        guard let parallel else { preconditionFailure("no other rank") }
+        if settings.objective == .score { return try withNoGrad { try parallel.idle() } }
+        let nothing = try withGrad { try parallel.idle() }
+        try nothing.backward()
+        return try nothing.detached()
     }
 
     private func likelihood(_ batch: [TrainingSequence]) throws -> Tensor {
@@ -100,19 +150,23 @@ final class TrainingBenchmarkStep {
             query: heads(shape.queryHeads), key: key, value: key, kind: AttentionKind(scale: 1))
     }
 
-    private static func sequences(_ settings: TrainingBenchmark.Settings, vocabulary: Int) -> [TrainingSequence] {
+    /// Rank after rank, the ranks' rows are those that one process would have of all of them.
+    private static func sequences(
+        _ settings: TrainingBenchmark.Settings, vocabulary: Int, rank: Int
+    ) -> [TrainingSequence] {
         func tokens(_ count: Int, _ stream: Int) -> [Int32] {
             (0..<count).map {
                 Int32(SplitMix64.seed(settings.seed, UInt64(stream), UInt64($0)) % UInt64(vocabulary))
             }
         }
+        let rows = rank * settings.rows..<(rank + 1) * settings.rows
         guard let groups = settings.groups else {
-            return (0..<settings.rows).map { row in
+            return rows.map { row in
                 let ids = tokens(settings.length, row)
                 return TrainingSequence(prompt: [ids[0]], response: Array(ids.dropFirst()))
             }
         }
-        return (0..<settings.rows).flatMap { row in
+        return rows.flatMap { row in
             let prompt = tokens(groups.prompt, row * (groups.answers + 1))
             return (0..<groups.answers).map {
                 TrainingSequence(

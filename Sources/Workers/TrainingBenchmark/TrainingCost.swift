@@ -30,6 +30,15 @@ public struct TrainingCost: Sendable, Hashable {
         computed = useful + Double(tokens) * (again + (settings.objective == .policy ? head : 0))
     }
 
+    /// The same for several batches at once.
+    func multiplied(by count: Int) -> TrainingCost {
+        var all = self
+        all.tokens *= count
+        all.useful *= Double(count)
+        all.computed *= Double(count)
+        return all
+    }
+
     /// What one layer computes again, of one token: all but its last product, less what it has kept.
     private static func again(
         _ sizes: DecoderSizes, _ mode: ActivationCheckpointing.Mode, attention: Double

@@ -35,6 +35,32 @@ import Testing
         #expect(breakdown.kernels[0].count == 2 && abs(breakdown.kernels[0].meanSeconds - 20e-9) < 1e-15)
     }
 
+    /// What links take beside kernels costs nothing, whichever began first.
+    @Test func onlyLinksThatRunAloneCount() {
+        let trace = DeviceTrace(
+            start: 0, end: 100,
+            spans: [
+                Span(start: 10, end: 40, name: 2, launched: 2), Span(start: 15, end: 25, name: 3, launched: 12),
+                // From another stream, over the end of the one before.
+                Span(start: 35, end: 50, name: 2, launched: 20), Span(start: 60, end: 80, name: 3, launched: 40),
+                Span(start: 70, end: 90, name: 2, launched: 61),
+            ],
+            names: [
+                DeviceTrace.copyName, DeviceTrace.fillName, "ncclDevKernel_AllGather_RING_LL(ncclDevKernelArgs)",
+                "nvjet_tst_128x64",
+            ])
+        let breakdown = TimeBreakdown(trace)
+        func nanoseconds(_ category: TimeBreakdown.Category) -> Double {
+            ((breakdown.seconds[category] ?? 0) * 1e9).rounded()
+        }
+        #expect(nanoseconds(.gemm) == 30)
+        #expect(nanoseconds(.communication) == 5 + 25 + 10)
+        // Until 10, from 50 to 60 and from 90.
+        #expect(nanoseconds(.host) + nanoseconds(.gaps) == 30)
+        #expect(TimeBreakdown.Category.allCases.reduce(0) { $0 + nanoseconds($1) } == 100)
+        #expect(breakdown.kernels[0].category == .communication && breakdown.kernels[0].count == 3)
+    }
+
     @Test func whatLiesOutsideIsCutOff() {
         let trace = DeviceTrace(
             start: 100, end: 200,
