@@ -8,6 +8,7 @@
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 #include <sys/resource.h>
@@ -81,8 +82,14 @@ CT_DO(ct_device_synchronize, (int type, int index, ct_message *error), {
 CT_DO(ct_device_make_current, (int index, ct_message *error), {
     c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(c10::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index)));
 })
-CT_DO(ct_device_empty_cache, (int type, ct_message *error), {
-    if (type != 0) c10::getDeviceAllocator(at::kCUDA)->emptyCache();
+CT_DO(ct_device_empty_cache, (int type, int index, ct_message *error), {
+    if (type != 0) {
+        // Expandable segments are unmapped after a wait for the current device alone, which is another where a rank has not made its own
+        // current.
+        const c10::DeviceGuard guard(c10::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index)));
+        c10::impl::VirtualGuardImpl(at::kCUDA).synchronizeDevice(static_cast<c10::DeviceIndex>(index));
+        c10::getDeviceAllocator(at::kCUDA)->emptyCache();
+    }
 })
 CT_DO(ct_device_reset_peak, (int type, int index, ct_message *error), {
     if (type != 0) c10::getDeviceAllocator(at::kCUDA)->resetPeakStats(static_cast<c10::DeviceIndex>(index));

@@ -35,7 +35,7 @@ public enum Device: Hashable, Sendable, CustomStringConvertible {
 
     /// Gives cached, unused device memory back to the system.
     public func emptyCache() throws(TorchError) {
-        try check("emptyCache \(self)") { ct_device_empty_cache(typeCode, $0) }
+        try check("emptyCache \(self)") { ct_device_empty_cache(typeCode, index, $0) }
     }
 
     /// What this process holds on the device, in bytes. On the CPU: resident memory and its peak since the start.

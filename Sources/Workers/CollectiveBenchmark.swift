@@ -42,6 +42,7 @@ public struct CollectiveBenchmark: Sendable {
     public func run(_ members: RankMembership) throws -> [Result] {
         let mesh = members.mesh(MeshShape([.replicate: members.size]), device: device)
         guard let group = try mesh.group(.replicate) else { return [] }
+        try device.makeCurrent()
         members.progress.enter(.init(step: 0, phase: "check"))
         for dtype in [DType.float32, .bfloat16, .int64, .uint8] {
             for operation in Operation.allCases { try check(operation, dtype, group) }

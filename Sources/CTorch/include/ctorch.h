@@ -33,7 +33,7 @@ int ct_device_name(int device, ct_message *out, ct_message *error);
 // Of this thread.
 int ct_device_make_current(int device_index, ct_message *error);
 int ct_device_synchronize(int device_type, int device_index, ct_message *error);
-int ct_device_empty_cache(int device_type, ct_message *error);
+int ct_device_empty_cache(int device_type, int index, ct_message *error);
 typedef struct {
     int64_t allocated, peak_allocated, reserved, peak_reserved, free, total;
 } ct_memory_stats;

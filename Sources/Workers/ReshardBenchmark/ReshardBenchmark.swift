@@ -147,6 +147,7 @@ public struct ReshardBenchmark: Sendable {
     public func run(
         _ plan: ReshardPlan, members: RankMembership, device: Device, repeats: Int
     ) throws -> Measurement {
+        try device.makeCurrent()
         members.progress.enter(.init(step: 0, phase: "reshard"))
         let connect = { (ranks: [Int]) in try members.group(ranks, device: device) }
         return try run(

@@ -57,7 +57,8 @@ extension TrainingBenchmark {
         _ shape: BenchmarkShape, dtype: DType, device: Device, settings: Settings, sharing: Sharing,
         members: RankMembership
     ) throws -> Report {
-        try run(
+        try device.makeCurrent()
+        return try run(
             shape, dtype: dtype, settings: settings, sharing: sharing, mesh: members.mesh(sharing.mesh, device: device)
         ) { members.progress.enter(.init(step: $0, phase: $1)) }
     }
