@@ -66,7 +66,7 @@ struct TrainingCheckpoints {
 
     /// Replaces a model's weights by those of the newest whole checkpoint of a folder, for a worker that does not train.
     static func loadWeights(from folder: String, into model: any SequenceModel) throws {
-        guard let checkpoint = try CheckpointStore(folder: folder, keepLast: Int.max).latest().checkpoint else {
+        guard let checkpoint = try CheckpointStore(reading: folder).latest().checkpoint else {
             throw WorkerError(.badCheckpoint, "\(folder) holds no whole checkpoint")
         }
         let saved = try JSONDecoder().decode(SavedState.self, from: Data(checkpoint.state))
