@@ -55,6 +55,11 @@ public struct CheckpointStore {
         }
     }
 
+    /// A store to read from while another process may write to it: nothing is made, and nothing removed.
+    public init(reading folder: String) throws {
+        try self.init(existing: folder, keepLast: Int.max, fileSystem: POSIXFileSystem())
+    }
+
     /// A store that another process has opened, and cleaned.
     init(existing folder: String, keepLast: Int, fileSystem: any FileSystem) throws {
         guard keepLast > 0 else {
@@ -67,7 +72,8 @@ public struct CheckpointStore {
 
     /// The steps that have a checkpoint, in ascending order; not validated.
     public func steps() throws -> [Int] {
-        try entries(of: folder).compactMap { name in
+        guard pathExists(folder) else { return [] }
+        return try entries(of: folder).compactMap { name in
             guard name.hasPrefix("step-"), let step = Int(name.dropFirst(5)), Self.name(of: step) == name else {
                 return nil
             }
@@ -226,6 +232,12 @@ extension CheckpointStore {
     /// Opens one checkpoint by its folder, `…/step-000123`.
     /// - Throws: `CheckpointError`: `notFound` when the path is not such a folder, `damaged`.
     public static func checkpoint(at path: String) throws -> Checkpoint {
+        let (folder, step) = try place(path)
+        return try CheckpointStore(reading: folder).load(step)
+    }
+
+    /// The store and the step of a checkpoint's folder.
+    static func place(_ path: String) throws -> (folder: String, step: Int) {
         var path = path
         while path.count > 1, path.hasSuffix("/") { path.removeLast() }
         let parts = path.split(separator: "/", omittingEmptySubsequences: false)
@@ -234,7 +246,7 @@ extension CheckpointStore {
                 .notFound, path, "this is no checkpoint", remedy: "name a folder such as RUN/checkpoints/step-000100")
         }
         let parent = parts.dropLast().joined(separator: "/")
-        return try CheckpointStore(folder: parent.isEmpty ? "." : parent, keepLast: Int.max).load(step)
+        return (parent.isEmpty ? "." : parent, step)
     }
 
     /// Removes every checkpoint, for a run that begins anew in the same folder.

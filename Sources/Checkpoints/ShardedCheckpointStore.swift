@@ -202,10 +202,24 @@ public final class ShardedCheckpointStore {
     /// Opens the checkpoint of `step`.
     /// - Throws: on every rank, what any found: `notFound`, `damaged` with the file and what does not match.
     public func load(_ step: Int) throws -> CheckpointStore.Checkpoint {
+        try Self.load(step, store, group, device)
+    }
+
+    /// Opens one checkpoint by its folder, `…/step-000123`, as ``load(_:)`` does.
+    public static func checkpoint(
+        at path: String, group: ProcessGroup?, device: Device
+    ) throws -> CheckpointStore.Checkpoint {
+        let (folder, step) = try CheckpointStore.place(path)
+        return try load(step, CheckpointStore(reading: folder), group, device)
+    }
+
+    private static func load(
+        _ step: Int, _ store: CheckpointStore, _ group: ProcessGroup?, _ device: Device
+    ) throws -> CheckpointStore.Checkpoint {
         var found: CheckpointStore.Checkpoint?
         // What is opened was verified by all before: what is damaged is told as that, not as what it led to.
-        try Self.together(group, device) { try store.verify(step, share: (rank, size)) }
-        try Self.together(group, device) { found = try store.open(step) }
+        try together(group, device) { try store.verify(step, share: (group?.rank ?? 0, group?.size ?? 1)) }
+        try together(group, device) { found = try store.open(step) }
         return found!
     }
 

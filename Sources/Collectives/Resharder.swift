@@ -108,4 +108,6 @@ public struct ReshardReport: Sendable, Hashable, Codable {
     public var messages = 0
     /// From the beginning to the last byte, the device waited for.
     public var seconds = 0.0
+
+    public init() {}
 }

@@ -23,6 +23,7 @@ struct CrossChecks: LedgerChecks {
         checkTypes(config.model, config.actor.fsdp, in: "actor")
         checkSchedule(config.actor.optim, config.trainer, in: "actor")
         checkSharding()
+        checkModelParallel()
         checkSampling()
         checkPenalties()
         checkEngine()

@@ -64,7 +64,8 @@ enum PeerNames {
     private static let packed: Answer = .needless("sequences are always packed, never padded")
     private static let budgeted: Answer = .needless(
         "micro-batches are cut by tokens, and the loss does not depend on the cut; see actor.ppo_max_token_len_per_gpu")
-    private static let oneDevice: Answer = .notYet("one device trains and samples; remove it")
+    private static let wholeLayers: Answer = .notYet(
+        "each rank samples with all layers and experts; see rollout.tensor_model_parallel_size")
     private static let noCritic: Answer = .notYet("use an estimator without a critic, as algorithm.adv_estimator: grpo")
     private static let noEngine: Answer = .needless("training and sampling share one engine and one set of weights")
     private static let noRemoteCode: Answer = .needless(
@@ -79,7 +80,6 @@ enum PeerNames {
         ("actor.ppo_micro_batch_size", .here("actor.ppo_micro_batch_size_per_gpu")),
         ("actor.use_remove_padding", packed),
         ("actor.use_torch_compile", .needless("there is no Python to compile away")),
-        ("actor.ulysses_sequence_parallel_size", oneDevice),
         ("actor.fsdp_config.mixed_precision.param_dtype", .here("model.dtype")),
         ("actor.fsdp_config.mixed_precision.reduce_dtype", .here("actor.fsdp_config.reduce_dtype")),
         ("actor.fsdp_config.mixed_precision.buffer_dtype", .needless("buffers keep their own type")),
@@ -89,7 +89,18 @@ enum PeerNames {
         ("actor.fsdp_config.dtype", .here("model.dtype")),
         ("actor.fsdp_config.offload_policy", .here("actor.fsdp_config.param_offload and optimizer_offload")),
         ("actor.fsdp_config.wrap_policy", .needless("each layer is a unit")),
-        ("actor.megatron", oneDevice), ("actor.checkpoint", .needless("a checkpoint holds all that a resume needs")),
+        ("actor.megatron.context_parallel_size", .here("actor.ulysses_sequence_parallel_size")),
+        ("actor.megatron.expert_tensor_parallel_size", .needless("experts are divided by both sizes")),
+        ("actor.megatron.virtual_pipeline_model_parallel_size", .notYet("a stage is one run of layers; remove it")),
+        ("actor.megatron.param_offload", .here("actor.fsdp_config.param_offload")),
+        ("actor.megatron.optimizer_offload", .here("actor.fsdp_config.optimizer_offload")),
+        ("actor.megatron.grad_offload", .notYet("gradients stay on the device; remove it")),
+        ("actor.megatron.use_distributed_optimizer", .here("actor.fsdp_config.fsdp_size with reshard_after_forward: false")),
+        ("actor.megatron.seed", .here("seed")), ("actor.megatron.dtype", .here("model.dtype")),
+        ("actor.megatron.use_dist_checkpointing", .needless("checkpoints load in any layout")),
+        ("actor.megatron.use_mbridge", .needless("checkpoints hold the model as a Hugging Face folder")),
+        ("actor.megatron.override_transformer_config", .notYet("the model's config.json decides; remove it")),
+        ("actor.checkpoint", .needless("a checkpoint holds all that a resume needs")),
         ("actor.policy_loss.loss_mode", .here("actor.policy_loss")),
         ("actor.kl_coef", .here("actor.kl_loss_coef")), ("actor.optim.clip_grad", .here("actor.grad_clip")),
         ("actor.optim.warmup_style", .here("actor.optim.lr_scheduler_type")),
@@ -114,12 +125,12 @@ enum PeerNames {
         ("rollout.disable_log_stats", .needless("a rollout's figures are in the metrics")),
         ("rollout.cudagraph_capture_sizes", .needless("graphs are captured for the sizes that come up")),
         ("rollout.max_seq_len_to_capture", .needless("a graph serves every length")),
-        ("rollout.update_weights_bucket_megabytes", noEngine), ("rollout.cpu_offload_gb", oneDevice),
+        ("rollout.update_weights_bucket_megabytes", noEngine), ("rollout.cpu_offload_gb", .notYet("sampling weights lie on the device; remove it")),
         ("rollout.logit_bias", .notYet("remove it")), ("rollout.stop_token_ids", .notYet("use rollout.stop")),
-        ("rollout.tensor_model_parallel_size", oneDevice), ("rollout.tensor_parallel_size", oneDevice),
-        ("rollout.pipeline_parallel_size", oneDevice), ("rollout.enable_expert_parallel", oneDevice),
-        ("rollout.data_parallel_size", oneDevice),
-        ("rollout.expert_parallel_size", oneDevice), ("rollout.pipeline_model_parallel_size", oneDevice),
+        ("rollout.tensor_parallel_size", .here("rollout.tensor_model_parallel_size")),
+        ("rollout.pipeline_parallel_size", wholeLayers), ("rollout.enable_expert_parallel", wholeLayers),
+        ("rollout.data_parallel_size", .needless("the ranks that are left divide the prompts")),
+        ("rollout.expert_parallel_size", wholeLayers), ("rollout.pipeline_model_parallel_size", wholeLayers),
         ("rollout.prompt_length", .here("data.max_prompt_length")),
         ("rollout.response_length", .here("data.max_response_length")),
         ("rollout.max_model_len", .here("data.max_prompt_length and data.max_response_length")),
@@ -201,7 +212,7 @@ enum PeerNames {
         ("scale_rewards", .here("algorithm.norm_adv_by_std_in_grpo")), ("model_name_or_path", .here("model.path")),
         ("reward_funcs", .here("reward.type")), ("use_vllm", noEngine), ("vllm_mode", noEngine),
         ("vllm_gpu_memory_utilization", .here("rollout.gpu_memory_utilization")),
-        ("vllm_tensor_parallel_size", oneDevice), ("vllm_enable_sleep_mode", .here("rollout.free_cache_engine")),
+        ("vllm_tensor_parallel_size", .here("rollout.tensor_model_parallel_size")), ("vllm_enable_sleep_mode", .here("rollout.free_cache_engine")),
         ("vllm_max_model_length", .here("data.max_prompt_length and data.max_response_length")),
         ("generation_kwargs", .notYet("write rollout.temperature and the settings beside it")),
         ("bf16", .here("model.dtype")),

@@ -31,6 +31,19 @@ extension RolloutEngine {
         return MemoryChange(since: start, bytes: before - (try heldBytes()))
     }
 
+    /// Forgets what reads the weights where they lie, and what was made of them: their memory is about to be freed. The cache stays.
+    /// - Throws: ``RolloutError`` `badRequest` while a session has requests left, `TorchError`.
+    public func forgetWeights() throws {
+        if let newestSession, !newestSession.isDone {
+            throw RolloutError(
+                .badRequest, "the weights cannot be freed while a session has requests; finish or abort them first")
+        }
+        try model.device.synchronize()
+        runner?.forgetGraphs()
+        model.unpackProjections()
+        packedVersion = nil
+    }
+
     /// Makes the cache that ``sleep()`` freed, of as many blocks or as many as memory now allows, ahead of the next `generate`.
     /// Does nothing when awake, or when there was no cache yet: that is made to measure.
     @discardableResult

@@ -35,13 +35,13 @@ public final class AdamW {
     /// Completes the local sum of squares of the gradients, float64 `[1]`, in place, where other ranks have the rest; runs between
     /// the norm and the decision.
     public var completeSquares: ((Tensor) throws(TorchError) -> Void)?
-    private let parameters: [OptimizerParameter]
-    private let masters: [Tensor?]
-    private let device: Device
+    let parameters: [OptimizerParameter]
+    let masters: [Tensor?]
+    let device: Device
     /// Which parameters' moments stay in pinned host memory.
     private let hasHostMoments: [Bool]
     /// nil: all states lie on the device.
-    private let stream: StateStream?
+    let stream: StateStream?
     /// Bytes of the device's memory that were allocated when the last backward pass before a step began.
     private var prefetchLimit: Int?
     /// Made at the first step: a start should not wait for memory that it does not need yet.
@@ -49,9 +49,9 @@ public final class AdamW {
     /// The last step, until its outcome has been read.
     private var pending: PendingStep?
     /// Steps taken, as far as the device has told: see ``settle()``.
-    public private(set) var stepCount = 0
+    public internal(set) var stepCount = 0
 
-    private struct Moments {
+    struct Moments {
         var first: [Moment] = [], second: [Moment] = []
         let progress: AdamWProgress
     }
@@ -256,7 +256,7 @@ public final class AdamW {
         if stepped { stepCount += 1 }
     }
 
-    private func currentMoments() throws(TorchError) -> Moments {
+    func currentMoments() throws(TorchError) -> Moments {
         if let moments { return moments }
         var made = Moments(progress: try AdamWProgress(slots: parameters.count, device: device))
         for (parameter, isOnHost) in zip(parameters, hasHostMoments) {

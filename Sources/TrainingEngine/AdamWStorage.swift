@@ -44,6 +44,12 @@ struct Moment {
         }
     }
 
+    /// The values, in float32 on the host where they are stored as codes, which belong to the blocks of this very tensor.
+    func plain() throws(TorchError) -> Tensor {
+        guard let scales else { return values }
+        return try values.to(.cpu).decodedMoments(scales: scales.to(.cpu), isSigned: isSigned).reshaped(values.shape)
+    }
+
     /// Takes over a saved moment, however that is stored: the same bits where it is stored alike.
     func restore(_ saved: Tensor, savedScales: () throws -> Tensor) throws {
         guard let scales else {

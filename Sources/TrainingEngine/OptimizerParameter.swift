@@ -1,3 +1,4 @@
+public import Collectives
 public import Models
 public import TensorCore
 
@@ -14,12 +15,16 @@ public struct OptimizerParameter {
     let gradient: () throws(TorchError) -> Tensor?
     /// Frees the gradient.
     let clear: () throws(TorchError) -> Void
+    /// What a tensor of the weight's shape, such as a moment, is of the checkpoint's tensors; nil where no checkpoint is written.
+    let shards: ((Tensor) throws(TorchError) -> [LocalShard])?
 
     public init(
         name: String, weight: Tensor, decays: Bool = true,
         gather: @escaping () throws(TorchError) -> Void = { () throws(TorchError) in },
-        gradient: @escaping () throws(TorchError) -> Tensor?, clear: @escaping () throws(TorchError) -> Void
+        gradient: @escaping () throws(TorchError) -> Tensor?, clear: @escaping () throws(TorchError) -> Void,
+        shards: ((Tensor) throws(TorchError) -> [LocalShard])? = nil
     ) {
+        self.shards = shards
         self.name = name
         self.weight = weight
         self.decays = decays
@@ -39,6 +44,7 @@ public struct OptimizerParameter {
             name: parameter.name, weight: leaf, decays: decays,
             gather: { () throws(TorchError) in if isSummed { try leaf.gatherGradient() } },
             gradient: { () throws(TorchError) in isSummed ? try leaf.gradientSum() : try leaf.grad() },
-            clear: { () throws(TorchError) in isSummed ? try leaf.clearGradientSum() : try leaf.setGrad(nil) })
+            clear: { () throws(TorchError) in isSummed ? try leaf.clearGradientSum() : try leaf.setGrad(nil) },
+            shards: { (tensor) throws(TorchError) in try parameter.shards(of: tensor, rows: 0..<tensor.size(0)) })
     }
 }

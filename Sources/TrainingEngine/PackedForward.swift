@@ -37,15 +37,17 @@ public struct PackedForward {
     }
 
     public func callAsFunction(_ sequences: [TrainingSequence]) throws -> ResponseOutputs {
-        let pack = pack(sequences), device = model.device
-        let hidden_TC: Tensor
-        var routing: (RoutingRecord, Tensor)?
-        if recordsRouting, model.experts != nil {
-            let (states, record) = try model.recordingRouting { try hiddenStates(pack) }
-            (hidden_TC, routing) = (states, (record, try Tensor(uploading: pack.sharersOfTokens, to: device)))
-        } else {
-            hidden_TC = try hiddenStates(pack)
-        }
+        let pack = pack(sequences)
+        guard recordsRouting, model.experts != nil else { return try outputs(hiddenStates(pack), pack) }
+        let (states, record) = try model.recordingRouting { try hiddenStates(pack) }
+        var outputs = try outputs(states, pack)
+        outputs.routing = (record, try Tensor(uploading: pack.sharersOfTokens, to: model.device))
+        return outputs
+    }
+
+    /// What the last layer's hidden states of a pack give.
+    func outputs(_ hidden_TC: Tensor, _ pack: Pack) throws(TorchError) -> ResponseOutputs {
+        let device = model.device
         let head = try model.tokenLogProbs(
             hidden: predicting(hidden_TC, pack), targets: Tensor(uploading: pack.headRows.targets, to: device),
             temperature: temperature, chunk: logitsChunk)
@@ -53,8 +55,7 @@ public struct PackedForward {
         return ResponseOutputs(
             logProbs: try padding.pad(ofAnswerTokens(head.logProbs, pack)),
             entropies: try padding.pad(ofAnswerTokens(head.entropies, pack)),
-            responseMask: try padding.mask(device: device), computedTokens: pack.tokenCount,
-            routing: routing)
+            responseMask: try padding.mask(device: device), computedTokens: pack.tokenCount)
     }
 
     /// Forward and backward at once of a loss whose gradients are known before it, logits computed once: the sum over answer
@@ -95,7 +96,7 @@ public struct PackedForward {
         return (outputs, BackwardStart(hidden_HC, gradient: head.hiddenGrad))
     }
 
-    private func pack(_ sequences: [TrainingSequence]) -> Pack {
+    func pack(_ sequences: [TrainingSequence]) -> Pack {
         let straddles = model.shape.straddlesRotarySwitch(sequences.map { $0.prompt.count + $0.response.count - 1 })
         return Pack(sequences, sharesPrefixes: sharesPrefixes && !straddles)
     }
@@ -113,9 +114,15 @@ public struct PackedForward {
     }
 
     private func hiddenStates(_ pack: Pack) throws -> Tensor {
-        try model.hiddenStates(
-            ids: Tensor(uploading: pack.ids, to: model.device),
-            positions: Tensor(uploading: pack.positions, to: model.device),
+        let batch = try batch(pack)
+        return try model.hiddenStates(ids: batch.ids, positions: batch.positions, attention: batch.attention)
+    }
+
+    /// A pack as the model reads it.
+    func batch(_ pack: Pack) throws(TorchError) -> PipelineSchedule.MicroBatch {
+        PipelineSchedule.MicroBatch(
+            ids: try Tensor(uploading: pack.ids, to: model.device),
+            positions: try Tensor(uploading: pack.positions, to: model.device),
             attention: PackedAttention(segments: pack.segments, kernels: kernels))
     }
 }

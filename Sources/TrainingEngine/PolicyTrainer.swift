@@ -137,7 +137,9 @@ public final class PolicyTrainer {
         try withNoGrad {
             // Read when all are launched: no micro-batch waits for the one before.
             var passes: [(micro: [Int], outputs: ResponseOutputs)] = []
-            if let parallel {
+            if let pipeline = PipelinePasses(forward, parallel) {
+                try pipeline.score(micros.map { $0.map { sequences[$0] } }) { passes.append((micros[$0], $1)) }
+            } else if let parallel {
                 try parallel.forEach(micros) { micro, _ in
                     if let micro {
                         passes.append((micro, try forward(micro.map { sequences[$0] })))
@@ -217,14 +219,26 @@ public final class PolicyTrainer {
         let report = PendingPolicyStep(microBatches: counts[0], lossTokens: counts[1], parallel: parallel)
         let allTokens = Double(counts[2])
         let balance = RouterBalance(coefficient: settings.routerAuxLossCoefficient, group: "actor")
-        report.metrics = try accumulation.accumulate(micros) { micro in
+        func output(_ micro: [Int], _ outputs: ResponseOutputs) throws -> PolicyLossOutput {
             let batch = micro.map { samples[$0] }
-            let outputs = try trainingForward(batch.map(\.sequence))
             var output = try loss(inputs(batch, outputs, totals))
             let tokens = batch.reduce(0) { $0 + $1.sequence.computedCount }
             try balance.add(to: &output, outputs, share: Double(tokens) / allTokens)
             report.computedTokens += outputs.computedTokens
             return output
+        }
+        let passes = micros.map { $0.map { sequences[$0] } }
+        if let pipeline = PipelinePasses(forward, parallel) {
+            model.unpackProjections()
+            report.computedTokens = try pipeline.train(passes) { index, outputs in
+                let output = try output(micros[index], outputs)
+                try report.metrics.add(output.metrics)
+                return output.loss
+            }
+        } else {
+            report.metrics = try accumulation.accumulate(micros) { micro in
+                try output(micro, trainingForward(micro.map { sequences[$0] }))
+            }
         }
         return report
     }

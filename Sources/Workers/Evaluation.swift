@@ -19,7 +19,7 @@ public struct Evaluation: Sendable {
         let plan = try RunPlan(config)
         let reward = try await RewardFactory.make(config)
         do {
-            var policy = plan.policy(nil)
+            var policy = try plan.policy(nil)
             // A run's checkpoint knows whether the run trained an adapter, and which.
             if checkpoints != nil { policy.adapter = nil }
             let worker = PolicyWorker(policy)

@@ -20,7 +20,7 @@ public struct TextProcessor: Sendable {
     /// Reads tokenizer and template beside a checkpoint's weights, or inside its GGUF file.
     /// - Parameter templatePath: a Jinja file in place of the checkpoint's own template.
     public init(_ source: ModelSource, templatePath: String? = nil) throws {
-        try self.init(path: source.path, gguf: source.gguf, templatePath: templatePath)
+        try self.init(path: source.folder ?? source.path, gguf: source.gguf, templatePath: templatePath)
     }
 
     /// Reads tokenizer and template at `path` and leaves the weights alone: a folder may be without any.

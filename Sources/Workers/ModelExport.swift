@@ -8,14 +8,15 @@ enum ModelExport {
     static func write(
         model: any SequenceModel, source: ModelSource, config: ModelConfig? = nil, to folder: String, maxShardBytes: Int
     ) throws {
-        let companions =
-            if let original = source.folder {
-                try HuggingFaceExporter.companions(in: original)
-            } else if let file = source.gguf {
-                try GGUFTokenizerExport.files(GGUFTokenizerMetadata(file))
-            } else { [HuggingFaceExporter.CompanionFile]() }
         try HuggingFaceExporter.write(
             tensors: model.mergedTensors().map { ($0.name, try $0.tensor.detached()) }, config: config ?? source.config,
-            tokenizerFiles: companions, to: folder, maxShardBytes: maxShardBytes)
+            tokenizerFiles: companions(of: source), to: folder, maxShardBytes: maxShardBytes)
+    }
+
+    /// What lies beside the weights of the model's folder.
+    static func companions(of source: ModelSource) throws -> [HuggingFaceExporter.CompanionFile] {
+        if let original = source.folder { return try HuggingFaceExporter.companions(in: original) }
+        if let file = source.gguf { return try GGUFTokenizerExport.files(GGUFTokenizerMetadata(file)) }
+        return []
     }
 }

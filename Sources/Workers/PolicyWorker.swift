@@ -28,8 +28,9 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         public var stop: [String] = []
         public var adapter: AdapterPlan?
         public var mergesAdapter = false
-        /// The ranks that train together; nil for this one alone.
+        /// The ranks that train together, and how they share the work; nil for this one alone.
         public var members: RankMembership?
+        public var layout: ShardingPlan?
 
         public init(modelPath: String, dtype: DType, device: Device) {
             self.modelPath = modelPath
@@ -40,7 +41,9 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
 
     private struct Parts {
         let source: ModelSource
-        let model: any CausalLanguageModel
+        let models: RankModels
+        /// The model that is trained, or this rank's part of it.
+        var model: any CausalLanguageModel { models.trained }
         let rollout: RolloutEngine
         let text: TextProcessor
         /// Those of the checkpoint's end tokens that the model can draw.
@@ -51,6 +54,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     private let plan: Plan
     private var parts: Parts?
     private var trainingParts: TrainingParts?
+    /// Where ranks train together.
+    private var sampled: SampledWeights?
     private var digest: String?
     /// Of the weights below an adapter, which never change.
     private var frozenDigest: UInt64?
@@ -68,27 +73,35 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     public func load() throws -> TextProcessor {
         try plan.device.makeCurrent()
         let source = try ModelSource.open(plan.modelPath)
-        let model = try ModelRegistry.load(source, dtype: plan.dtype, device: plan.device)
+        let models = try RankModels(plan, source), model = models.trained
         try plan.adapter?.add(to: model)
         model.checkpointing = plan.checkpointing
         if plan.offloadsActivations, plan.device != .cpu {
             model.activationOffload = try ActivationOffload(device: plan.device)
         }
         let text = try TextProcessor(source, templatePath: plan.templatePath)
-        let rollout = RolloutEngine(model: model, options: plan.engine.options(mergesAdapter: plan.mergesAdapter))
+        let rollout = RolloutEngine(
+            model: models.sampled, options: plan.engine.options(mergesAdapter: plan.mergesAdapter))
         rollout.makeDetokenizer = text.makeDetokenizer
-        parts = Parts(source: source, model: model, rollout: rollout, text: text)
+        parts = Parts(source: source, models: models, rollout: rollout, text: text)
         return text
     }
 
     /// Makes the optimizer and what else training needs; a worker that only samples does without.
     public func prepare(_ plan: TrainingPlan) throws {
         let parts = try loaded()
-        let sharding = try ShardingPlan(plan.actor, ranks: self.plan.members?.size ?? 1)
-        guard sharding.options.mode == .noShard else { throw ShardingPlan.unusable }
-        let mesh = self.plan.members.map { $0.mesh(sharding.mesh, device: self.plan.device) }
-        trainingParts = try TrainingParts(
-            plan, model: parts.model, source: parts.source, mesh: mesh, sharding: sharding.options)
+        let layout = try self.plan.layout ?? ShardingPlan(plan.actor, plan.rollout, ranks: 1)
+        let training = try TrainingParts(
+            plan, models: parts.models, source: parts.source, sharding: layout.options)
+        sampled = training.trainer.parallel.map {
+            SampledWeights($0.parameters, engine: parts.rollout, copy: parts.models.copy)
+        }
+        trainingParts = training
+    }
+
+    /// Runs `body` with the whole weights in the model that samples.
+    private func withWholeWeights<Result>(_ body: () throws -> Result) throws -> Result {
+        try sampled?.whole(body) ?? body()
     }
 
     private func loaded() throws -> Parts {
@@ -109,15 +122,26 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         _ prompts: [PromptTask], _ settings: RolloutRequestSettings
     ) throws -> (trajectories: [Trajectory], metrics: PhaseMetrics) {
         let clock = ContinuousClock(), start = clock.now
-        let share = try generateShare(GenerationRequest(prompts, settings), rank: 0, of: 1)
+        let share = try generateShare(GenerationRequest(prompts, settings))
         let seconds = max(1e-9, (clock.now - start) / .seconds(1))
         return (
             try trajectories(prompts, n: settings.n, [share]), GenerationShare.metrics([share], seconds: seconds)
         )
     }
 
-    /// The answers to every `count`th prompt, from prompt `rank`. A prompt's place in the batch decides its draws, whoever makes them.
-    func generateShare(_ request: GenerationRequest, rank: Int, of count: Int) throws -> GenerationShare {
+    /// The answers to this rank's prompts, one of as many as there are samplers. A prompt's place in the batch decides its draws,
+    /// whoever makes them.
+    func generateShare(_ request: GenerationRequest) throws -> GenerationShare {
+        let samplers = plan.layout?.rollout, place = plan.members?.rank ?? 0
+        var share = try withWholeWeights {
+            try sampledShare(
+                request, rank: samplers?.coordinate(.replicate, of: place) ?? 0, of: samplers?[.replicate] ?? 1)
+        }
+        share.reshard = sampled?.report
+        return share
+    }
+
+    private func sampledShare(_ request: GenerationRequest, rank: Int, of count: Int) throws -> GenerationShare {
         let parts = try loaded(), settings = request.settings
         let requests = request.prompts.rows.enumerated().filter { $0.offset % count == rank }.map { index, prompt in
             RolloutRequest(
@@ -150,7 +174,10 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         return share
     }
 
-    /// The answers of all ranks, prompt after prompt.
+    /// Ranks that sample together; what they sample is the same.
+    nonisolated var ranksPerSampler: Int { plan.layout?.rollout[.tensor] ?? 1 }
+
+    /// The answers of all samplers, prompt after prompt.
     func trajectories(_ prompts: [PromptTask], n: Int, _ shares: [GenerationShare]) throws -> [Trajectory] {
         let text = try loaded().text
         let responses = shares.map(\.responses.rows), logProbs = shares.map(\.logProbs.rows)
@@ -205,7 +232,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// A digest of every weight's bytes, as 16 hexadecimal digits; computed once a weight version.
     public func weightDigest() throws -> String {
         if let digest { return digest }
-        let model = try loaded().model
+        let text = try withWholeWeights { try wholeDigest(loaded().rollout.model) }
+        digest = text
+        return text
+    }
+
+    private func wholeDigest(_ model: any CausalLanguageModel) throws -> String {
         func mixed(_ start: UInt64, _ parameters: [Parameter]) throws -> UInt64 {
             try parameters.reduce(start) { SplitMix64.mix($0 ^ (try $1.tensor.digest())) }
         }
@@ -214,9 +246,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
             frozenDigest = state
             state = try mixed(state, adapter.parameters)
         }
+        // Ranks that hold a part each have one digest, of all parts.
+        if let group = model.parallel.tensor {
+            state = try group.exchange(state, device: model.device).reduce(0) { SplitMix64.mix($0 ^ $1) }
+        }
         let text = String(state, radix: 16)
-        digest = String(repeating: "0", count: 16 - text.count) + text
-        return digest ?? text
+        return String(repeating: "0", count: 16 - text.count) + text
     }
 
     // MARK: - Actor
@@ -242,9 +277,17 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         return metrics
     }
 
-    public func save(step: Int, state: LoopState) throws {
+    public func save(step: Int, state: LoopState) throws { try savePart(step: step, state: state) }
+
+    /// This rank's part of a checkpoint, written while training goes on; of one process all of it.
+    /// - Parameter state: of the loop, which the first rank alone knows.
+    func savePart(step: Int, state: LoopState?) throws {
         let (parts, training) = try training()
-        try saved(parts, training).save(step: step, state: state, weightVersion: parts.rollout.weightVersion)
+        if let ranked = training.ranked {
+            try ranked.save(step: step, state: state, weightVersion: parts.rollout.weightVersion)
+        } else if let state {
+            try saved(parts, training).save(step: step, state: state, weightVersion: parts.rollout.weightVersion)
+        }
     }
 
     public func restore() throws -> LoopState? { try restore(from: nil).state }
@@ -253,13 +296,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// - Returns: its state, and what was passed over because it is damaged.
     func restore(from path: String?) throws -> (state: LoopState?, skipped: [String]) {
         let (parts, training) = try training()
-        let checkpoints = saved(parts, training)
-        let (found, skipped) = try checkpoints.find(at: path)
+        let (found, skipped) =
+            try training.ranked?.restore(from: path) ?? saved(parts, training).restore(from: path)
         guard let found else { return (nil, skipped) }
-        try checkpoints.restore(found)
-        parts.rollout.weightVersion = found.state.weightVersion
+        parts.rollout.weightVersion = found.weightVersion
         digest = nil
-        return (found.state.loop, skipped)
+        return (found.loop, skipped)
     }
 
     private func saved(_ parts: Parts, _ training: TrainingParts) -> TrainingCheckpoints {
@@ -267,14 +309,15 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
             store: training.store, optimizer: training.trainer.optimizer, model: parts.model, source: parts.source)
     }
 
-    /// The folder of the checkpoint to go on from, and what was passed over because it is damaged.
-    func checkpointToRestore(from path: String?) throws -> (folder: String?, skipped: [String]) {
-        let (parts, training) = try training()
-        return try saved(parts, training).folder(at: path)
+    /// Removes the checkpoints of an earlier run in the same folder, so that a later resume cannot take one of them.
+    func forgetCheckpoints() throws {
+        let training = try training().1
+        try training.ranked?.removeAll()
+        try training.store?.removeAll()
     }
 
-    /// Removes the checkpoints of an earlier run in the same folder, so that a later resume cannot take one of them.
-    func forgetCheckpoints() throws { try training().1.store?.removeAll() }
+    /// Waits until the checkpoint under way is whole.
+    func settleCheckpoints() throws { try trainingParts?.ranked?.settle() }
 
     // MARK: - Reference
 

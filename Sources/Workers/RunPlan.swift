@@ -29,7 +29,8 @@ struct RunPlan {
         dtype = config.model.dtype == .bfloat16 ? .bfloat16 : .float32
     }
 
-    func policy(_ members: RankMembership?) -> PolicyWorker.Plan {
+    /// - Throws: ``WorkerError`` when the ranks do not make the layout that the configuration asks for.
+    func policy(_ members: RankMembership?) throws(WorkerError) -> PolicyWorker.Plan {
         var plan = PolicyWorker.Plan(modelPath: config.model.path, dtype: dtype, device: device)
         plan.templatePath = config.model.chatTemplate
         plan.checkpointing = ActivationCheckpointing(config.model)
@@ -39,7 +40,10 @@ struct RunPlan {
         plan.stop = config.rollout.stop
         plan.adapter = AdapterPlan(config.model, seed: UInt64(config.seed))
         plan.mergesAdapter = config.model.loraMerge
-        plan.members = members
+        if let members {
+            plan.members = members
+            plan.layout = try ShardingPlan(config.actor, config.rollout, ranks: members.size)
+        }
         return plan
     }
 

@@ -7,6 +7,8 @@ protocol TrainedPolicy: RolloutGroup, ActorGroup, ReferenceGroup {
     /// Goes on from the checkpoint at `path`, or from the newest whole one of the run's own folder.
     /// - Returns: its state, and what was passed over because it is damaged.
     func restore(from path: String?) async throws -> (state: LoopState?, skipped: [String])
+    /// Removes the checkpoints of an earlier run in the same folder, so that a later resume cannot take one of them.
+    func forgetCheckpoints() async throws
     /// Log-probabilities under the model as it was before training.
     nonisolated var reference: any ReferenceGroup { get }
     /// The run is over.

@@ -43,25 +43,30 @@ struct TrainingCheckpoints {
         let (folder, skipped) = try folder(at: path)
         guard let folder else { return (nil, skipped) }
         let checkpoint = try CheckpointStore.checkpoint(at: folder)
-        let saved = try JSONDecoder().decode(SavedState.self, from: Data(checkpoint.state))
-        guard saved.modelDigest == source.digest else {
-            throw WorkerError(
-                .badCheckpoint,
-                "\(checkpoint.folder): was written for another model than \(source.path); give the run another folder "
-                    + "(trainer.default_local_dir) or set trainer.resume_mode=disable")
-        }
-        try saved.check(adapter: model.adapter, checkpoint.folder)
+        let saved = try SavedState(checkpoint, of: source, adapter: model.adapter)
         return (Found(state: saved, checkpoint: checkpoint), skipped)
     }
 
     /// Puts weights, moments and the count of steps back.
     func restore(_ found: Found) throws {
+        if let sharded = found.checkpoint.sharded {
+            return try optimizer.restore(
+                stepCount: found.state.optimizerSteps, from: RankedTensors(checkpoint: sharded))
+        }
         try optimizer.restore(stepCount: found.state.optimizerSteps) { try found.checkpoint.tensors.tensor(named: $0) }
+    }
+
+    /// Goes on from the checkpoint in ``folder(at:)``.
+    /// - Returns: what it says, and what was passed over because it is damaged.
+    func restore(from path: String?) throws -> (state: SavedState?, skipped: [String]) {
+        let (found, skipped) = try find(at: path)
+        if let found { try restore(found) }
+        return (found?.state, skipped)
     }
 
     /// Replaces a model's weights by those of the newest whole checkpoint of a folder, for a worker that does not train.
     static func loadWeights(from folder: String, into model: any SequenceModel) throws {
-        guard let checkpoint = try CheckpointStore(folder: folder, keepLast: Int.max).latest().checkpoint else {
+        guard let checkpoint = try CheckpointStore(reading: folder).latest().checkpoint else {
             throw WorkerError(.badCheckpoint, "\(folder) holds no whole checkpoint")
         }
         let saved = try JSONDecoder().decode(SavedState.self, from: Data(checkpoint.state))
@@ -89,4 +94,18 @@ struct SavedState: Codable {
     var modelDigest: String
     /// Of the adapter that is trained in place of the weights.
     var adapter: LoRASettings?
+}
+
+extension SavedState {
+    /// - Throws: ``WorkerError`` with code `badCheckpoint` for a checkpoint of another model or adapter.
+    init(_ found: CheckpointStore.Checkpoint, of source: ModelSource, adapter: LoRA?) throws {
+        self = try JSONDecoder().decode(SavedState.self, from: Data(found.state))
+        guard modelDigest == source.digest else {
+            throw WorkerError(
+                .badCheckpoint,
+                "\(found.folder): was written for another model than \(source.path); give the run another folder "
+                    + "(trainer.default_local_dir) or set trainer.resume_mode=disable")
+        }
+        try check(adapter: adapter, found.folder)
+    }
 }

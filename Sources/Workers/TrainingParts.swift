@@ -31,15 +31,19 @@ struct TrainingParts {
     let estimator: any AdvantageEstimator
     /// The model as it was before training; nil where it is not needed, or lies below an adapter.
     private let reference: PolicyTrainer?
+    /// Of a run of one process, if it keeps any.
     let store: CheckpointStore?
+    /// Of a run of several ranks.
+    let ranked: RankedCheckpoints?
 
-    /// - Parameter mesh: of the ranks that train together: each computes its share of every batch, and all have the same weights.
     init(
-        _ plan: TrainingPlan, model: any CausalLanguageModel, source: ModelSource, mesh: DeviceMesh? = nil,
+        _ plan: TrainingPlan, models: RankModels, source: ModelSource,
         sharding: ShardingOptions = ShardingOptions(mode: .noShard)
     ) throws {
         self.plan = plan
+        let model = models.trained, mesh = models.mesh
         if model.adapter == nil { try source.requireTrainableWeights() }
+        try Self.checkTied(model, plan.optimizer)
         let actor = plan.actor, optim = actor.optim
         guard let makeLoss = PolicyLosses.all[actor.policyLoss] else {
             throw WorkerError(.badSetting, "actor.policy_loss: no loss is called '\(actor.policyLoss)'")
@@ -64,20 +68,11 @@ struct TrainingParts {
             routerAuxLossCoefficient: actor.routerAuxLossCoefficient,
             microBatchSequences: actor.useDynamicBatchSize ? nil : actor.ppoMicroBatchSizePerGPU)
         let schedule = LearningRateSchedule(optim, steps: plan.optimizerSteps)
-        // The reference is read before the optimizer takes hold of the weights: it must never share them. Below an adapter the
-        // weights are never trained, and are the reference themselves.
-        if plan.needsReference, model.adapter == nil {
-            let frozen = try ModelRegistry.load(source, dtype: model.dtype, device: model.device)
-            reference = PolicyTrainer(
-                model: frozen, optimizer: try AdamW(parameters: [], settings: .init()), schedule: schedule,
-                settings: settings)
-        } else {
-            reference = nil
-        }
         if let mesh {
             trainer = try PolicyTrainer.sharded(
-                model, over: mesh, sharding: sharding, optimizer: plan.optimizer, schedule: schedule, settings: settings
-            )
+                model, over: mesh, sharding: sharding, optimizer: plan.optimizer, schedule: schedule,
+                settings: settings,
+                axes: { GradientAxes($0) })
         } else {
             trainer = PolicyTrainer(
                 model: model,
@@ -85,9 +80,40 @@ struct TrainingParts {
                 schedule: schedule,
                 settings: settings)
         }
-        store = try plan.checkpointFolder.map {
-            try CheckpointStore(folder: $0, keepLast: plan.checkpointsKept ?? Int.max)
+        // Read anew, so that it never shares the weights that are trained. Below an adapter those are never trained, and are the
+        // reference themselves.
+        if plan.needsReference, model.adapter == nil {
+            let frozen = try ModelRegistry.load(
+                source, dtype: model.dtype, device: model.device, parallel: model.parallel)
+            let none = try AdamW(parameters: [], settings: .init())
+            reference = PolicyTrainer(
+                model: frozen, optimizer: none, schedule: schedule, settings: settings,
+                parallel: try mesh.map { try DataParallel(frozen, trained: [], mesh: $0, sharding: sharding) })
+        } else {
+            reference = nil
         }
+        if let parallel = trainer.parallel {
+            store = nil
+            ranked = try RankedCheckpoints(
+                folder: plan.checkpointFolder, keepLast: plan.checkpointsKept, trainer: trainer, parallel: parallel,
+                models: models, source: source)
+        } else {
+            ranked = nil
+            store = try plan.checkpointFolder.map {
+                try CheckpointStore(folder: $0, keepLast: plan.checkpointsKept ?? Int.max)
+            }
+        }
+    }
+
+    /// Two stages step an embedding that is the head too, and must round it alike.
+    private static func checkTied(_ model: any CausalLanguageModel, _ optimizer: AdamW.Settings) throws(WorkerError) {
+        guard let stages = model as? DecoderModel, stages.stage.count > 1, stages.tiesEmbeddings,
+            model.dtype != .float32, !optimizer.keepsMasters, optimizer.roundsStochastically
+        else { return }
+        throw WorkerError(
+            .badSetting,
+            "actor.megatron.pipeline_model_parallel_size: the embedding is the head too, on another stage, where chance would round "
+                + "it otherwise; make model.param_dtype float32, or actor.optim.stochastic_rounding false")
     }
 
     private static func aggregation(_ actor: ActorSettings) throws -> LossAggregation {
@@ -108,12 +134,7 @@ struct TrainingParts {
 
     /// Log-probabilities under the model as it was before training; with an adapter, as it is without.
     func referenceLogProbs(_ sequences: [TrainingSequence]) throws -> [[Float]] {
-        if let reference {
-            guard let ranks = trainer.parallel else { return try reference.score(sequences).logProbs }
-            let share = ranks.share(of: sequences, sharesPrefixes: trainer.settings.sharesPrefixes)
-            let own = try reference.score(share.map { sequences[$0] }).logProbs
-            return try ranks.joined(own, of: share, total: sequences.count)
-        }
+        if let reference { return try reference.scoreShared(sequences).logProbs }
         guard plan.needsReference, let adapter = trainer.model.adapter else {
             throw WorkerError(.badSetting, "no reference model was loaded")
         }

@@ -79,7 +79,7 @@ public struct TrainingRun: Sendable {
         let start = ContinuousClock.now
         let data = try DataSources(config)
         for warning in try plan.checkMemory(ranks: members?.size ?? 1) { log.warning("\(warning)") }
-        let worker = PolicyWorker(plan.policy(members))
+        let worker = PolicyWorker(try plan.policy(members))
         let text = try await worker.load()
         let prompts = try data.prepare(config, PromptEncoder(text: text, data: config.data), log)
         try folder.create()
@@ -90,7 +90,7 @@ public struct TrainingRun: Sendable {
         if let summary = try await worker.adapterSummary() { log.info("\(summary)") }
         for line in await worker.optimizerSummary() { log.info("\(line)") }
 
-        let resumed = try await resume(worker, policy)?.goingOn(to: prompts.totalSteps)
+        let resumed = try await resume(policy)?.goingOn(to: prompts.totalSteps)
         let recorder = try RunRecorder(
             folder, resumingAfter: resumed?.step ?? (folder.holdsRun ? -1 : nil),
             writesTensorBoard: config.trainer.logger.contains(.tensorboard))
@@ -139,9 +139,9 @@ public struct TrainingRun: Sendable {
         }
     }
 
-    private func resume(_ worker: PolicyWorker, _ policy: any TrainedPolicy) async throws -> LoopState? {
+    private func resume(_ policy: any TrainedPolicy) async throws -> LoopState? {
         guard config.trainer.resumeMode != .disable else {
-            try await worker.forgetCheckpoints()
+            try await policy.forgetCheckpoints()
             return nil
         }
         let (state, skipped) = try await policy.restore(from: config.trainer.resumeFromPath)

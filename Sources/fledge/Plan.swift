@@ -81,7 +81,9 @@ struct Plan: ParsableCommand {
             if let memory = memory.flatMap(PlanDevice.bytes) { device.memory = memory }
             let count =
                 try devices ?? (self.device == nil ? RankedCommand.count(settings) : settings.trainer.gpusPerNode) ?? 1
-            let layout = try layout.flatMap(PlanLayout.init) ?? PlanLayout(ShardingPlan(settings.actor, ranks: count))
+            let layout =
+                try layout.flatMap(PlanLayout.init)
+                ?? PlanLayout(ShardingPlan(settings.actor, settings.rollout, ranks: count))
             return try TrainingPlanner(model: model, work: work, device: device, devices: count).plan(layout: layout)
         }
         Console.say(json ? result.json.text() : PlanReport(result).text)

@@ -48,6 +48,22 @@ import Testing
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["step-000001"])
     }
 
+    /// A run may be saving while another command reads.
+    @Test func readingLeavesWhatIsBeingWrittenAlone() throws {
+        let folder = try TemporaryFolder()
+        let writer = try CheckpointStore(folder: folder.path, keepLast: 2)
+        try Self.save(writer, 1)
+        let unfinished = folder.path + "/tmp-step-000002"
+        try FileManager.default.createDirectory(atPath: unfinished, withIntermediateDirectories: false)
+        #expect(try CheckpointStore(reading: folder.path).latest().checkpoint?.step == 1)
+        #expect(try CheckpointStore.checkpoint(at: writer.path(of: 1)).step == 1)
+        #expect(FileManager.default.fileExists(atPath: unfinished))
+        _ = try CheckpointStore(folder: folder.path, keepLast: 2)
+        #expect(!FileManager.default.fileExists(atPath: unfinished))
+        #expect(try CheckpointStore(reading: folder.path + "/nowhere").latest().checkpoint == nil)
+        #expect(!FileManager.default.fileExists(atPath: folder.path + "/nowhere"))
+    }
+
     @Test func prunesAbandonedStepsFirst() throws {
         let folder = try TemporaryFolder()
         let store = try CheckpointStore(folder: folder.path, keepLast: 2)

@@ -64,6 +64,47 @@ import Testing
         #expect(none.warnings.count == 1)
     }
 
+    @Test func layoutsAreReadByVerlsNames() throws {
+        let plain = try RunConfig(yaml: minimal, file: "recipe.yaml")
+        #expect(plain.actor.megatron.tensorSize == 1 && plain.actor.megatron.sequenceParallel)
+        #expect(plain.actor.ulyssesSize == 1 && plain.rollout.engine.tensorParallelSize == 1)
+        let config = try RunConfig(
+            yaml: minimal, file: "recipe.yaml",
+            overrides: [
+                "actor.megatron.tensor_model_parallel_size=2", "actor.megatron.pipeline_model_parallel_size=3",
+                "actor.megatron.expert_model_parallel_size=4", "actor.megatron.sequence_parallel=false",
+                "actor.ulysses_sequence_parallel_size=5", "rollout.tensor_model_parallel_size=6",
+            ])
+        let megatron = config.actor.megatron
+        #expect(megatron.tensorSize == 2 && megatron.pipelineSize == 3 && megatron.expertSize == 4)
+        #expect(!megatron.sequenceParallel && config.actor.ulyssesSize == 5)
+        #expect(config.rollout.engine.tensorParallelSize == 6 && config.warnings.isEmpty)
+        #expect(try RunConfig(yaml: config.resolvedYAML(), file: "resolved.yaml") == config)
+        let none = try RunConfig(
+            yaml: minimal, file: "recipe.yaml", overrides: ["actor.megatron.sequence_parallel=false"])
+        #expect(none.warnings.count == 1)
+    }
+
+    @Test(arguments: [
+        (["actor.megatron.tensor_model_parallel_size=2", "model.lora_rank=8"], "an adapter's matrices"),
+        (["actor.megatron.pipeline_model_parallel_size=2", "model.lora_rank=8"], "an adapter's matrices"),
+        (["actor.megatron.expert_model_parallel_size=2", "model.lora_adapter_path=a"], "an adapter's matrices"),
+        (["rollout.tensor_model_parallel_size=2", "model.lora_rank=8"], "an adapter's matrices"),
+        (
+            ["actor.megatron.pipeline_model_parallel_size=2", "actor.router_aux_loss_coef=0.1"],
+            "a stage sees its own layers' experts"
+        ),
+        (["actor.megatron.tensor_model_parallel_size=0"], "from 1"),
+        (["actor.megatron.context_parallel_size=2"], "write actor.ulysses_sequence_parallel_size"),
+        (["actor.megatron.virtual_pipeline_model_parallel_size=2"], "one run of layers"),
+        (["rollout.pipeline_model_parallel_size=2"], "all layers and experts"),
+        (["actor_rollout_ref.actor.megatron.tensor_model_parallel_size=2"], "write actor.megatron.tensor"),
+    ])
+    func layoutsThatDoNotGoAreRefused(overrides: [String], message: String) {
+        let found = problems(minimal, overrides)
+        #expect(found.contains { $0.description.contains(message) }, "\(found)")
+    }
+
     @Test func mastersThatAreNotThereNeedNoOtherPlace() throws {
         for more in [[], ["model.dtype=bfloat16", "model.param_dtype=bfloat16"]] {
             let config = try RunConfig(

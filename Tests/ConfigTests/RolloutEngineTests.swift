@@ -113,7 +113,8 @@ import Testing
 
     /// What people bring along from verl, vLLM and TRL.
     @Test(arguments: [
-        ("rollout.tensor_parallel_size=2", "one device"), ("rollout.max_model_len=4096", "data.max_prompt_length"),
+        ("rollout.tensor_parallel_size=2", "write rollout.tensor_model_parallel_size"),
+        ("rollout.max_model_len=4096", "data.max_prompt_length"),
         ("rollout.kv_cache_dtype=fp8", "is fp8_e4m3 here"), ("rollout.kv_cache_dtype=fp8_e5m2", "not supported"),
         ("rollout.kv_cache_dtype=bf16", "is bfloat16 here"),
         ("rollout.quantization=awq", "says itself"), ("rollout.enable_sleep_mode=true", "rollout.free_cache_engine"),

@@ -63,6 +63,30 @@ import Testing
         #expect(engine.isAsleep)
     }
 
+    /// As where a trainer brings the weights together for a rollout alone: other memory every time.
+    @Test func weightsThatComeAndGoAreReadWhereTheyLie() throws {
+        let model = try tinyModel()
+        let engine = RolloutEngine(model: model)
+        try engine.prepare(rows: 256, steps: 64)
+        let before = try engine.generate([request])
+        #expect(model.copyBytes > 0)
+        let kept = try model.parameters.map { try $0.tensor.detached().cloned() }
+        try engine.forgetWeights()
+        #expect(model.copyBytes == 0 && !engine.isAsleep && engine.graphCount == 0)
+        for parameter in model.parameters { try parameter.tensor.releaseStorage() }
+        for (parameter, values) in zip(model.parameters, kept) {
+            try withNoGrad { try parameter.tensor.allocateStorage(values.shape).copy(from: values) }
+        }
+        #expect(try engine.generate([request]) == before)
+
+        let session = try engine.session(wantedBlocks: 20, longest: 64)
+        try session.add(request, id: 1)
+        #expect(try session.advance())
+        #expect(throws: RolloutError.self) { try engine.forgetWeights() }
+        session.abort(1)
+        while try session.advance() {}
+    }
+
     /// The share is of what is free, not of the whole device.
     @Test func theBudgetIsAShareOfFreeMemory() throws {
         var budget = MemoryBudget(free: 1000, total: 8000, fraction: 0.5, activations: 100)

@@ -11,7 +11,7 @@ import TrainingEngine
         let config = try RunConfig(
             yaml: "", file: "-",
             overrides: ["model.path=m", "data.train_files=builtin:arithmetic", "reward.type=exact_match"] + overrides)
-        return try ShardingPlan(config.actor, ranks: ranks)
+        return try ShardingPlan(config.actor, config.rollout, ranks: ranks)
     }
 
     @Test(arguments: [
@@ -23,6 +23,18 @@ import TrainingEngine
             ["actor.fsdp_config.fsdp_size=4", "actor.fsdp_config.reshard_after_forward=false"], 4, .shardGradOp,
             [.shard: 4]
         ),
+        (
+            ["actor.megatron.tensor_model_parallel_size=2", "actor.fsdp_config.fsdp_size=-1"], 8, .fullShard,
+            [.shard: 4, .tensor: 2]
+        ),
+        (
+            ["actor.megatron.pipeline_model_parallel_size=2", "actor.ulysses_sequence_parallel_size=2"], 8, .noShard,
+            [.pipeline: 2, .replicate: 2, .sequence: 2]
+        ),
+        (
+            ["actor.megatron.expert_model_parallel_size=2", "actor.fsdp_config.fsdp_size=2"], 8, .fullShard,
+            [.expert: 2, .replicate: 2, .shard: 2]
+        ),
     ])
     func ranksAreDividedIntoSets(
         overrides: [String], ranks: Int, mode: ShardingMode, sizes: [MeshAxis: Int]
@@ -32,8 +44,33 @@ import TrainingEngine
         #expect(plan.options.reduceDType == .float32 && plan.options.prefetches)
     }
 
-    @Test func ranksThatDoNotDivideAreRefused() {
-        let error = #expect(throws: WorkerError.self) { try plan(["actor.fsdp_config.fsdp_size=3"], ranks: 4) }
-        #expect(error?.message.contains("4 ranks do not divide into sets of 3") == true)
+    @Test func samplersAreWhatTheRolloutAsksFor() throws {
+        let plain = try plan(["actor.ulysses_sequence_parallel_size=2", "actor.fsdp_config.fsdp_size=2"], ranks: 4)
+        #expect(plain.samplesFromTrained && plain.rollout == MeshShape([.replicate: 4]) && !plain.splitsTokens)
+        let divided = try plan(["rollout.tensor_model_parallel_size=2"], ranks: 4)
+        #expect(!divided.samplesFromTrained && divided.rollout == MeshShape([.replicate: 2, .tensor: 2]))
+        for axis in ["tensor", "pipeline", "expert"] {
+            let plan = try plan(["actor.megatron.\(axis)_model_parallel_size=2"], ranks: 2)
+            #expect(!plan.samplesFromTrained && plan.rollout == MeshShape([.replicate: 2]))
+            #expect(plan.splitsTokens == (axis == "tensor"))
+        }
+    }
+
+    @Test(arguments: [
+        (["actor.fsdp_config.fsdp_size=3"], "4 ranks do not divide into sets of 3"),
+        (["actor.megatron.tensor_model_parallel_size=3"], "4 ranks do not divide into sets of 3"),
+        (
+            ["actor.megatron.tensor_model_parallel_size=2", "actor.ulysses_sequence_parallel_size=4"],
+            "ulysses_sequence_parallel_size 4, actor.megatron.tensor_model_parallel_size 2: 4 ranks do not divide into sets of 8"
+        ),
+        (
+            ["actor.megatron.tensor_model_parallel_size=2", "actor.fsdp_config.fsdp_size=4"],
+            "the 2 that divide the batches of 4 ranks do not divide into sets of 4"
+        ),
+        (["rollout.tensor_model_parallel_size=3"], "rollout.tensor_model_parallel_size: 4 ranks do not divide"),
+    ])
+    func ranksThatDoNotDivideAreRefused(overrides: [String], message: String) {
+        let error = #expect(throws: WorkerError.self) { try plan(overrides, ranks: 4) }
+        #expect(error?.message.contains(message) == true, "\(String(describing: error))")
     }
 }

@@ -29,6 +29,9 @@ public struct ActorSettings: Hashable, Sendable {
     public let sharePrefix: Bool
     public let optim: OptimizerSettings
     public let fsdp: ShardingSettings
+    /// Ranks that share each sequence's tokens.
+    public let ulyssesSize: Int
+    public let megatron: ModelParallelSettings
 
     /// The ratio is clipped to `1 - clipLow ... 1 + clipHigh`.
     public var clipLow: Double { clipRatioLow ?? clipRatio }
@@ -84,9 +87,17 @@ public struct ActorSettings: Hashable, Sendable {
         shuffle = section.bool("shuffle", default: false, doc: "Shuffle a batch before it is cut into mini-batches.")
         sharePrefix = section.bool(
             "share_prefix", default: true, doc: "Compute the prompt of a group once, not once for each of its samples.")
+        ulyssesSize = section.int(
+            "ulysses_sequence_parallel_size", default: 1, in: 1...1024,
+            doc:
+                "Ranks that share each sequence's tokens, and while attending its heads (sp): for sequences whose activations fit "
+                + "no device.")
         optim = section.section("optim", doc: "AdamW and the learning rate's schedule.", OptimizerSettings.init)
         fsdp = section.section(
             "fsdp_config", doc: "Where the training's states lie, and in which types.", ShardingSettings.init)
+        megatron = section.section(
+            "megatron", doc: "Ranks that share the model itself. What is left of the ranks divides the batches.",
+            ModelParallelSettings.init)
     }
 }
 
@@ -164,7 +175,7 @@ public struct ShardingSettings: Hashable, Sendable {
             "fsdp_size", default: 1, in: -1...65_536,
             doc:
                 "Ranks that share weights, gradients and the optimizer's states out among them: 1 for none (every rank has all of "
-                + "them, as a run needs them now), -1 for all, a divisor of the ranks for several such sets side by side."
+                + "them), -1 for all that divide the batches, a divisor of those for several such sets side by side."
         )
         reshardAfterForward = section.bool(
             "reshard_after_forward", default: true,

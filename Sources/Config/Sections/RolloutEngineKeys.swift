@@ -15,6 +15,7 @@ public struct RolloutEngineKeys: Hashable, Sendable {
         case none, int8, int4
     }
 
+    public let tensorParallelSize: Int
     public let gpuMemoryUtilization: Double
     public let maxNumBatchedTokens: Int
     public let maxNumSeqs: Int
@@ -30,6 +31,11 @@ public struct RolloutEngineKeys: Hashable, Sendable {
     public let quantization: Quantization
 
     init(_ section: inout SectionReader) {
+        tensorParallelSize = section.int(
+            "tensor_model_parallel_size", default: 1, in: 1...1024,
+            doc:
+                "Ranks that sample together, each with a part of every matrix; 1: each rank samples from whole weights. Weights "
+                + "are brought from training's layout to this one in memory.")
         gpuMemoryUtilization = section.number(
             "gpu_memory_utilization", default: 0.5, in: NumberRange(lower: 0.05, upper: 0.98),
             doc:

@@ -35,13 +35,20 @@ public struct PipelineSchedule {
 
     /// Forward and backward of all micro-batches; gradients gather in the parameters. Afterwards ``addTied(_:)`` is still to be
     /// called where embeddings are tied.
-    /// - Parameter loss: of a micro-batch by its index, from its hidden states; called on the last stage only.
-    public func train(_ batches: [MicroBatch], loss: (_ index: Int, _ hidden: Tensor) throws -> Tensor) throws {
-        try withGrad { try runTraining(batches, loss) }
+    /// - Parameters:
+    ///   - loss: of a micro-batch by its index, from its hidden states; called on the last stage only.
+    ///   - didBackward: after each micro-batch's backward pass, in their order, on every stage.
+    public func train(
+        _ batches: [MicroBatch], loss: (_ index: Int, _ hidden: Tensor) throws -> Tensor,
+        didBackward: (_ index: Int) throws -> Void = { _ in }
+    ) throws {
+        try withGrad { try runTraining(batches, loss, didBackward) }
     }
 
-    private func runTraining(_ batches: [MicroBatch], _ loss: (_ index: Int, _ hidden: Tensor) throws -> Tensor) throws
-    {
+    private func runTraining(
+        _ batches: [MicroBatch], _ loss: (_ index: Int, _ hidden: Tensor) throws -> Tensor,
+        _ didBackward: (_ index: Int) throws -> Void
+    ) throws {
         let warmUp = min(stage.count - 1 - stage.index, batches.count)
         var pending: [Pending] = [], done = 0
         func forward(_ index: Int, _ input: Tensor?) throws -> Tensor {
@@ -56,6 +63,7 @@ public struct PipelineSchedule {
             let oldest = pending.removeFirst()
             done += 1
             try oldest.output.backward(gradient)
+            try didBackward(done - 1)
             return try oldest.input.map { input in
                 try input.grad() ?? Tensor.zeros(input.shape, dtype: input.dtype, device: input.device)
             }

@@ -11,6 +11,8 @@ public final class DataParallel {
     public let work: SequenceWork
     private let model: any SequenceModel
     private let group: ProcessGroup?
+    /// The stages of a pipeline, of which the last one knows results.
+    private let stages: ProcessGroup?
 
     /// Shares out the parameters of `model`: see ``ShardedParameters``.
     public init(
@@ -20,6 +22,7 @@ public final class DataParallel {
         self.model = model
         work = SequenceWork(model)
         group = try mesh.group(MeshAxis.data)
+        stages = try mesh.group(.pipeline)
         rank = group?.rank ?? 0
         count = group?.size ?? 1
         parameters = try ShardedParameters(model, trained: trained, mesh: mesh, settings: sharding, axes: axes)
@@ -49,6 +52,12 @@ public final class DataParallel {
         return lengths.enumerated().map { Array(flat[$0 * width..<$0 * width + $1]) }
     }
 
+    /// What the last stage of this rank's pipeline gives; where there is none, `bytes`.
+    private func ofLastStage(_ bytes: [UInt8]) throws -> [UInt8] {
+        guard let stages else { return bytes }
+        return try stages.exchange(bytes: bytes, device: parameters.mesh.device)[stages.size - 1]
+    }
+
     public func greatest(_ value: Int) throws(TorchError) -> Int { try gathered([value]).map { $0[0] }.max() ?? value }
     public func sum(_ value: Int) throws(TorchError) -> Int { try gathered([value]).reduce(0) { $0 + $1[0] } }
 
@@ -63,7 +72,7 @@ public final class DataParallel {
     /// The metrics of all ranks' micro-batches.
     public func whole(_ part: MetricSums) throws -> MetricSums {
         var sums = MetricSums()
-        for bytes in try gathered(part.encoded()) { sums.merge(try MetricSums(decoding: bytes)) }
+        for bytes in try gathered(ofLastStage(part.encoded())) { sums.merge(try MetricSums(decoding: bytes)) }
         return sums
     }
 
@@ -75,11 +84,11 @@ public final class DataParallel {
     }
 
     /// Puts together what each rank has found of its share of `total` sequences, a row of numbers for each.
-    public func joined(_ rows: [[Float]], of share: [Int], total: Int) throws(TorchError) -> [[Float]] {
+    public func joined(_ rows: [[Float]], of share: [Int], total: Int) throws -> [[Float]] {
         var words: [UInt32] = []
         for (index, row) in zip(share, rows) { words += [UInt32(index), UInt32(row.count)] + row.map(\.bitPattern) }
         var all = [[Float]](repeating: [], count: total)
-        for bytes in try gathered(words.withUnsafeBytes { [UInt8]($0) }) {
+        for bytes in try gathered(ofLastStage(words.withUnsafeBytes { [UInt8]($0) })) {
             let words = bytes.withUnsafeBytes { bytes in
                 (0..<bytes.count / 4).map { bytes.loadUnaligned(fromByteOffset: 4 * $0, as: UInt32.self) }
             }
@@ -107,12 +116,19 @@ public final class DataParallel {
     /// A pass that computes nothing to keep, for a rank that has no micro-batch left: the others' collectives need it. Its result is
     /// zero, and its gradients are.
     public func idle() throws -> Tensor {
+        let batch = try idleBatch()
+        let hidden_TC = try model.hiddenStates(
+            ids: batch.ids, positions: batch.positions, attention: batch.attention)
+        return try hidden_TC.multiplied(by: 0).sum()
+    }
+
+    /// What ``idle()`` runs.
+    func idleBatch() throws(TorchError) -> PipelineSchedule.MicroBatch {
         // As many tokens as ranks may divide one sequence among.
         let mesh = parameters.mesh, tokens = mesh.size(.sequence) * mesh.size(.tensor), device = model.device
-        let hidden_TC = try model.hiddenStates(
-            ids: Tensor([Int64](repeating: 0, count: tokens), device: device),
-            positions: Tensor((0..<tokens).map(Int64.init), device: device),
+        return PipelineSchedule.MicroBatch(
+            ids: try Tensor([Int64](repeating: 0, count: tokens), device: device),
+            positions: try Tensor((0..<tokens).map(Int64.init), device: device),
             attention: PackedAttention(segments: [PackedSegment(start: 0, length: tokens)]))
-        return try hidden_TC.multiplied(by: 0).sum()
     }
 }

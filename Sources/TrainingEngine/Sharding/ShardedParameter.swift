@@ -56,6 +56,18 @@ public final class ShardedParameter {
         return try parameter.shards(of: tensor, rows: rows)
     }
 
+    /// Boxes of the checkpoint's tensors that this rank holds, and which of ``shard()``'s rows they are.
+    var heldBoxes: [(box: ShardBox, rows: Range<Int>)] {
+        parameter.parts.compactMap { part in
+            let common = part.rows.clamped(to: rows), first = part.rows.lowerBound, start = rows.lowerBound
+            if common.isEmpty { return nil }
+            return (
+                part.box.rows(common.lowerBound - first..<common.upperBound - first),
+                common.lowerBound - start..<common.upperBound - start
+            )
+        }
+    }
+
     /// This rank's rows of the summed gradient.
     public func gradient() throws(TorchError) -> Tensor? {
         guard let gradSum else { return nil }

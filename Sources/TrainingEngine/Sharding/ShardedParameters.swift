@@ -109,6 +109,13 @@ public final class ShardedParameters {
         return result
     }
 
+    /// Takes what a micro-batch's backward pass has left and reduces it, where somebody else runs the passes, in any order and without
+    /// hooks, on whole weights that it holds (``holdWholeWeights()``). ``end()`` follows the last.
+    public func reduce(isLast: Bool) throws(TorchError) {
+        self.isLast = isLast
+        for unit in layers.reversed() + [root] where unit.trains { try reduce(unit) }
+    }
+
     /// Waits for the gradients' sums and frees the whole weights.
     public func end() throws(TorchError) {
         reducing = nil
@@ -171,7 +178,8 @@ public final class ShardedParameters {
             OptimizerParameter(
                 name: member.parameter.name, weight: try member.shard(), decays: decays(member.parameter),
                 gradient: { () throws(TorchError) in try member.gradient() },
-                clear: { () throws(TorchError) in member.gradSum = nil })
+                clear: { () throws(TorchError) in member.gradSum = nil },
+                shards: { (tensor) throws(TorchError) in try member.localShards(of: tensor) })
         }
     }
 

@@ -66,6 +66,13 @@ extension ModelInspection {
                 + "\(Self.size(checkpoint.byteCount)), \(checkpoint.tensorNames.count) weights and states; the model is in model/"
         )
         let names = try FileManager.default.contentsOfDirectory(atPath: checkpoint.modelFolder)
+        guard names.contains("config.json") else {
+            add(
+                .error, "checkpoint",
+                "it holds an adapter alone; fledge export --run RUN writes that as a folder, with --merge the whole model"
+            )
+            return
+        }
         inspectFolder(checkpoint.modelFolder, Set(names), workload)
     }
 

@@ -25,6 +25,7 @@ public struct PlanLayout: Sendable, Hashable {
     public init(_ plan: ShardingPlan) {
         (dp, fsdp, tp) = (plan.mesh[.replicate], plan.mesh[.shard], plan.mesh[.tensor])
         (sp, ep, pp) = (plan.mesh[.sequence], plan.mesh[.expert], plan.mesh[.pipeline])
+        rollout = plan.rollout[.tensor]
         sharding =
             switch plan.options.mode {
             case .fullShard: .full

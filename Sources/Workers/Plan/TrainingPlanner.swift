@@ -285,7 +285,7 @@ extension RunPlan {
 
     func checkMemory(of model: PlanModel, on device: PlanDevice, ranks: Int = 1) throws -> [String] {
         let planner = TrainingPlanner(model: model, work: PlanWork(config), device: device, devices: ranks)
-        let layout = try ranks > 1 ? PlanLayout(ShardingPlan(config.actor, ranks: ranks)) : PlanLayout()
+        let layout = try ranks > 1 ? PlanLayout(ShardingPlan(config.actor, config.rollout, ranks: ranks)) : PlanLayout()
         let result = try planner.plan(layout: layout)
         let has = ranks > 1 && !device.isCUDA ? "each of \(ranks) processes has" : "\(result.device.name) has"
         let memory = "\(has) \(PlanText.gib(result.device.memory))"

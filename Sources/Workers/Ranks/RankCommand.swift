@@ -1,3 +1,4 @@
+import Collectives
 import Flow
 import Foundation
 
@@ -5,14 +6,16 @@ import Foundation
 enum RankCommand: Codable {
     /// Makes the optimizer and what else training needs.
     case prepare(totalSteps: Int)
-    /// Goes on from the checkpoint in a folder.
-    case restore(folder: String)
+    /// Goes on from the checkpoint at a path, or from the newest whole one of the run's folder.
+    case restore(path: String?)
+    /// Removes the checkpoints of an earlier run.
+    case forgetCheckpoints
     case generate(GenerationRequest)
     case logProbs(TrainingRows)
     case referenceLogProbs(TrainingRows)
     case update(TrainingRows, seed: UInt64)
-    /// Rank 0 writes the checkpoint; the others say that they have come so far too.
-    case save
+    /// Each rank writes its part of a checkpoint.
+    case save(step: Int)
     case finish
 }
 
@@ -43,6 +46,8 @@ struct GenerationShare: Codable {
     var engineVersion: Int
     var promptTokens, prefilledTokens, generatedTokens, decodeSteps: Int
     var sleep: Sleep?
+    /// What bringing the weights together took.
+    var reshard: ReshardReport?
 
     struct Sleep: Codable {
         var milliseconds, wakeMilliseconds: Double

@@ -71,9 +71,11 @@ public final class RankMembership: Sendable {
     }
 
     /// A mesh of all ranks. To be made and used on one thread, by all ranks at the same point.
-    func mesh(_ shape: MeshShape, device: Device) -> DeviceMesh {
+    /// - Parameter name: what tells its groups from those of another mesh of the same ranks.
+    func mesh(_ shape: MeshShape, device: Device, name: String = "") -> DeviceMesh {
         DeviceMesh(
-            shape, rank: rank, store: store, device: device, timeout: max(watch.deadline, .seconds(60)), watch: watch)
+            shape, rank: rank, store: store, device: device, timeout: max(watch.deadline, .seconds(60)), watch: watch,
+            name: name)
     }
 
     /// What to say of an error: where another rank was lost, that is the cause of what broke here.

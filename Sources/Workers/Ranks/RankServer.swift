@@ -14,20 +14,23 @@ public struct RankServer: Sendable {
     public func run(localRank: Int) async throws {
         let plan = try RunPlan(config, localRank: localRank)
         plan.limitThreads(ranks: members.size)
-        let worker = PolicyWorker(plan.policy(members))
+        let worker = PolicyWorker(try plan.policy(members))
         try await worker.load()
         let channel = try RankChannel(members)
         while true {
             switch try await channel.receive() {
             case .prepare(let totalSteps):
-                // Rank 0 alone writes checkpoints.
-                try await worker.prepare(plan.training(totalSteps: totalSteps, checkpoints: nil))
+                let folder = RunFolder(config.runFolder)
+                try await worker.prepare(plan.training(totalSteps: totalSteps, checkpoints: folder.checkpoints))
                 try await channel.answer(.done)
-            case .restore(let folder):
-                _ = try await worker.restore(from: folder)
+            case .restore(let path):
+                _ = try await worker.restore(from: path)
+                try await channel.answer(.done)
+            case .forgetCheckpoints:
+                try await worker.forgetCheckpoints()
                 try await channel.answer(.done)
             case .generate(let request):
-                let share = try await worker.generateShare(request, rank: members.rank, of: members.size)
+                let share = try await worker.generateShare(request)
                 try await channel.answer(.generated(share))
             case .logProbs(let rows):
                 _ = try await worker.logProbs(rows.trajectories)
@@ -38,9 +41,11 @@ public struct RankServer: Sendable {
             case .update(let rows, let seed):
                 _ = try await worker.update(rows.trajectories, seed: seed)
                 try await channel.answer(.done)
-            case .save:
+            case .save(let step):
+                try await worker.savePart(step: step, state: nil)
                 try await channel.answer(.done)
             case .finish:
+                try await worker.settleCheckpoints()
                 try await channel.answer(.done)
                 members.leave()
                 return

@@ -1,4 +1,5 @@
 import Algorithms
+import Collectives
 import Flow
 import OrderedCollections
 import Telemetry
@@ -31,7 +32,7 @@ actor RankedPolicy {
 
     /// Tells the others that there is nothing more to do.
     func finish() async throws {
-        _ = try await together(.finish) {}
+        _ = try await together(.finish) { try await worker.settleCheckpoints() }
         members.leave()
     }
 
@@ -43,7 +44,7 @@ actor RankedPolicy {
         let clock = ContinuousClock(), start = clock.now
         let request = GenerationRequest(prompts, settings)
         let (own, answers) = try await together(.generate(request)) {
-            try await worker.generateShare(request, rank: members.rank, of: members.size)
+            try await worker.generateShare(request)
         }
         var shares = [own]
         for (rank, answer) in zip(1..., answers) {
@@ -58,9 +59,12 @@ actor RankedPolicy {
             shares.append(share)
         }
         let seconds = max(1e-9, (clock.now - start) / .seconds(1))
+        // Of ranks that sample together the first speaks.
+        let together = worker.ranksPerSampler
+        let samplers = stride(from: 0, to: shares.count, by: together).map { shares[$0] }
         return (
-            try await worker.trajectories(prompts, n: settings.n, shares),
-            GenerationShare.metrics(shares, seconds: seconds)
+            try await worker.trajectories(prompts, n: settings.n, samplers),
+            GenerationShare.metrics(samplers, ranks: shares, seconds: seconds)
         )
     }
 
@@ -96,18 +100,17 @@ actor RankedPolicy {
     // MARK: - Checkpoints
 
     func save(step: Int, state: LoopState) async throws {
-        // After a rank was lost, what is in a GPU's memory may not be what was computed: they all answer first.
-        _ = try await together(.save) {}
-        try await worker.save(step: step, state: state)
+        _ = try await together(.save(step: step)) { try await worker.save(step: step, state: state) }
     }
 
     func restore() async throws -> LoopState? { try await restore(from: nil).state }
 
     func restore(from path: String?) async throws -> (state: LoopState?, skipped: [String]) {
-        let found = try await worker.checkpointToRestore(from: path)
-        guard let folder = found.folder else { return (nil, found.skipped) }
-        let own = try await together(.restore(folder: folder)) { try await worker.restore(from: folder) }.own
-        return (own.state, found.skipped)
+        try await together(.restore(path: path)) { try await worker.restore(from: path) }.own
+    }
+
+    func forgetCheckpoints() async throws {
+        _ = try await together(.forgetCheckpoints) { try await worker.forgetCheckpoints() }
     }
 }
 
@@ -119,8 +122,11 @@ private struct RankedReference: ReferenceGroup {
 }
 
 extension GenerationShare {
-    /// Of all ranks' shares.
-    static func metrics(_ shares: [GenerationShare], seconds: Double) -> PhaseMetrics {
+    /// Of all samplers' shares; where several ranks are one sampler, `ranks` are those of all of them.
+    static func metrics(
+        _ shares: [GenerationShare], ranks: [GenerationShare]? = nil, seconds: Double
+    ) -> PhaseMetrics {
+        let ranks = ranks ?? shares
         func sum(_ count: KeyPath<GenerationShare, Int>) -> Double {
             Double(shares.reduce(0) { $0 + $1[keyPath: count] })
         }
@@ -134,11 +140,17 @@ extension GenerationShare {
             "rollout/weight_digest": Double(UInt32(truncatingIfNeeded: UInt64(own.weightDigest, radix: 16) ?? 0)),
             "perf/rollout_tokens_per_second": sum(\.generatedTokens) / seconds,
         ]
-        let sleeps = shares.compactMap(\.sleep)
+        let sleeps = ranks.compactMap(\.sleep)
         if !sleeps.isEmpty {
             metrics["perf/rollout_sleep_ms"] = sleeps.map(\.milliseconds).max()
             metrics["perf/rollout_wake_ms"] = sleeps.map(\.wakeMilliseconds).max()
             metrics["perf/rollout_freed_gib"] = Double(sleeps.reduce(0) { $0 + $1.bytes }) / 0x1p30
+        }
+        let reshards = ranks.compactMap(\.reshard)
+        if !reshards.isEmpty {
+            metrics["perf/reshard_bytes"] = Double(reshards.reduce(0) { $0 + $1.receivedBytes })
+            metrics["perf/reshard_seconds"] = reshards.map(\.seconds).max()
+            metrics["perf/reshard_peak"] = Double(reshards.map(\.peakExtraBytes).max() ?? 0)
         }
         return metrics
     }

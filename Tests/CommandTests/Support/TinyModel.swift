@@ -9,6 +9,16 @@ struct TinyModel {
     var hidden = 32
     var layers = 2
     var architecture = "LlamaForCausalLM"
+    /// 0: none.
+    var experts = 0
+
+    static var mixture: TinyModel {
+        var model = TinyModel()
+        model.architecture = "MixtralForCausalLM"
+        model.experts = 4
+        return model
+    }
+
     var chatTemplate: String? = """
         {% for message in messages %}<|im_start|>{{ message.role }}
         {{ message.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
@@ -27,12 +37,17 @@ struct TinyModel {
     }
 
     private var config: ModelConfig {
-        ModelConfig([
+        var settings: JSONObject = [
             "architectures": .array([.string(architecture)]), "model_type": .string("llama"),
             "hidden_size": .int(hidden), "intermediate_size": .int(2 * hidden), "num_hidden_layers": .int(layers),
             "num_attention_heads": .int(4), "num_key_value_heads": .int(2), "vocab_size": .int(Self.vocabulary),
             "max_position_embeddings": .int(512), "rms_norm_eps": .double(1e-5), "tie_word_embeddings": .bool(true),
-        ])
+        ]
+        if experts > 0 {
+            settings["num_local_experts"] = .int(experts)
+            settings["num_experts_per_tok"] = .int(2)
+        }
+        return ModelConfig(settings)
     }
 
     private func weights() throws -> [(name: String, tensor: Tensor)] {
@@ -51,10 +66,19 @@ struct TinyModel {
                 try random(prefix + "self_attn.v_proj.weight", hidden / 2, hidden),
                 try random(prefix + "self_attn.o_proj.weight", hidden, hidden),
                 try ones(prefix + "post_attention_layernorm.weight"),
-                try random(prefix + "mlp.gate_proj.weight", 2 * hidden, hidden),
-                try random(prefix + "mlp.up_proj.weight", 2 * hidden, hidden),
-                try random(prefix + "mlp.down_proj.weight", hidden, 2 * hidden),
             ]
+            if experts > 0 { all.append(try random(prefix + "block_sparse_moe.gate.weight", experts, hidden)) }
+            let names = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+            let parts =
+                experts == 0
+                ? [names] : (0..<experts).map { e in ["w1", "w3", "w2"].map { "block_sparse_moe.experts.\(e).\($0)" } }
+            for part in parts {
+                all += [
+                    try random("\(prefix)\(part[0]).weight", 2 * hidden, hidden),
+                    try random("\(prefix)\(part[1]).weight", 2 * hidden, hidden),
+                    try random("\(prefix)\(part[2]).weight", hidden, 2 * hidden),
+                ]
+            }
         }
         return all + [try ones("model.norm.weight")]
     }

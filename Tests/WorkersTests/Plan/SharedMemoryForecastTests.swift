@@ -149,7 +149,7 @@ import TrainingEngine
                 """
             let config = try RunConfig(
                 yaml: yaml, file: "r.yaml", overrides: overrides, names: TrainingRun.knownNames)
-            return PlanLayout(try ShardingPlan(config.actor, ranks: ranks))
+            return PlanLayout(try ShardingPlan(config.actor, config.rollout, ranks: ranks))
         }
         #expect(try layout([], 4).description == "dp=4")
         #expect(try layout(["actor.fsdp_config.fsdp_size=-1"], 4).description == "fsdp=4 FULL_SHARD")

@@ -1,0 +1,43 @@
+import Checkpoints
+import Collectives
+import Models
+import TensorCore
+
+/// The models of a rank: its part of the one that is trained, and the one that it samples from, which is the same where both layouts
+/// agree.
+struct RankModels {
+    let trained: any CausalLanguageModel
+    let sampled: any CausalLanguageModel
+    /// The ranks that train together; nil for one alone.
+    let mesh: DeviceMesh?
+    /// Holds ``sampled``'s weights where it is a model of its own.
+    let copy: ReshardedModel?
+
+    /// Reads the checkpoint's weights: of the trained model this rank's part alone.
+    init(_ plan: PolicyWorker.Plan, _ source: ModelSource) throws {
+        guard let members = plan.members, let layout = plan.layout else {
+            trained = try ModelRegistry.load(source, dtype: plan.dtype, device: plan.device)
+            (sampled, mesh, copy) = (trained, nil, nil)
+            return
+        }
+        let mesh = members.mesh(layout.mesh, device: plan.device)
+        self.mesh = mesh
+        let own = try ParallelContext(mesh, sequenceParallel: layout.splitsTokens)
+        if layout.samplesFromTrained {
+            copy = nil
+        } else {
+            // First, for its memory is free again before the other takes its own.
+            let rollout = members.mesh(layout.rollout, device: plan.device, name: "rollout")
+            let model = try ModelRegistry.load(
+                source, dtype: plan.dtype, device: plan.device, parallel: ParallelContext(rollout))
+            copy = try ReshardedModel(model)
+        }
+        trained = try ModelRegistry.load(source, dtype: plan.dtype, device: plan.device, parallel: own)
+        sampled = copy?.model ?? trained
+        if layout.mesh[.expert] > 1, trained.experts == nil {
+            throw WorkerError(
+                .badSetting,
+                "actor.megatron.expert_model_parallel_size: \(source.path) has no experts to share out; make it 1")
+        }
+    }
+}
