@@ -85,8 +85,15 @@ let package = Package(
         // Layer 4
         layer("RolloutEngine", ["TensorCore", "Collectives", "Models", "RolloutCore"]),
         layer("TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints"]),
-        layer("Rewards", [subprocess, systemPackage, orderedCollections]),
+        layer("PythonProcesses", [subprocess, systemPackage]),
+        layer("Rewards", ["PythonProcesses", orderedCollections]),
         layer("Datasets", ["CArrow"]),
+        layer(
+            "Environments",
+            [
+                "ChatTemplates", "Conversations", "Datasets", "PythonProcesses", "Rewards", "Tokenizers",
+                orderedCollections,
+            ]),
         // Layer 5, torch-free
         layer("Flow", ["Telemetry", logging, orderedCollections]),
         layer("Cluster", ["CProcess"]),
@@ -134,6 +141,12 @@ let package = Package(
             "TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints", orderedCollections]),
         tests("Rewards", [orderedCollections]),
         tests("Datasets", []),
+        tests(
+            "Environments",
+            [
+                "ChatTemplates", "Conversations", "Datasets", "PythonProcesses", "Rewards", "Tokenizers",
+                orderedCollections,
+            ]),
         tests("Fuzzing", ["fledge-fuzz"]),
         tests("Workers", ["Config", "Flow", "Rewards", "Datasets", "Telemetry", logging, orderedCollections]),
         .testTarget(
