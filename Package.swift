@@ -124,12 +124,15 @@ let package = Package(
             name: "fledge-fuzz", dependencies: ["Fuzzing", argumentParser], swiftSettings: strict),
         // Tests
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+        .target(
+            name: "ChatTestSupport", dependencies: ["ChatTemplates", "Conversations", "TestSupport", "Tokenizers"],
+            path: "Tests/ChatTestSupport", swiftSettings: strict),
         tests("TensorCore", []),
         tests("Collectives", ["TensorCore"]),
         tests("Cluster", []),
         tests("ChatTemplates", [orderedCollections]),
         tests("Tokenizers", []),
-        tests("Conversations", ["ChatTemplates", "Tokenizers"], resources: [.copy("Fixtures")]),
+        tests("Conversations", ["ChatTemplates", "ChatTestSupport", "Tokenizers"], resources: [.copy("Fixtures")]),
         tests("Telemetry", [orderedCollections]),
         tests("Config", []),
         tests("Checkpoints", ["TensorCore", "Collectives"]),
@@ -144,8 +147,8 @@ let package = Package(
         tests(
             "Environments",
             [
-                "ChatTemplates", "Conversations", "Datasets", "PythonProcesses", "Rewards", "Tokenizers",
-                orderedCollections,
+                "ChatTemplates", "ChatTestSupport", "Conversations", "Datasets", "PythonProcesses", "Rewards",
+                "Tokenizers", orderedCollections,
             ]),
         tests("Fuzzing", ["fledge-fuzz"]),
         tests("Workers", ["Config", "Flow", "Rewards", "Datasets", "Telemetry", logging, orderedCollections]),
