@@ -336,9 +336,16 @@ import Tokenizers
             let format = try GoldenChats.format(golden, source, tokenizer)
             for (index, message) in golden.messages.enumerated() where index > 0 && message.role == "assistant" {
                 guard case .array(let wanted)? = message.extra["tool_calls"], !wanted.isEmpty,
-                    let ids = try? GoldenChats.reply(index, golden.messages, format)
+                    let text = try Self.text(of: index, golden.messages, format)
                 else { continue }
-                let reply = parser(format.spell(ids.dropLast()))
+                let reply = parser(text)
+                count += 1
+                let isText = wanted.contains { ($0["function"] ?? $0)["arguments"]?.string != nil }
+                if isText, !syntax.argumentsAsText {
+                    // The template writes arguments in a string, which no call has.
+                    #expect(reply.calls.contains { (try? $0.get()) == nil }, "\(golden.name): \(reply)")
+                    continue
+                }
                 let calls = reply.calls.compactMap { try? $0.get() }
                 #expect(calls.count == wanted.count && reply.calls.count == wanted.count, "\(golden.name): \(reply)")
                 for (call, value) in zip(calls, wanted) {
@@ -348,9 +355,16 @@ import Tokenizers
                     let expected = try arguments?.string.map { try TemplateValue(json: $0) } ?? arguments
                     #expect(expected == .object(call.arguments), "\(golden.name)")
                 }
-                count += 1
             }
         }
         #expect(count > 0)
+    }
+
+    /// A reply as the template writes it, without its end.
+    private static func text(of index: Int, _ messages: [ChatMessage], _ format: ChatFormat) throws -> String? {
+        if let ids = try? GoldenChats.reply(index, messages, format) { return format.spell(ids.dropLast()) }
+        // DeepSeek's template opens a turn for generation otherwise than one that is there.
+        guard let whole = try? format.render(messages[...index], addGenerationPrompt: false).text else { return nil }
+        return whole.components(separatedBy: "<｜Assistant｜>").last?.components(separatedBy: "<｜end▁of▁sentence｜>").first
     }
 }

@@ -83,6 +83,16 @@ public final class PythonEnvironment: Environment {
 
     public func shutdown() async { await server.shutdown() }
 
+    /// How often the file was loaded: more than once where the process that episodes fork from was lost.
+    public var starts: Int {
+        get async { await server.starts }
+    }
+
+    /// The process that episodes fork from.
+    public var serverProcess: Int32? {
+        get async { await server.processIdentifier }
+    }
+
     /// Text becomes one message of a role.
     static func messages(_ observation: TemplateValue?, textRole: String) throws -> [ChatMessage] {
         switch observation {
