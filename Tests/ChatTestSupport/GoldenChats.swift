@@ -10,7 +10,7 @@ public enum GoldenChats {
     public struct Case: Sendable {
         public let name: String
         public let messages: [ChatMessage]
-        public let tools: TemplateValue
+        public var tools: TemplateValue
         public let variables: [String: TemplateValue]
         public let addGenerationPrompt: Bool
         public let rendered: String

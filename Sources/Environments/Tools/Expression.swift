@@ -68,7 +68,10 @@ struct Expression {
         // The first 15 digits: the rest is rounding.
         let scale = pow(10, 14 - floor(log10(abs(double))))
         let rounded = (double * scale).rounded() / scale
-        return "\(rounded.isFinite ? rounded : double)"
+        guard rounded.isFinite else { return "\(double)" }
+        // The scale is not exact far from 1: the neighbour with the fewest digits is meant.
+        let near = [rounded, rounded.nextUp, rounded.nextDown].map { "\($0)" }
+        return near.min { $0.utf8.count < $1.utf8.count } ?? "\(double)"
     }
 
     // MARK: - Grammar
