@@ -191,6 +191,38 @@ import Testing
         }
     }
 
+    /// An interpreter on whose host there is no seccomp: the probes find out what that leaves open.
+    @Test func refusesHostsThatCannotKeepCodeIn() async throws {
+        let file = try EnvironmentFile(
+            """
+            #!/usr/bin/env python3
+            import os, sys
+            given = sys.argv[1:]
+            place = given.index("-c") + 1
+            broken = "def call_filter():\\n    raise OSError('no seccomp here')\\n"
+            given[place] = given[place].replace("def call_filter():\\n", broken)
+            os.execvp("python3", ["python3"] + given)
+            """)
+        chmod(file.path, 0o755)
+        var configuration = SandboxConfiguration()
+        configuration.interpreter = file.path
+        do {
+            let sandbox = try await PythonSandbox(configuration)
+            await sandbox.shutdown()
+            Issue.record("a host without seccomp was taken: \(sandbox.enforced)")
+        } catch let error as EnvironmentError {
+            #expect(error.code == .sandbox)
+            for words in ["network", "processes", "no seccomp here", "waive"] {
+                #expect(error.message.contains(words), "\(error)")
+            }
+        }
+        configuration.waived = Set(SandboxMeasure.allCases)
+        let sandbox = try await PythonSandbox(configuration)
+        #expect(sandbox.notEnforced.isSuperset(of: [.network, .processes]) && sandbox.enforced.contains(.memory))
+        #expect(await sandbox.run("import socket\nsocket.socket().close()\n'open'").output == "'open'\n")
+        await sandbox.shutdown()
+    }
+
     @Test func settingsAreChecked() async throws {
         for change in [
             \SandboxConfiguration.processorSeconds, \.memory, \.outputBytes, \.codeBytes, \.openFiles, \.concurrency,
