@@ -56,7 +56,7 @@ public actor ForkServer {
     ///   - startDeadline: for the program to become ready.
     ///   - killGrace: how long the server may take to end a child before it is ended itself, with all its children.
     public init(
-        _ process: PythonProcess, startDeadline: Duration = .seconds(120), killGrace: Duration = .seconds(5)
+        _ process: PythonProcess, startDeadline: Duration = .seconds(120), killGrace: Duration = .seconds(30)
     ) {
         self.process = process
         self.startDeadline = startDeadline
@@ -137,11 +137,6 @@ public actor ForkServer {
         close(child)
     }
 
-    /// Kills a child; its end is told as any other.
-    public func kill(_ child: ChildID) {
-        if children[child] != nil { tell(child, "K", []) }
-    }
-
     /// Kills a child of which nothing more is wanted.
     public func close(_ child: ChildID) {
         guard let found = children[child] else { return }
@@ -188,7 +183,7 @@ public actor ForkServer {
 
     // MARK: - The server
 
-    private static func endGroup(_ group: Int32) { _ = signalProcess(-group, SIGKILL) }
+    private static func endGroup(_ group: Int32) { kill(-group, SIGKILL) }
 
     /// The server's task outlives nobody's interest in it.
     private struct Weak: Sendable {
@@ -297,9 +292,6 @@ public actor ForkServer {
     }
 }
 
-/// The system's `kill`, under a name that no method here has.
-private func signalProcess(_ process: Int32, _ signal: Int32) -> Int32 { kill(process, signal) }
-
 /// How a child ended.
 public struct ChildEnd: Hashable, Sendable, Codable {
     public var exit: Int?
@@ -314,9 +306,11 @@ public struct ChildEnd: Hashable, Sendable, Codable {
     public var over: Bool?
     /// Whether it sent what is no frame, and was killed for it.
     public var garbage: Bool?
+    /// Whether its time was up, and it was killed for it.
+    public var late: Bool?
 
     enum CodingKeys: String, CodingKey {
-        case exit, signal, failed, output, over, garbage
+        case exit, signal, failed, output, over, garbage, late
         case processorSeconds = "processor_seconds"
         case peakKilobytes = "peak_kilobytes"
     }

@@ -5,7 +5,7 @@
 /// `Q` ends all. Frames from it: `R` all is ready, `L` it is not, `F` a child's frame, `E` a child's end as JSON.
 public enum ForkServerProgram {
     public static let source = #"""
-        import fcntl, selectors, signal, socket
+        import fcntl, selectors, signal, socket, time
 
         CHANNEL = 3
         tail_bytes = 2048
@@ -15,7 +15,8 @@ public enum ForkServerProgram {
             def __init__(self, number, process, channel, output):
                 self.number, self.process, self.channel, self.output = number, process, channel, output
                 self.inbox, self.outbox, self.text, self.lost = b"", b"", b"", 0
-                self.over = self.garbage = False
+                self.over = self.garbage = self.late = False
+                self.begun = time.monotonic()
 
         def tell(number, letter, body=b""):
             write_all(replies, struct.pack(">IIc", 5 + len(body), number, letter) + body)
@@ -41,8 +42,8 @@ public enum ForkServerProgram {
         kept = []
 
         class Server:
-            def __init__(self, output_limit, frame_limit):
-                self.output_limit, self.frame_limit = output_limit, frame_limit
+            def __init__(self, output_limit, frame_limit, time_limit):
+                self.output_limit, self.frame_limit, self.time_limit = output_limit, frame_limit, time_limit
                 self.children, self.processes = {}, {}
                 self.selector = selectors.DefaultSelector()
                 self.buffer = bytearray()
@@ -56,11 +57,24 @@ public enum ForkServerProgram {
                 self.selector.register(requests.fileno(), selectors.EVENT_READ, self.read_requests)
                 self.selector.register(wake, selectors.EVENT_READ, lambda *_: os.read(wake, 4096))
                 while True:
-                    events = self.selector.select()
+                    events = self.selector.select(self.end_late())
                     for key, mask in events:
                         if key.fd in self.selector.get_map():
                             key.data(mask)
                     self.reap()
+
+            def end_late(self):
+                """Ends children whose time is up; the seconds until the next one's is, None without any."""
+                if not self.time_limit:
+                    return None
+                waits = [found.begun + self.time_limit - time.monotonic()
+                         for found in self.children.values() if not found.late]
+                if any(left <= 0 for left in waits):
+                    for found in self.children.values():
+                        if not found.late and found.begun + self.time_limit <= time.monotonic():
+                            found.late = True
+                            self.kill(found)
+                return min((max(left, 0.001) for left in waits), default=None)
 
             def quit(self):
                 for found in self.children.values():
@@ -226,11 +240,12 @@ public enum ForkServerProgram {
                     "exit": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
                     "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
                     "processor_seconds": used.ru_utime + used.ru_stime, "peak_kilobytes": used.ru_maxrss,
-                    "output": found.text.decode("utf-8", "replace"), "over": found.over, "garbage": found.garbage}))
+                    "output": found.text.decode("utf-8", "replace"), "over": found.over, "garbage": found.garbage,
+                    "late": found.late}))
 
-        def serve(hello, output_limit, frame_limit):
+        def serve(hello, output_limit, frame_limit, time_limit=0):
             tell(0, b"R", encode(hello))
-            Server(output_limit, frame_limit).run()
+            Server(output_limit, frame_limit, time_limit).run()
 
         """#
 }

@@ -10,7 +10,7 @@ import Testing
 @Suite struct MultiTurnRolloutTests {
     static func rollout(
         _ environment: any Environment, _ template: String = TinyChats.chatML,
-        limits: EpisodeLimits = EpisodeLimits(), _ script: @escaping ScriptedSampler.Script
+        limits: EpisodeLimits = .patient, _ script: @escaping ScriptedSampler.Script
     ) throws -> (MultiTurnRollout, ScriptedSampler) {
         let format = try TinyChats.format(template)
         let sampler = ScriptedSampler(format, script)
@@ -102,7 +102,9 @@ import Testing
         environment.end = { _, ending, reply in
             EpisodeStep(reward: ending == .turnLimit && reply == nil ? 0.25 : .nan, isDone: true)
         }
-        let (rollout, _) = try Self.rollout(environment, limits: EpisodeLimits(turns: 2)) { _ in "a<|im_end|>" }
+        let (rollout, _) = try Self.rollout(environment, limits: EpisodeLimits(turns: 2, stepTime: .seconds(600))) {
+            _ in "a<|im_end|>"
+        }
         let result = try #require(try await rollout.run(tasks(1), seed: 1).first)
         #expect(result.ending == .turnLimit && result.turns == 2 && result.score == 1.25)
         #expect(result.turnRewards.map(\.reward) == [0.5, 0.75])
@@ -176,11 +178,16 @@ import Testing
                 default: return EpisodeStep(reward: 1, isDone: true)
                 }
             })
-        let limits = EpisodeLimits(resetTime: .milliseconds(200), stepTime: .milliseconds(200), concurrency: 4)
-        let (rollout, _) = try Self.rollout(environment, limits: limits) { _ in "a<|im_end|>" }
+        // Those that hang have little time, the others all that they need.
         let ended = Mutex<[Int]>([])
-        let results = try await rollout.run(tasks(14), seed: 1) { result in ended.withLock { $0.append(result.task.id) }
+        func play(_ chosen: [EpisodeTask], _ time: Duration) async throws -> [EpisodeResult] {
+            let limits = EpisodeLimits(resetTime: time, stepTime: time, concurrency: 4)
+            let (rollout, _) = try Self.rollout(environment, limits: limits) { _ in "a<|im_end|>" }
+            return try await rollout.run(chosen, seed: 1) { result in ended.withLock { $0.append(result.task.id) } }
         }
+        let hanging = try await play(tasks(14).filter { $0.id == 2 || $0.id == 4 }, .milliseconds(200))
+        let others = try await play(tasks(14).filter { $0.id != 2 && $0.id != 4 }, .seconds(600))
+        let results = (hanging + others).sorted { $0.task.id < $1.task.id }
         let names = results.map(\.ending.name)
         #expect(
             names == [
@@ -196,6 +203,20 @@ import Testing
         let statistics = EpisodeStatistics(results)
         #expect(statistics.values["episode/failed"] == 10 && statistics.values["episode/ended/failed_timed_out"] == 2)
         #expect(statistics.values["episode/ended/done"] == 4 && statistics.examples[.raised] == "odd")
+    }
+
+    /// Steps that are each in time, of an episode that is not.
+    @Test func anEpisodesTimeIsLimited() async throws {
+        let environment = ScriptedEnvironment { _, reply in
+            try await Task.sleep(for: .milliseconds(20))
+            return EpisodeStep(messages: [.user("more")])
+        }
+        let limits = EpisodeLimits(turns: 10_000, responseTokens: 1 << 20, episodeTime: .milliseconds(300))
+        let (rollout, _) = try Self.rollout(environment, limits: limits) { _ in "a<|im_end|>" }
+        let result = try #require(try await rollout.run(tasks(1), seed: 1).first)
+        #expect(result.ending.name == "failed_timed_out" && result.score == nil)
+        #expect(result.ending.failure?.message.contains("the episode, in step") == true, "\(result.ending)")
+        #expect(result.turns < 17)
     }
 
     @Test func templatesThatRefuseAreNamed() async throws {
@@ -300,7 +321,7 @@ import Testing
         #expect(sizes.withLock { $0 } == [6, 5, 4, 3, 2, 1])
     }
 
-    /// One that hangs in its environment keeps the others waiting no longer than the sampler's patience.
+    /// One that is long in its environment, here until the others have ended, does not keep them waiting.
     @Test func gatheringDoesNotWaitForEver() async throws {
         let format = try TinyChats.format(TinyChats.chatML)
         let sampler = GatheringSampler(patience: .milliseconds(5)) { requests in
@@ -309,15 +330,15 @@ import Testing
                 SampledContinuation(tokens: ids, logProbs: ids.map { _ in -1 }, isTruncated: false)
             }
         }
+        let ended = ScriptedEnvironment.Closed()
         let environment = ScriptedEnvironment { task, reply in
-            if task.id == 0 { await hang() }
+            while task.id == 0, ended.ids.count < 2 { try await Task.sleep(for: .milliseconds(5)) }
             return EpisodeStep(messages: [.user("more")], isDone: reply.turn == 2)
         }
-        let limits = EpisodeLimits(stepTime: .seconds(1))
         let rollout = try MultiTurnRollout(
-            environment, format: format, replies: .hermes, sampler: sampler, limits: limits)
-        let results = try await rollout.run(tasks(3), seed: 1)
-        #expect(results.map(\.ending.name) == ["failed_timed_out", "done", "done"])
+            environment, format: format, replies: .hermes, sampler: sampler, limits: .patient)
+        let results = try await rollout.run(tasks(3), seed: 1) { ended.add($0.task.id) }
+        #expect(results.map(\.ending.name) == ["done", "done", "done"])
     }
 
     @Test func gatheringRefusesAnotherNumber() async throws {

@@ -71,6 +71,11 @@ func hang() async {
     await withUnsafeContinuation { (_: UnsafeContinuation<Void, Never>) in }
 }
 
+extension EpisodeLimits {
+    /// With more time than even a machine that is busy with other tests needs.
+    static var patient: EpisodeLimits { EpisodeLimits(resetTime: .seconds(600), stepTime: .seconds(600)) }
+}
+
 func tasks(_ count: Int, _ text: String = "hello") -> [EpisodeTask] {
     (0..<count).map { EpisodeTask(id: $0, messages: [.user("\(text) \($0)")]) }
 }
@@ -98,6 +103,7 @@ final class EnvironmentFile: Sendable {
         _ body: (PythonEnvironment) async throws -> Result
     ) async throws -> Result {
         var configuration = PythonEnvironmentConfiguration(file: path)
+        configuration.deadline = .seconds(600)
         configure(&configuration)
         let environment = try await PythonEnvironment(configuration)
         do {

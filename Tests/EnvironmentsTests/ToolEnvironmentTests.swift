@@ -17,11 +17,11 @@ struct FixedReward: ItemReward {
 /// A tool of a closure.
 struct ScriptedTool: Tool {
     let definition: ToolDefinition
-    var timeLimit = Duration.seconds(10)
+    var timeLimit: Duration
     let body: @Sendable (TemplateObject) async -> ToolResult
 
     init(
-        _ name: String, timeLimit: Duration = .seconds(10),
+        _ name: String, timeLimit: Duration = .seconds(600),
         _ body: @escaping @Sendable (TemplateObject) async -> ToolResult
     )
         throws

@@ -46,7 +46,8 @@ public final class PythonEnvironment: Environment {
         ]
         process.environment = configuration.environment
         process.maximumFrame = configuration.observationBytes + (1 << 16)
-        let server = ForkServer(process, startDeadline: configuration.startDeadline)
+        let server = ForkServer(
+            process, startDeadline: configuration.startDeadline, killGrace: configuration.killGrace)
         let hello: [UInt8]
         do { hello = try await server.start() } catch {
             throw EnvironmentError(

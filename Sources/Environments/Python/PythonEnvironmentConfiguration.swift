@@ -9,6 +9,8 @@ public struct PythonEnvironmentConfiguration: Hashable, Sendable {
     public var deadline: Duration = .seconds(30)
     /// The most time that loading the file, with all its imports, may take.
     public var startDeadline: Duration = .seconds(120)
+    /// How long the process that episodes fork from may take to end one, before it is ended itself with all of them.
+    public var killGrace: Duration = .seconds(30)
     /// The most address space of an episode's process (RLIMIT_AS), in bytes; nil is no limit.
     public var memoryLimit: Int? = 8 << 30
     /// The most processor time of one call (RLIMIT_CPU), in seconds, over all threads.
@@ -24,7 +26,8 @@ public struct PythonEnvironmentConfiguration: Hashable, Sendable {
 
     func check() throws {
         let isValid =
-            deadline > .zero && startDeadline > .zero && cpuSeconds > 0 && openFiles >= 128 && observationBytes >= 1024
+            deadline > .zero && startDeadline > .zero && killGrace > .zero && cpuSeconds > 0 && openFiles >= 128
+            && observationBytes >= 1024
             && memoryLimit.map { $0 > 0 } ?? true
         guard isValid else {
             throw EnvironmentError(

@@ -11,12 +11,15 @@ public struct EpisodeLimits: Hashable, Sendable {
     /// For an environment's `reset`, and for each `step`.
     public var resetTime: Duration
     public var stepTime: Duration
+    /// For all of an episode's time in its environment.
+    public var episodeTime: Duration
     /// Episodes that are under way at the same time; the others wait for their turn.
     public var concurrency: Int
 
     public init(
         turns: Int = 8, turnTokens: Int = 1024, responseTokens: Int = 4096, contextTokens: Int = .max,
-        resetTime: Duration = .seconds(60), stepTime: Duration = .seconds(60), concurrency: Int = 1024
+        resetTime: Duration = .seconds(60), stepTime: Duration = .seconds(60), episodeTime: Duration = .seconds(600),
+        concurrency: Int = 1024
     ) {
         self.turns = turns
         self.turnTokens = turnTokens
@@ -24,6 +27,7 @@ public struct EpisodeLimits: Hashable, Sendable {
         self.contextTokens = contextTokens
         self.resetTime = resetTime
         self.stepTime = stepTime
+        self.episodeTime = episodeTime
         self.concurrency = concurrency
     }
 
@@ -35,7 +39,7 @@ public struct EpisodeLimits: Hashable, Sendable {
         ]
         let bad =
             counts.first { $0.1 <= 0 }.map { "\($0.0) is \($0.1)" }
-            ?? (resetTime > .zero && stepTime > .zero ? nil : "a time limit is not above 0")
+            ?? (resetTime > .zero && stepTime > .zero && episodeTime > .zero ? nil : "a time limit is not above 0")
         if let bad { throw EnvironmentError(.badSetting, "episode limits must be above 0; \(bad)") }
     }
 }

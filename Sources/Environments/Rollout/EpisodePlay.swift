@@ -70,6 +70,10 @@ struct EpisodePlay {
     ) async throws -> Value {
         let start = ContinuousClock.now
         defer { result.environmentTime += ContinuousClock.now - start }
+        let left = limits.episodeTime - result.environmentTime
+        guard left > limit else {
+            return try await TimeLimit.run(max(left, .zero), "the episode, in \(what),", body)
+        }
         return try await TimeLimit.run(limit, what, body)
     }
 

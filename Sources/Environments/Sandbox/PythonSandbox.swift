@@ -81,7 +81,7 @@ public final class PythonSandbox: Sendable {
         var process = PythonProcess(interpreter: interpreter, program: SandboxProgram.source)
         process.arguments =
             [configuration.memory, configuration.processorSeconds, configuration.outputBytes, configuration.openFiles]
-            .map { String($0) } + configuration.preloaded
+            .map { String($0) } + [String(configuration.time / .seconds(1))] + configuration.preloaded
         process.environment = ["OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"]
         process.maximumFrame = 8 * configuration.outputBytes + (1 << 16)
         let server = ForkServer(process)
@@ -153,14 +153,8 @@ public final class PythonSandbox: Sendable {
         do { child = try await server.open(Array(request.utf8)) } catch {
             return Outcome(ending: .refused, output: "", note: error.message)
         }
-        let timer = Task { [server, configuration] in
-            guard (try? await Task.sleep(for: configuration.time)) != nil else { return false }
-            await server.kill(child)
-            return true
-        }
-        // The server tells of the child's end at once, also when it killed it.
-        let event = await server.next(of: child, within: configuration.time + .seconds(10))
-        timer.cancel()
+        // The server ends what is late. It is waited for a while longer: it may have much to do.
+        let event = await server.next(of: child, within: configuration.time + .seconds(60))
         switch event {
         case .timedOut: return Outcome(ending: .timedOut, output: "", note: late)
         case .lost(let note): return Outcome(ending: .killed, output: "", note: note)
@@ -168,10 +162,7 @@ public final class PythonSandbox: Sendable {
             // Its channel is closed before code runs: nothing of the program's own sends frames here.
             await server.close(child)
             return Outcome(ending: .killed, output: "", note: "it disturbed the sandbox's replies")
-        case .ended(let end):
-            var outcome = outcome(end)
-            if await timer.value, outcome.ending == .killed { (outcome.ending, outcome.note) = (.timedOut, late) }
-            return outcome
+        case .ended(let end): return outcome(end)
         }
     }
 
@@ -184,6 +175,8 @@ public final class PythonSandbox: Sendable {
         if end.over == true {
             outcome.ending = .tooMuchOutput
             outcome.note = "it wrote more than \(configuration.outputBytes) bytes"
+        } else if end.late == true {
+            (outcome.ending, outcome.note) = (.timedOut, late)
         } else if let failed = end.failed {
             outcome.ending = .refused
             outcome.note = failed

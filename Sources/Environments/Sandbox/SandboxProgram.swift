@@ -1,13 +1,14 @@
 import PythonProcesses
 
 /// The program that runs strangers' Python: it forks a process for each piece of code, which gives up its rights before it
-/// runs that. Called with MEMORY CPU OUTPUT FILES PRELOADED….
+/// runs that. Called with MEMORY CPU OUTPUT FILES SECONDS PRELOADED….
 enum SandboxProgram {
     static let source =
         PythonPrelude.source + ForkServerProgram.source + SandboxFilter.source + #"""
             import ast, builtins, errno, linecache, random, tempfile
 
             memory, cpu, output, files = (int(text) for text in sys.argv[2:6])
+            seconds = float(sys.argv[6])
             if sys.path and sys.path[0] == "":
                 del sys.path[0]
             restrictions = {}
@@ -171,7 +172,7 @@ enum SandboxProgram {
             die_with(parent)
             try:
                 import mmap
-                for name in sys.argv[6:]:
+                for name in sys.argv[7:]:
                     importlib.import_module(name)
                 # Numbers below this are the children's own.
                 while True:
@@ -192,6 +193,6 @@ enum SandboxProgram {
                 os._exit(1)
             serve({
                 "enforced": held, "no_files": restrictions.get("no_files", ""), "no_calls": restrictions.get("no_calls", ""),
-            }, output, 1 << 16)
+            }, output, 1 << 16, seconds)
             """#
 }
