@@ -85,8 +85,15 @@ let package = Package(
         // Layer 4
         layer("RolloutEngine", ["TensorCore", "Collectives", "Models", "RolloutCore"]),
         layer("TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints"]),
-        layer("Rewards", [subprocess, systemPackage, orderedCollections]),
+        layer("PythonProcesses", [subprocess, systemPackage]),
+        layer("Rewards", ["PythonProcesses", orderedCollections]),
         layer("Datasets", ["CArrow"]),
+        layer(
+            "Environments",
+            [
+                "ChatTemplates", "Conversations", "Datasets", "PythonProcesses", "Rewards", "Tokenizers",
+                orderedCollections,
+            ]),
         // Layer 5, torch-free
         layer("Flow", ["Telemetry", logging, orderedCollections]),
         layer("Cluster", ["CProcess"]),
@@ -117,12 +124,15 @@ let package = Package(
             name: "fledge-fuzz", dependencies: ["Fuzzing", argumentParser], swiftSettings: strict),
         // Tests
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+        .target(
+            name: "ChatTestSupport", dependencies: ["ChatTemplates", "Conversations", "TestSupport", "Tokenizers"],
+            path: "Tests/ChatTestSupport", swiftSettings: strict),
         tests("TensorCore", []),
         tests("Collectives", ["TensorCore"]),
         tests("Cluster", []),
         tests("ChatTemplates", [orderedCollections]),
         tests("Tokenizers", []),
-        tests("Conversations", ["ChatTemplates", "Tokenizers"], resources: [.copy("Fixtures")]),
+        tests("Conversations", ["ChatTemplates", "ChatTestSupport", "Tokenizers"], resources: [.copy("Fixtures")]),
         tests("Telemetry", [orderedCollections]),
         tests("Config", []),
         tests("Checkpoints", ["TensorCore", "Collectives"]),
@@ -134,6 +144,12 @@ let package = Package(
             "TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints", orderedCollections]),
         tests("Rewards", [orderedCollections]),
         tests("Datasets", []),
+        tests(
+            "Environments",
+            [
+                "ChatTemplates", "ChatTestSupport", "Conversations", "Datasets", "PythonProcesses", "Rewards",
+                "Tokenizers", orderedCollections,
+            ]),
         tests("Fuzzing", ["fledge-fuzz"]),
         tests("Workers", ["Config", "Flow", "Rewards", "Datasets", "Telemetry", logging, orderedCollections]),
         .testTarget(

@@ -1,4 +1,5 @@
 import ChatTemplates
+import ChatTestSupport
 import Conversations
 import Testing
 import Tokenizers

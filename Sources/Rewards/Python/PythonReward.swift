@@ -1,12 +1,5 @@
 import FoundationEssentials
-
-#if canImport(Glibc)
-    import Glibc
-#elseif canImport(Musl)
-    import Musl
-#else
-    import Darwin
-#endif
+import PythonProcesses
 
 /// A reward that a Python file defines, with verl's signature:
 ///
@@ -34,8 +27,6 @@ public final class PythonReward: Reward {
             throw RewardError(.badRewardFile, "the reward file '\(configuration.file)' is missing or not readable")
         }
         configuration.interpreter = try Self.find(configuration.interpreter)
-        // A worker that died while we write to it is an error to handle, not a signal to die of.
-        _ = signal(SIGPIPE, SIG_IGN)
         let jobs = RewardJobs(workers: configuration.workers, retries: configuration.retries)
         let settled = configuration
         self.configuration = settled
@@ -75,11 +66,7 @@ public final class PythonReward: Reward {
     }
 
     private static func find(_ interpreter: String) throws -> String {
-        let path = ProcessInfo.processInfo.environment["PATH"] ?? "/usr/local/bin:/usr/bin:/bin"
-        let candidates =
-            interpreter.utf8.contains(UInt8(ascii: "/"))
-            ? [interpreter] : path.split(separator: ":").map { "\($0)/\(interpreter)" }
-        guard let found = candidates.first(where: { FileManager.default.isExecutableFile(atPath: $0) }) else {
+        guard let found = PythonProcess.find(interpreter) else {
             throw RewardError(
                 .noInterpreter,
                 "Python rewards need '\(interpreter)', which is not in PATH or not executable; install Python 3 or name "

@@ -1,15 +1,5 @@
-import FoundationEssentials
 import OrderedCollections
-import Subprocess
-import SystemPackage
-
-#if canImport(Glibc)
-    import Glibc
-#elseif canImport(Musl)
-    import Musl
-#else
-    import Darwin
-#endif
+import PythonProcesses
 
 /// One place in the pool: runs a process, and another when that one ends, until there is no more work.
 struct PythonWorker: Sendable {
@@ -62,42 +52,28 @@ struct PythonWorker: Sendable {
     private func live() async -> (Ending, note: String) {
         let tail = StandardErrorTail()
         do {
-            let result = try await run(
-                executable, arguments: arguments, environment: environment, platformOptions: options,
-                input: .inputWriter, output: .sequence, error: .sequence
-            ) { execution in
-                let group = execution.processIdentifier.value
-                let errors = execution.standardError
-                return await withTaskGroup(of: Void.self) { tasks in
-                    tasks.addTask {
-                        // The end of the process ends this, also when the read fails.
-                        try? await { for try await chunk in errors { chunk.withUnsafeBytes { tail.append($0) } } }()
-                    }
-                    let ending = await converse(
-                        execution.standardInputWriter, ReplyReader(execution.standardOutput), group, tail)
-                    await jobs.gone(slot: slot)
-                    // The process is not reaped before this closure returns, so the number is still its group's.
-                    kill(-group, SIGKILL)
-                    await tasks.waitForAll()
-                    return ending
-                }
+            let (ending, status) = try await process.run(tail: tail) { channel in
+                let ending = await converse(channel, tail)
+                await jobs.gone(slot: slot)
+                return ending
             }
-            switch result.closureResult {
-            case .died: return (result.closureResult, describe(result.terminationStatus) + tail.note)
+            switch ending {
+            case .died: return (ending, describe(status) + tail.note)
             case .notStarted(let message) where message.isEmpty:
-                return (.notStarted("the worker \(describe(result.terminationStatus))\(tail.note)"), "")
-            default: return (result.closureResult, tail.note)
+                return (.notStarted("the worker \(describe(status))\(tail.note)"), "")
+            default: return (ending, tail.note)
             }
         } catch {
             return (.notStarted("cannot run '\(configuration.interpreter)': \(error)"), "")
         }
     }
 
-    private func converse(
-        _ input: StandardInputWriter, _ replies: consuming ReplyReader, _ group: pid_t, _ tail: StandardErrorTail
-    ) async -> Ending {
-        var replies = replies
-        let (hello, isLate) = await within(configuration.startDeadline, killing: group) { await replies.next() }
+    private func converse(_ channel: consuming PythonProcess.Channel, _ tail: StandardErrorTail) async -> Ending {
+        let group = channel.group, writer = channel.writer
+        var replies = channel.reader
+        let (hello, isLate) = await PythonProcess.within(configuration.startDeadline, killing: group) {
+            await replies.nextReply()
+        }
         if isLate {
             return .notStarted("the reward file did not load within \(configuration.startDeadline)\(tail.note)")
         }
@@ -110,14 +86,15 @@ struct PythonWorker: Sendable {
         while let job = await jobs.take(slot: slot, group: group) {
             tail.clear()
             var hasBegun = false
-            let (next, isLate) = await within(configuration.deadline, killing: group) {
+            let (next, isLate) = await PythonProcess.within(configuration.deadline, killing: group) {
                 // A worker that is dead shows it by the end of its replies.
-                guard let frame = try? WorkerRequest(job.item).frame(), (try? await input.write(frame)) == frame.count
-                else { return ReplyReader.Next.end }
-                let next = await replies.next()
+                guard let frame = try? WorkerRequest(job.item).frame(), await writer.write(frame) else {
+                    return FrameReader.NextReply.end
+                }
+                let next = await replies.nextReply()
                 guard case .reply(let reply) = next, reply.kind == .begun else { return next }
                 hasBegun = true
-                return await replies.next()
+                return await replies.nextReply()
             }
             if isLate { return .timedOut(job) }
             switch next {
@@ -131,67 +108,18 @@ struct PythonWorker: Sendable {
         return .closed
     }
 
-    /// Runs the body; when it takes longer, ends the process group, which ends the body.
-    private func within<Result>(
-        _ time: Duration, killing group: pid_t, _ body: () async -> Result
-    ) async -> (Result, isLate: Bool) {
-        await withTaskGroup(of: Bool.self) { tasks in
-            tasks.addTask {
-                do {
-                    try await Task.sleep(for: time)
-                } catch {
-                    return false
-                }
-                kill(-group, SIGKILL)
-                return true
-            }
-            let result = await body()
-            tasks.cancelAll()
-            return (result, await tasks.next() ?? false)
-        }
+    private func describe(_ status: PythonProcess.Ending) -> String {
+        status.isProcessorTime ? "used more than \(configuration.cpuSeconds) s of processor time" : "\(status)"
     }
 
-    private func describe(_ status: TerminationStatus) -> String {
-        switch status {
-        case .exited(let code): "ended with exit code \(code)"
-        case .signaled(SIGXCPU): "used more than \(configuration.cpuSeconds) s of processor time"
-        case .signaled(SIGKILL): "was killed: by the system (out of memory?), or here because it closed its replies"
-        case .signaled(let signal): "ended by signal \(signal)"
-        }
-    }
-}
-
-// MARK: - How a worker is started
-
-extension PythonWorker {
-    private var executable: Executable { .path(FilePath(configuration.interpreter)) }
-
-    private var arguments: Arguments {
-        Arguments([
-            "-u", "-X", "utf8", "-c", PythonDriver.source, String(getpid()), configuration.file,
-            configuration.function, String(configuration.memoryLimit ?? 0), String(configuration.cpuSeconds),
-            String(configuration.openFiles),
-        ])
-    }
-
-    private var environment: Environment {
-        let passed = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"]
-        // Sets and dicts of strings iterate in the same order in every run, and each worker keeps to its own core.
-        var values: [Environment.Key: String] = ["PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"]
-        let own = ProcessInfo.processInfo.environment
-        for name in passed {
-            if let value = own[name] { values[.init(stringLiteral: name)] = value }
-        }
-        for (name, value) in configuration.environment { values[.init(stringLiteral: name)] = value }
-        return .custom(values)
-    }
-
-    private var options: PlatformOptions {
-        var options = PlatformOptions()
-        // A group of its own: the terminal's Ctrl-C does not reach it, and all that it starts goes with it.
-        options.processGroupID = 0
-        options.teardownSequence = [.send(signal: .kill, toProcessGroup: true, allowedDurationToNextStep: .seconds(1))]
-        return options
+    private var process: PythonProcess {
+        var process = PythonProcess(interpreter: configuration.interpreter, program: PythonDriver.source)
+        process.arguments = [
+            configuration.file, configuration.function, String(configuration.memoryLimit ?? 0),
+            String(configuration.cpuSeconds), String(configuration.openFiles),
+        ]
+        process.environment = configuration.environment
+        return process
     }
 }
 

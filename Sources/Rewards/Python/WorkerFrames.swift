@@ -1,5 +1,5 @@
 import FoundationEssentials
-import Subprocess
+import PythonProcesses
 
 /// What goes to a worker for one item.
 struct WorkerRequest: Encodable {
@@ -25,12 +25,7 @@ struct WorkerRequest: Encodable {
         extraInfo = item.extraInfoJSON
     }
 
-    /// The length in four bytes, the greatest first, and JSON.
-    func frame() throws -> [UInt8] {
-        let body = try JSONEncoder().encode(self)
-        let length = UInt32(body.count)
-        return [UInt8(length >> 24), UInt8(length >> 16 & 255), UInt8(length >> 8 & 255), UInt8(length & 255)] + body
-    }
+    func frame() throws -> [UInt8] { FrameReader.frame(try JSONEncoder().encode(self)) }
 }
 
 /// What comes back.
@@ -52,12 +47,8 @@ struct WorkerReply: Decodable {
     var details: [Detail]?
 }
 
-/// Cuts a worker's output into replies.
-struct ReplyReader {
-    /// A reply with more bytes is none of the driver's.
-    static let maximumLength = 1 << 20
-
-    enum Next {
+extension FrameReader {
+    enum NextReply {
         case reply(WorkerReply)
         /// The worker closed its end.
         case end
@@ -65,26 +56,13 @@ struct ReplyReader {
         case broken
     }
 
-    private var chunks: SubprocessOutputSequence.AsyncIterator
-    private var bytes: [UInt8] = []
-
-    init(_ output: SubprocessOutputSequence) { chunks = output.makeAsyncIterator() }
-
-    mutating func next() async -> Next {
-        while true {
-            if bytes.count >= 4 {
-                let length = bytes.prefix(4).reduce(0) { $0 << 8 | Int($1) }
-                guard length <= Self.maximumLength else { return .broken }
-                if bytes.count >= 4 + length {
-                    let body = Data(bytes[4..<4 + length])
-                    bytes.removeFirst(4 + length)
-                    guard let reply = try? JSONDecoder().decode(WorkerReply.self, from: body) else { return .broken }
-                    return .reply(reply)
-                }
-            }
-            // A failed read ends the worker as the end of its output does.
-            guard let chunk = try? await chunks.next(isolation: #isolation) else { return .end }
-            chunk.withUnsafeBytes { bytes.append(contentsOf: $0) }
+    mutating func nextReply() async -> NextReply {
+        switch await next() {
+        case .frame(let body):
+            guard let reply = try? JSONDecoder().decode(WorkerReply.self, from: Data(body)) else { return .broken }
+            return .reply(reply)
+        case .end: return .end
+        case .broken: return .broken
         }
     }
 }

@@ -1,16 +1,16 @@
 import ChatTemplates
-import Conversations
+public import Conversations
 import Foundation
-import Tokenizers
+public import Tokenizers
 
 /// Small templates of each kind, written for the tests, and tokenizers that know their special tokens.
-enum TinyChats {
-    static let chatML = """
+public enum TinyChats {
+    public static let chatML = """
         {% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}\
         {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}
         """
 
-    static let llama3 = """
+    public static let llama3 = """
         {{ '<|begin_of_text|>' }}{% for message in messages %}\
         {{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}\
         {% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}
@@ -18,7 +18,7 @@ enum TinyChats {
 
     /// Thinking is taken out of every turn but those after the last question, as Qwen3 does; tool results are turns of
     /// the user, several in one.
-    static let thinking = """
+    public static let thinking = """
         {% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}\
         {% endif %}{% endfor %}{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|im_start|>assistant\\n' }}\
         {% set content = m.content %}{% set thought = m.reasoning_content or '' %}\
@@ -36,19 +36,19 @@ enum TinyChats {
         """
 
     /// No prompt of its own for generation, turns that must alternate, and a space that the template puts in.
-    static let mistral = """
+    public static let mistral = """
         {{ '<s>' }}{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}\
         {{ raise_exception('roles must alternate') }}{% endif %}{% if m.role == 'user' %}\
         {{ '[INST] ' + m.content + '[/INST]' }}{% else %}{{ ' ' + m.content + '</s>' }}{% endif %}{% endfor %}
         """
 
     /// No special token anywhere.
-    static let plain = """
+    public static let plain = """
         {% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}\
         {% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}
         """
 
-    static let specials = [
+    public static let specials = [
         "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
         "<s>", "</s>", "[INST]", "[/INST]", "<think>", "</think>", "<|end|>",
     ]
@@ -57,7 +57,7 @@ enum TinyChats {
     private static let split = #"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
 
     /// Byte-level BPE with a few merges: "hello" is one token, and so are two line breaks.
-    static func tokenizer(specials: [String] = specials) throws -> Tokenizer {
+    public static func tokenizer(specials: [String] = specials) throws -> Tokenizer {
         var next: UInt32 = 256
         let bytes = (UInt32(0)..<256).map { byte in
             let isPrintable = (33...126).contains(byte) || (161...172).contains(byte) || (174...255).contains(byte)
@@ -89,7 +89,7 @@ enum TinyChats {
         return try Tokenizer(jsonData: JSONSerialization.data(withJSONObject: json))
     }
 
-    static func format(
+    public static func format(
         _ template: String, ends: [String] = ["<|im_end|>", "<|eot_id|>", "</s>"], parser: ReplyParser = .verbatim
     ) throws -> ChatFormat {
         let tokenizer = try tokenizer()
@@ -101,5 +101,5 @@ enum TinyChats {
 
 extension ChatFormat {
     /// One turn's text as tokens, as a model might have sampled it.
-    func sampled(_ text: String) throws -> [Int32] { try encode(text) }
+    public func sampled(_ text: String) throws -> [Int32] { try encode(text) }
 }
