@@ -139,27 +139,24 @@ public enum TrainingBenchmark {
             model.activationOffload = try ActivationOffload(device: device)
         }
         let step = try TrainingBenchmarkStep(model, settings, parallel)
-        // One step is launched while the device works on the one before, as in a run; a step ends when the next one's begins.
-        var ends: [ContinuousClock.Instant] = [], loss = 0.0
-        var pending: TrainingBenchmarkStep.Pending?
+        // One step is launched while the device works on the one before, as in a run; a step ends when the next one's work begins.
+        var ends: [ContinuousClock.Instant] = [], last: TrainingBenchmarkStep.Pending?
         for index in 0..<settings.warmUp + settings.steps {
             try prepare(index)
             if index == settings.warmUp {
-                loss = try pending?.loss() ?? 0
-                pending = nil
                 try device.synchronize()
                 ends.append(.now)
             }
             let next = try step.enqueue()
-            if let pending {
-                loss = try pending.loss()
-                if index > settings.warmUp { ends.append(.now) }
+            if index > settings.warmUp {
+                try last?.wait()
+                ends.append(.now)
             }
-            pending = next
+            last = next
         }
-        loss = try pending?.loss() ?? loss
         try device.synchronize()
         ends.append(.now)
+        let loss = try last?.loss() ?? .nan
         let seconds = zip(ends, ends.dropFirst()).map { ($1 - $0) / .seconds(1) }
         let memory = try device.memory()
         if settings.profile { try prepare(settings.warmUp + settings.steps) }

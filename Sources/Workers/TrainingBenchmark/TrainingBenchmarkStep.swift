@@ -53,15 +53,22 @@ final class TrainingBenchmarkStep {
     }
 
     /// A step that has been launched.
-    struct Pending {
-        fileprivate let total: Tensor?
-        fileprivate let step: AdamW.PendingStep?
+    final class Pending {
+        private let total: Tensor?
+        private let end: DeviceEvent?
 
-        /// This rank's share of the loss; waits for the step.
-        func loss() throws -> Double {
-            _ = try step?.result()
-            return try total?.item() ?? .nan
+        fileprivate init(_ total: Tensor?, on device: Device) throws(TorchError) {
+            self.total = total
+            end = device.isCUDA ? try DeviceEvent(on: device) : nil
         }
+
+        /// Waits for the step, whatever has been launched since.
+        func wait() throws(TorchError) {
+            if end != nil { try end!.synchronize() }
+        }
+
+        /// This rank's share of the loss; waits for all that has been launched.
+        func loss() throws(TorchError) -> Double { try total?.item() ?? .nan }
     }
 
     func enqueue() throws -> Pending {
@@ -82,15 +89,14 @@ final class TrainingBenchmarkStep {
                 try optimizer?.gatherGrads()
             }
         }
-        var step: AdamW.PendingStep?
         if let optimizer {
-            step = try optimizer.beginStep(learningRate: 1e-6, maxNorm: 0)
+            _ = try optimizer.beginStep(learningRate: 1e-6, maxNorm: 0)
         } else if let parallel {
             parallel.parameters.clearGradients()
         } else {
             for parameter in model.parameters { try parameter.tensor.setGrad(nil) }
         }
-        return Pending(total: loss, step: step)
+        return try Pending(loss, on: model.device)
     }
 
     /// Forward, and backward where there is any.
