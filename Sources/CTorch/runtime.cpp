@@ -92,7 +92,10 @@ CT_DO(ct_device_empty_cache, (int type, int index, ct_message *error), {
     }
 })
 CT_DO(ct_device_reset_peak, (int type, int index, ct_message *error), {
-    if (type != 0) c10::getDeviceAllocator(at::kCUDA)->resetPeakStats(static_cast<c10::DeviceIndex>(index));
+    if (type != 0) {
+        at::globalContext().lazyInitDevice(at::kCUDA);
+        c10::getDeviceAllocator(at::kCUDA)->resetPeakStats(static_cast<c10::DeviceIndex>(index));
+    }
 })
 
 int ct_device_memory(int type, int index, ct_memory_stats *out, ct_message *error) {
@@ -107,6 +110,8 @@ int ct_device_memory(int type, int index, ct_memory_stats *out, ct_message *erro
             out->free = static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGESIZE);
             return;
         }
+        // The allocator knows no device before libtorch has begun with CUDA.
+        at::globalContext().lazyInitDevice(at::kCUDA);
         auto *allocator = c10::getDeviceAllocator(at::kCUDA);
         const auto stats = allocator->getDeviceStats(static_cast<c10::DeviceIndex>(index));
         out->allocated = stats.allocated_bytes[0].current;
