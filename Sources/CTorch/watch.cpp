@@ -113,7 +113,9 @@ Watch::Watch(std::shared_ptr<Board> board, int rank, WatchOptions options)
     own().process_start = ProcessFacts::of(getpid()).start;
     own().beat = own().active = now_ms();
     own().state = RankSlot::working;
+    looked_at = now_ms();
     thread = std::thread([this] { run(); });
+    guardian = std::thread([this] { guard(); });
 }
 
 Watch::~Watch() {
@@ -123,6 +125,10 @@ Watch::~Watch() {
     }
     wakes.notify_all();
     thread.join();
+    // The guardian outlives them: where a group cannot be ended, it ends the process.
+    for (auto &one : aborting) one.join();
+    is_over = true;
+    guardian.join();
 }
 
 void Watch::write(const std::function<void(RankSlot::Text &)> &body) {
@@ -303,48 +309,85 @@ std::string Watch::trouble(int64_t now) {
     return {};
 }
 
-void Watch::fail(std::string message, std::unique_lock<std::mutex> &lock) {
+void Watch::fail(std::string message) {
     // The mark by which the caller knows this kind of error.
     failure = format("[rank] rank %d of %d gives up %s: ", rank, board->ranks, where(read(rank)).c_str()) + message;
     has_failed = true;
     std::vector<std::shared_ptr<Group>> alive;
     for (const auto &group : groups)
         if (auto strong = group.lock()) alive.push_back(std::move(strong));
-    lock.unlock();
-    for (const auto &group : alive) {
-        try {
-            group->abort();
-        } catch (const std::exception &error) {
-            fprintf(stderr, "a group could not be ended: %s\n", error.what());
-        }
-    }
-    alive.clear();
-    lock.lock();
+    // Each on its own: a communicator that is ended frees memory, which waits for the kernels of those that are not ended yet.
+    for (auto &group : alive)
+        aborting.emplace_back([group = std::move(group)] {
+            try {
+                group->abort();
+            } catch (const std::exception &error) {
+                fprintf(stderr, "a group could not be ended: %s\n", error.what());
+            }
+        });
 }
 
 void Watch::run() {
     const int64_t interval = std::clamp<int64_t>(options.deadline_ms / 8, 10, 250);
-    int64_t last = now_ms(), blind_until = 0, failed_at = 0;
+    int64_t last = now_ms(), blind_until = 0;
     std::unique_lock lock(mutex);
     while (!stops) {
         const int64_t now = now_ms();
-        own().beat = now;
         // After this process itself stood still, the others get their time anew.
         if (now - last > options.deadline_ms / 2) blind_until = now + options.deadline_ms;
         last = now;
         if (!failure && now >= blind_until) {
             if (auto what = trouble(now); !what.empty()) {
+                fail(std::move(what));
                 failed_at = now;
-                fail(std::move(what), lock);
             }
         }
-        if (failed_at && options.exit_after_ms > 0 && now - failed_at > options.exit_after_ms) {
-            fprintf(stderr, "error: %s\n", failure->c_str() + strlen("[rank] "));
-            fflush(stderr);
-            own().state = RankSlot::failed;
-            _exit(options.exit_code);
-        }
+        looked_at = now_ms();
         wakes.wait_for(lock, std::chrono::milliseconds(interval));
+    }
+    looked_at = 0;
+}
+
+void Watch::end_process(const std::string &message) {
+    fprintf(stderr, "error: %s\n", message.c_str() + strlen("[rank] "));
+    fflush(stderr);
+    own().state = RankSlot::failed;
+    _exit(options.exit_code);
+}
+
+// Ranks that have done nothing for a whole deadline, one a line.
+std::string Watch::silent(int64_t now) const {
+    std::string names;
+    for (int other = 0; other < board->ranks; ++other) {
+        const auto &slot = board->slot(other);
+        if (other == rank || slot.state != RankSlot::working || now - slot.active <= options.deadline_ms) continue;
+        names += format("\n  rank %d (process %d) does nothing; ", other, slot.pid.load()) + describe(other);
+    }
+    return names;
+}
+
+void Watch::guard() {
+    const int64_t interval = std::clamp<int64_t>(options.deadline_ms / 8, 10, 250);
+    int64_t last = now_ms(), blind_until = 0;
+    while (!is_over) {
+        const int64_t now = now_ms();
+        own().beat = now;
+        if (now - last > options.deadline_ms / 2) blind_until = now + options.deadline_ms;
+        last = now;
+        if (options.exit_after_ms > 0 && now >= blind_until) {
+            if (failed_at && now - failed_at > options.exit_after_ms) end_process(*failure);
+            // The watch asks the device what has ended; in some calls to it a thread waits for kernels that wait for other ranks.
+            const int64_t stuck = looked_at ? now - looked_at : 0;
+            if (!failed_at && stuck > options.exit_after_ms) {
+                auto what = lost(now);
+                if (what.empty() && stuck > options.deadline_ms) what = silent(now);
+                if (!what.empty())
+                    end_process(format("[rank] rank %d of %d gives up %s: a rank is lost; this rank waits for its device", rank, board->ranks,
+                                       where(read(rank)).c_str()) +
+                                what);
+            }
+        }
+        usleep(static_cast<useconds_t>(interval * 1000));
     }
 }
 

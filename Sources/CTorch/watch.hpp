@@ -94,22 +94,30 @@ class Watch {
     std::mutex mutex;
     std::condition_variable wakes;
     bool stops = false;
+    std::atomic<bool> is_over{false};
     std::list<TicketPointer> tickets;
     std::vector<std::weak_ptr<Group>> groups;
     std::optional<std::string> failure;
     std::atomic<bool> has_failed{false};
-    std::thread thread;
+    // When trouble was found, and when the watch last had looked: 0 for never.
+    std::atomic<int64_t> failed_at{0}, looked_at{0};
+    std::thread thread, guardian;
+    std::vector<std::thread> aborting;
 
     RankSlot &own() const { return board->slot(rank); }
     void write(const std::function<void(RankSlot::Text &)> &body);
     void run();
+    // Ends the process where nothing else does: it calls nobody who could wait for a device or for another thread.
+    void guard();
+    std::string silent(int64_t now) const;
+    [[noreturn]] void end_process(const std::string &message);
     // What is wrong now; empty for nothing.
     std::string trouble(int64_t now);
     std::string overdue(const Ticket &ticket, int64_t now);
     std::string lost(int64_t now) const;
     std::string where(const RankSlot::Text &text) const;
     RankSlot::Text read(int rank) const;
-    void fail(std::string message, std::unique_lock<std::mutex> &lock);
+    void fail(std::string message);
 };
 
 // `group`, with every operation announced to `watch`.

@@ -12,7 +12,12 @@ import Testing
     private func outcome(
         _ body: String, response: String = "", _ configure: (inout PythonRewardConfiguration) -> Void = { _ in }
     ) async throws -> RewardOutcome {
-        try await RewardFile(source(body, "import os, sys, time, math")).run(configure) {
+        func settings(_ configuration: inout PythonRewardConfiguration) {
+            // Where a deadline is not what is tested, a busy machine must not miss it.
+            configuration.deadline = .seconds(600)
+            configure(&configuration)
+        }
+        return try await RewardFile(source(body, "import os, sys, time, math")).run(settings) {
             await $0.score(items([response]))[0]
         }
     }
