@@ -200,6 +200,11 @@ Watch::TicketPointer Watch::begin(const std::string &group, uint64_t key, const 
     return ticket;
 }
 
+void Watch::follow(const TicketPointer &ticket, std::function<bool()> finished) {
+    const std::lock_guard lock(mutex);
+    ticket->finished = std::move(finished);
+}
+
 void Watch::end(const TicketPointer &ticket) {
     {
         const std::lock_guard lock(mutex);
@@ -469,7 +474,7 @@ class WatchedGroup : public Group {
                                    patient);
         try {
             auto pending = body();
-            ticket->finished = pending->probe();
+            watch->follow(ticket, pending->probe());
             return std::make_unique<WatchedPending>(watch, std::move(ticket), std::move(pending));
         } catch (const std::exception &error) {
             const auto message = watch->explain(*ticket, error.what());

@@ -77,6 +77,8 @@ class Watch {
     // Something was done that no operation shows.
     void tick();
     TicketPointer begin(const std::string &group, uint64_t key, const std::vector<int> &ranks, std::string operation, bool patient);
+    // How to tell that it has ended; the watch looks at tickets from its own thread.
+    void follow(const TicketPointer &ticket, std::function<bool()> finished);
     void end(const TicketPointer &ticket);
     // Throws what went wrong, if anything has.
     void check();

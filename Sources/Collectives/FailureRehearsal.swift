@@ -34,6 +34,7 @@ public struct FailureRehearsal: Sendable, Hashable {
 
     func act(rank: Int, at place: RankProgress.Place) {
         guard rank == self.rank, place.step == step, place.phase == phase else { return }
-        _ = Glibc.kill(getpid(), kind == .kill ? SIGKILL : SIGSTOP)
+        // To this thread: it goes no further, whichever thread would take a signal to the process.
+        _ = Glibc.raise(kind == .kill ? SIGKILL : SIGSTOP)
     }
 }

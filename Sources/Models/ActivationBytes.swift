@@ -64,12 +64,12 @@ public struct ActivationBytes: Sendable, Hashable {
     }
 
     /// Bytes a token of the one checkpointed layer that backward is in: its own activations, those that are not made again because
-    /// they go at once (two norms' results, the activation's), and the gradients of the widest of them.
+    /// they go at once (two norms' results), and with the gradients of gate and up the product's own gradient.
     public static func transient(_ layer: Layer, dtype: DType) -> Int {
         let w = dtype.size
         let all = ActivationBytes(layer, dtype: dtype, mode: .none).total
         let wide = max(layer.intermediate, layer.expertsPerToken * layer.expertIntermediate)
-        return all + 2 * layer.hidden * w + 4 * wide * w
+        return all + 3 * layer.hidden * w + 3 * wide * w
     }
 
     private static func feedForward(_ layer: Layer, _ w: Int) -> Int {

@@ -89,22 +89,22 @@ extension CommandSuites {
             }
         }
 
-        static let lost: [(layout: Layout, phase: String)] = [
-            (layouts[0], "3:update"), (layouts[0], "2:save"), (layouts[4], "3:generate"),
-            (layouts[9], "3:ref_log_prob"),
+        static let lost: [(layout: Layout, fault: String, phase: String)] = [
+            (layouts[0], "kill", "3:update"), (layouts[0], "kill", "2:save"), (layouts[0], "stop", "3:update"),
+            (layouts[4], "kill", "3:generate"), (layouts[9], "kill", "3:ref_log_prob"),
         ]
 
         @Test(arguments: lost)
-        func aLostRankIsNamedAndTheRunGoesOn(layout: Layout, phase: String) async throws {
+        func aLostRankIsNamedAndTheRunGoesOn(layout: Layout, fault: String, phase: String) async throws {
             let steps = ["trainer.total_training_steps=4", "trainer.test_freq=-1", "trainer.nccl_timeout=4"]
             let workspace = try Workspace(), whole = try await Self.uninterrupted.metrics(layout.overrides + steps)
             let outcome = try await FledgeProcess.run(
                 ["train", "recipe.yaml"] + layout.overrides + steps, in: workspace.folder,
-                environment: ["FLEDGE_REHEARSE": "kill:1:\(phase)"])
+                environment: ["FLEDGE_REHEARSE": "\(fault):1:\(phase)"])
             #expect(outcome.exitCode == 75, "\(outcome)")
             let place = phase.split(separator: ":")
             let named = outcome.errors.split(separator: "\n").contains {
-                $0.contains("rank 1 (process ") && $0.contains("is dead")
+                $0.contains("rank 1 (process ") && $0.contains(fault == "kill" ? "is dead" : "is stopped")
                     && $0.contains("at step \(place[0]), phase \(place[1])")
             }
             #expect(named, "\(outcome)")

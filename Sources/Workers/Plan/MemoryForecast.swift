@@ -287,7 +287,11 @@ struct TrainingBytes {
     var update: [(MemoryForecast.Kind, Int)] {
         if share.layout.devices > 1 { return updateOfSeveral }
         let gradients = share.gradients
-        let flight = share.gradientWidth == share.width && microBatches == 1 ? 0 : share.largestGradient
+        // Products add to gradients where they lie, unless these are summed in another type; the embedding's is made whole first, at
+        // the very end.
+        let isApart = share.gradientWidth != share.width
+        let flight = isApart ? share.largestGradient : 0
+        let lastFlight = isApart || microBatches > 1 ? share.largestGradient : 0
         let head = share.model.tensors.first { $0.part == (share.model.isTied ? .embedding : .head) }
         let headGradient = share.model.usesAdapter ? 0 : (head?.count ?? 0) / share.layout.tp * share.gradientWidth
         let first: [(MemoryForecast.Kind, Int)] = [
@@ -302,7 +306,11 @@ struct TrainingBytes {
             (.gathered, share.gathered), (.gradients, gradients), (.gradientInFlight, flight),
             (.activations, kept / max(1, share.model.layers)), (.layer, transient),
         ]
-        return Self.worst([first, early, late])
+        let embedding: [(MemoryForecast.Kind, Int)] = [
+            (.gathered, share.gathered), (.gradients, gradients), (.gradientInFlight, lastFlight),
+            (.activations, kept / max(1, share.model.layers)),
+        ]
+        return Self.worst([first, early, late, embedding])
     }
 
     /// The same of one of several devices: at the head, in the last layer, in the first, and where the root's gradients travel.

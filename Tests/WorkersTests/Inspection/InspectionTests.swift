@@ -112,9 +112,9 @@ final class ModelFolder {
             return Dictionary(uniqueKeysWithValues: estimate?.parts.map { ($0.name, $0.bytes) } ?? [])
         }
         #expect(parts("inference", .bfloat16) == ["weights": 2 * count, "cache": 3 * 10 * 2 * 16 * 2])
-        // Two layers' inputs and the final norm's 2·16; of one layer again two sums and two norms 4·16, queries, keys and values 32,
-        // attention's result 16 and 2 heads' log-sum-exps, gate and up 2·24 and 4·24 more for what goes at once.
-        let layer = (4 * 16 + 32 + 16 + 2 * 24 + 4 * 24) * 2 + 4 * 2
+        // Two layers' inputs and the final norm's 2·16; of one layer again two sums, two norms and a gradient 5·16, queries, keys
+        // and values 32, attention's result 16 and 2 heads' log-sum-exps, gate and up 2·24 and 3·24 more for their gradients.
+        let layer = (5 * 16 + 32 + 16 + 2 * 24 + 3 * 24) * 2 + 4 * 2
         let logits = 100 * 32 * 2 + 2 * 100 * 16 * 2 + 12 * 100
         #expect(layer * 100 > logits)
         let activations = 100 * 2 * 16 * 2 + 2 * 100 * 16 * 2 + 100 * layer
