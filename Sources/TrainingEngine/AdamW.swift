@@ -50,6 +50,9 @@ public final class AdamW {
     private var pending: PendingStep?
     /// Steps taken, as far as the device has told: see ``settle()``.
     public internal(set) var stepCount = 0
+    /// The number of the step that comes next, counted from 0, one that is still under way taken as done: mini-batches that are
+    /// launched one behind the other have different ones.
+    public var nextStep: Int { stepCount + (pending == nil ? 0 : 1) }
 
     struct Moments {
         var first: [Moment] = [], second: [Moment] = []

@@ -130,7 +130,7 @@ public struct GradientAccumulation {
         /// Each rank and micro-batch has dropout of its own.
         func next(_ micro: Micro?, isLast: Bool) throws {
             func body() throws { try pass(micro, isLast: isLast) }
-            try model.adapter?.training(step: optimizer.stepCount, microBatch: number, body) ?? body()
+            try model.adapter?.training(step: optimizer.nextStep, microBatch: number, body) ?? body()
             number += parallel?.count ?? 1
         }
         if let parallel {

@@ -207,6 +207,21 @@ import Testing
         #expect(steps == [1, 0])
     }
 
+    @Test func aStepUnderWayCountsForTheNextOnesNumber() throws {
+        let problem = try Problem(.float32), grad = try Tensor.zeros(problem.matrix.shape)
+        let optimizer = try AdamW(
+            [
+                OptimizerParameter(
+                    name: "a", weight: problem.matrix, gradient: { () throws(TorchError) in grad },
+                    clear: { () throws(TorchError) in })
+            ], settings: .init())
+        #expect(optimizer.nextStep == 0)
+        let pending = try optimizer.beginStep(learningRate: 0.01, maxNorm: 1)
+        #expect(optimizer.stepCount == 0 && optimizer.nextStep == 1)
+        #expect(try pending.result().stepped)
+        #expect(optimizer.stepCount == 1 && optimizer.nextStep == 1)
+    }
+
     @Test func offloadOnTheCPUIsSaidToChangeNothing() throws {
         let optimizer = try Problem(.float32).optimizer {
             $0.offloadsMoments = true
