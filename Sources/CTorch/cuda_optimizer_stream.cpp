@@ -162,6 +162,14 @@ class CudaStateStream final : public StateStream {
         free.block(in);
     }
 
+    // Before slabs go: their memory goes back to a stream that knows nothing of the copies.
+    void wait() {
+        for (auto &slab : slabs) {
+            slab.loaded.synchronize();
+            slab.stored.synchronize();
+        }
+    }
+
     void send() {
         auto &slab = slabs[sent % slabs.size()];
         slab.content = arrive(loads[sent++], slab.memory);
@@ -174,13 +182,7 @@ class CudaStateStream final : public StateStream {
   public:
     explicit CudaStateStream(c10::Device device)
         : device(device), in(guard.getStreamFromGlobalPool(device)), out(guard.getStreamFromGlobalPool(device)) {}
-    ~CudaStateStream() override {
-        // The slabs' memory goes back to a stream that knows nothing of the copies.
-        for (auto &slab : slabs) {
-            slab.loaded.synchronize();
-            slab.stored.synchronize();
-        }
-    }
+    ~CudaStateStream() override { wait(); }
 
     void prefetch(const std::vector<AdamWTensor> &tensors, int64_t room) override {
         if (sent == 0) {
@@ -248,10 +250,7 @@ class CudaStateStream final : public StateStream {
     }
 
     void drop() override {
-        for (auto &slab : slabs) {
-            slab.loaded.synchronize();
-            slab.stored.synchronize();
-        }
+        wait();
         slabs.clear();
         loads.clear();
         sent = 0;

@@ -68,6 +68,23 @@ struct ProcessFacts {
     bool is_dead() const { return state == 0 || state == 'Z' || state == 'X'; }
 };
 
+int64_t look_interval(int64_t deadline_ms) { return std::clamp<int64_t>(deadline_ms / 8, 10, 250); }
+
+// After this process itself stood still, the others get their time anew.
+class Stillness {
+    const int64_t deadline_ms;
+    int64_t last = now_ms(), until = 0;
+
+  public:
+    explicit Stillness(int64_t deadline_ms) : deadline_ms(deadline_ms) {}
+    // To be asked at every look.
+    bool blinds(int64_t now) {
+        if (now - last > deadline_ms / 2) until = now + deadline_ms;
+        last = now;
+        return now < until;
+    }
+};
+
 } // namespace
 
 // MARK: - Board
@@ -333,15 +350,13 @@ void Watch::fail(std::string message) {
 }
 
 void Watch::run() {
-    const int64_t interval = std::clamp<int64_t>(options.deadline_ms / 8, 10, 250);
-    int64_t last = now_ms(), blind_until = 0;
+    const int64_t interval = look_interval(options.deadline_ms);
+    Stillness stillness(options.deadline_ms);
     std::unique_lock lock(mutex);
     while (!stops) {
         const int64_t now = now_ms();
-        // After this process itself stood still, the others get their time anew.
-        if (now - last > options.deadline_ms / 2) blind_until = now + options.deadline_ms;
-        last = now;
-        if (!failure && now >= blind_until) {
+        const bool is_blind = stillness.blinds(now);
+        if (!failure && !is_blind) {
             if (auto what = trouble(now); !what.empty()) {
                 fail(std::move(what));
                 failed_at = now;
@@ -372,14 +387,13 @@ std::string Watch::silent(int64_t now) const {
 }
 
 void Watch::guard() {
-    const int64_t interval = std::clamp<int64_t>(options.deadline_ms / 8, 10, 250);
-    int64_t last = now_ms(), blind_until = 0;
+    const int64_t interval = look_interval(options.deadline_ms);
+    Stillness stillness(options.deadline_ms);
     while (!is_over) {
         const int64_t now = now_ms();
         own().beat = now;
-        if (now - last > options.deadline_ms / 2) blind_until = now + options.deadline_ms;
-        last = now;
-        if (options.exit_after_ms > 0 && now >= blind_until) {
+        const bool is_blind = stillness.blinds(now);
+        if (options.exit_after_ms > 0 && !is_blind) {
             if (failed_at && now - failed_at > options.exit_after_ms) end_process(*failure);
             // The watch asks the device what has ended; in some calls to it a thread waits for kernels that wait for other ranks.
             const int64_t stuck = looked_at ? now - looked_at : 0;
