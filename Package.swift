@@ -21,6 +21,9 @@ let linkTorch: [LinkerSetting] = [
 ]
 
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let asyncHTTPClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
+let grpc = Target.Dependency.product(name: "GRPCCore", package: "grpc-swift-2")
+let grpcTransport = Target.Dependency.product(name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport")
 let heap = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let orderedCollections = Target.Dependency.product(name: "OrderedCollections", package: "swift-collections")
@@ -47,7 +50,10 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/grpc/grpc-swift-2", from: "2.4.3"),
+        .package(url: "https://github.com/grpc/grpc-swift-nio-transport", from: "2.9.2"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     ],
     targets: [
         // Layer 0
@@ -86,7 +92,7 @@ let package = Package(
         layer("RolloutEngine", ["TensorCore", "Collectives", "Models", "RolloutCore"]),
         layer("TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints"]),
         layer("PythonProcesses", [subprocess, systemPackage]),
-        layer("Rewards", ["PythonProcesses", orderedCollections]),
+        layer("Rewards", ["PythonProcesses", asyncHTTPClient, orderedCollections]),
         layer("Datasets", ["CArrow"]),
         layer(
             "Environments",
@@ -96,14 +102,14 @@ let package = Package(
             ]),
         // Layer 5, torch-free
         layer("Flow", ["Telemetry", logging, orderedCollections]),
-        layer("Cluster", ["CProcess"]),
+        layer("Cluster", ["CProcess", "Flow", asyncHTTPClient, grpc, grpcTransport, logging]),
         // Layer 6
         layer(
             "Workers",
             [
                 "Algorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config", "Conversations",
-                "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry", "TensorCore",
-                "Tokenizers", "TrainingEngine",
+                "Datasets", "Environments", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry",
+                "TensorCore", "Tokenizers", "TrainingEngine",
                 logging,
                 orderedCollections,
             ]),
@@ -129,7 +135,8 @@ let package = Package(
             path: "Tests/ChatTestSupport", swiftSettings: strict),
         tests("TensorCore", []),
         tests("Collectives", ["TensorCore"]),
-        tests("Cluster", []),
+        tests("Cluster", ["Flow", asyncHTTPClient, grpc, logging]),
+        tests("Flow", ["Telemetry", logging, orderedCollections]),
         tests("ChatTemplates", [orderedCollections]),
         tests("Tokenizers", []),
         tests("Conversations", ["ChatTemplates", "ChatTestSupport", "Tokenizers"], resources: [.copy("Fixtures")]),
