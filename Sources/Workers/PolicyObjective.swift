@@ -1,4 +1,4 @@
-import Algorithms
+import PolicyAlgorithms
 import TensorCore
 import TrainingEngine
 
@@ -8,7 +8,7 @@ struct PolicyObjective {
     var policyLoss: any PolicyLoss
     var aggregation: LossAggregation
     var entropyCoefficient: Double
-    var kl: (estimator: Algorithms.KLEstimator, coefficient: Double)?
+    var kl: (estimator: PolicyAlgorithms.KLEstimator, coefficient: Double)?
 
     /// Whether a sequence without advantage adds nothing to the gradient.
     var vanishesWithoutAdvantage: Bool { policyLoss.vanishesWithoutAdvantage && entropyCoefficient == 0 && kl == nil }

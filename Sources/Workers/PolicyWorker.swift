@@ -1,4 +1,4 @@
-import Algorithms
+import PolicyAlgorithms
 public import Checkpoints
 import Collectives
 public import Flow

@@ -1,4 +1,4 @@
-import Algorithms
+import PolicyAlgorithms
 import Checkpoints
 import Collectives
 public import Config
@@ -123,8 +123,8 @@ struct TrainingParts {
         return LossAggregation(mode, scaleFactor: actor.lossScaleFactor)
     }
 
-    private static func estimator(_ setting: Config.KLEstimator) throws -> Algorithms.KLEstimator {
-        guard let estimator = Algorithms.KLEstimator(name: setting.word) else {
+    private static func estimator(_ setting: Config.KLEstimator) throws -> PolicyAlgorithms.KLEstimator {
+        guard let estimator = PolicyAlgorithms.KLEstimator(name: setting.word) else {
             throw WorkerError(.badSetting, "no KL estimator is called '\(setting.word)'")
         }
         return estimator
