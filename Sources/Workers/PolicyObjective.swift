@@ -22,7 +22,7 @@ struct PolicyObjective {
         let policy = try policyLoss(
             PolicyLossArguments(
                 oldLogProbs: inputs.oldLogProbs, logProbs: inputs.logProbs, advantages: inputs.advantages,
-                responseMask: mask, aggregation: aggregation, totals: totals))
+                responseMask: mask, aggregation: aggregation, totals: totals, rolloutWeights: inputs.importanceWeights))
         var loss = policy.loss
         var metrics = [LossMetric("actor/pg_loss", try policy.loss.detached())]
         metrics += policy.metrics.map { LossMetric($0.name, $0.value) }
