@@ -29,6 +29,7 @@ struct CrossChecks: LedgerChecks {
         checkEngine()
         checkSpeculation()
         checkReward()
+        checkAsync()
         checkTrainer(config.trainer, valFiles: config.data.valFiles)
     }
 

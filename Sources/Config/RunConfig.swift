@@ -22,6 +22,7 @@ public struct RunConfig: Sendable {
     public let algorithm: AlgorithmSettings
     public let reward: RewardSettings
     public let trainer: TrainerSettings
+    public let async: AsyncSettings
 
     /// What is allowed and likely not meant.
     public private(set) var warnings: [Diagnostic] = []
@@ -34,6 +35,11 @@ public struct RunConfig: Sendable {
 
     /// The run's folder: `trainer.default_local_dir`, else `runs/` and the experiment's name.
     public var runFolder: String { trainer.defaultLocalDir ?? "runs/\(experimentName)" }
+
+    /// Prompts that are begun for a step, of which ``DataSettings/trainBatchSize`` groups are learned from.
+    public var promptsBegun: Int {
+        data.trainBatchSize + Int((rollout.overSampleRate * Double(data.trainBatchSize)).rounded(.up))
+    }
 
     /// Whether the initial model is needed beside the trained one.
     public var needsReferenceModel: Bool { actor.useKLLoss || algorithm.useKLInReward }
@@ -55,6 +61,8 @@ public struct RunConfig: Sendable {
         reward = section.section("reward", doc: "From responses to scores.", RewardSettings.init)
         trainer = section.section(
             "trainer", doc: "The run: its length, folder and reports.", TrainerSettings.init)
+        async = section.section(
+            "async_training", doc: "How sampling and learning overlap.", AsyncSettings.init)
     }
 
     /// Reads a configuration from YAML text.
@@ -100,6 +108,7 @@ extension RunConfig: Equatable {
             && left.experimentName == right.experimentName && left.model == right.model && left.data == right.data
             && left.actor == right.actor && left.rollout == right.rollout && left.algorithm == right.algorithm
             && left.reward == right.reward && left.trainer == right.trainer
+            && left.async == right.async
     }
 }
 

@@ -99,7 +99,7 @@ public struct PolicyLoop: Sendable {
     }
 
     /// The metrics of a step are on disk before a checkpoint that counts it done.
-    private func save(_ state: LoopState) async throws {
+    func save(_ state: LoopState) async throws {
         try observer.phaseBegins(.save)
         try observer.willSave(state)
         try await actor.save(step: state.step, state: state)
@@ -129,7 +129,7 @@ public struct PolicyLoop: Sendable {
         return scored.trajectories
     }
 
-    private func finish(_ metrics: inout StepMetrics, _ batch: [Trajectory], _ timer: PhaseTimer) throws {
+    func finish(_ metrics: inout StepMetrics, _ batch: [Trajectory], _ timer: PhaseTimer) throws {
         let times = timer.finishStep()
         let tokens = batch.reduce(0) { $0 + $1.prompt.tokens.count + $1.response.count }
         try metrics.add(times.metrics)
@@ -145,7 +145,7 @@ public struct PolicyLoop: Sendable {
         try observer.stepEnded(metrics, samples: samples)
     }
 
-    private func evaluate(_ name: String, _ state: inout LoopState) async throws {
+    func evaluate(_ name: String, _ state: inout LoopState) async throws {
         guard let evaluator else { return }
         try observer.phaseBegins(.evaluate)
         let result = try await evaluator.evaluate()

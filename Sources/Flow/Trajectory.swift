@@ -1,5 +1,5 @@
 /// A prompt as the loop hands it about.
-public struct PromptTask: Sendable, Hashable {
+public struct PromptTask: Sendable, Hashable, Codable {
     /// Distinct within a step; samples of one prompt share it.
     public var group: Int
     public var tokens: [Int32]
@@ -26,7 +26,7 @@ public struct PromptTask: Sendable, Hashable {
 }
 
 /// One answer, from sampling to the update.
-public struct Trajectory: Sendable, Hashable {
+public struct Trajectory: Sendable, Hashable, Codable {
     public var prompt: PromptTask
     public var response: [Int32]
     public var text: String

@@ -77,16 +77,20 @@ struct RunPlan {
         let stepsPerBatch =
             (config.data.trainBatchSize + config.actor.ppoMiniBatchSize - 1) / config.actor.ppoMiniBatchSize
             * config.actor.ppoEpochs
+        var request = RolloutRequestSettings(
+            n: rollout.n, temperature: rollout.temperature, topK: rollout.topK, topP: rollout.topP,
+            minP: rollout.minP, repetitionPenalty: rollout.repetitionPenalty,
+            presencePenalty: rollout.presencePenalty, frequencyPenalty: rollout.frequencyPenalty,
+            minTokens: rollout.minTokens, maxTokens: config.data.maxResponseLength, seed: 0)
+        if rollout.overSampleRate > 0 { request.groupsWanted = config.data.trainBatchSize }
+        request.stragglerShare = rollout.stragglerShare
+        request.stragglerTokens = rollout.stragglerTokens
         return PolicyLoop.Settings(
-            totalSteps: totalSteps,
-            rollout: RolloutRequestSettings(
-                n: rollout.n, temperature: rollout.temperature, topK: rollout.topK, topP: rollout.topP,
-                minP: rollout.minP, repetitionPenalty: rollout.repetitionPenalty,
-                presencePenalty: rollout.presencePenalty, frequencyPenalty: rollout.frequencyPenalty,
-                minTokens: rollout.minTokens, maxTokens: config.data.maxResponseLength, seed: 0),
+            totalSteps: totalSteps, rollout: request,
             seed: UInt64(config.seed), saveEvery: config.trainer.saveFreq, evaluateEvery: config.trainer.testFreq,
             evaluatesFirst: config.trainer.valBeforeTrain,
-            recomputesOldLogProbs: stepsPerBatch > 1 || config.algorithm.useKLInReward,
+            recomputesOldLogProbs: stepsPerBatch > 1 || config.algorithm.useKLInReward
+                || config.async.mode != .synchronous,
             samplesLogged: config.trainer.logSamples)
     }
 

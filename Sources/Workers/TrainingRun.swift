@@ -87,6 +87,11 @@ public struct TrainingRun: Sendable {
         let policy: any TrainedPolicy =
             if let members { RankedPolicy(worker, members, try RankChannel(members)) } else { worker }
         try await policy.prepare(training, totalSteps: prompts.totalSteps)
+        let samplers = try plan.samplers()
+        try await withThrowingTaskGroup(of: Void.self) { tasks in
+            for sampler in samplers ?? [] { tasks.addTask { try await sampler.load() } }
+            try await tasks.waitForAll()
+        }
         if let summary = try await worker.adapterSummary() { log.info("\(summary)") }
         for line in await worker.optimizerSummary() { log.info("\(line)") }
 
@@ -120,7 +125,13 @@ public struct TrainingRun: Sendable {
             reward: rewards, actor: policy, reference: config.needsReferenceModel ? policy.reference : nil,
             evaluator: prompts.heldOut.isEmpty ? nil : evaluator, observer: observer, log: log)
         do {
-            let state = try await loop.run(from: resumed)
+            let state: LoopState
+            if let samplers, let overlap = plan.overlap {
+                let pool = SamplerPool(trainer: worker, samplers: samplers)
+                state = try await OverlappedLoop(loop, pool: pool, overlap: overlap).run(from: resumed)
+            } else {
+                state = try await loop.run(from: resumed)
+            }
             try await policy.finish()
             let seconds = (ContinuousClock.now - start) / .seconds(1)
             let firstToken = await worker.secondsToFirstToken(since: ProcessStart.instant)
