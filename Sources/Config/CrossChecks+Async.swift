@@ -25,6 +25,14 @@ extension CrossChecks {
             rollout.gpusPerNode != nil && rollout.stragglerShare != nil, own, "rollout.straggler_share",
             "it counts a whole step's samples, and samplers of a pool have several steps' at a time",
             remedy: "remove rollout.straggler_share, or take rollout.over_sample_rate")
+        for (name, isSet) in [
+            (own, rollout.gpusPerNode != nil), ("rollout.over_sample_rate", rollout.overSampleRate > 0),
+            ("rollout.straggler_share", rollout.stragglerShare != nil),
+        ] {
+            refuse(
+                rollout.multiTurn.enable && isSet, name, "rollout.multi_turn.enable",
+                "episodes are played on the training devices, each to its end", remedy: "remove \(name)")
+        }
         let isFull = async.mode == .fullyAsync
         for name in [
             "staleness_threshold", "trigger_parameter_sync_step", "partial_rollout", "replay_order", "replay_uses",

@@ -21,6 +21,7 @@ public struct RunConfig: Sendable {
     public let rollout: RolloutSettings
     public let algorithm: AlgorithmSettings
     public let reward: RewardSettings
+    public let environment: EnvironmentSettings
     public let trainer: TrainerSettings
     public let async: AsyncSettings
 
@@ -59,6 +60,8 @@ public struct RunConfig: Sendable {
         rollout = section.section("rollout", doc: "Sampling.", RolloutSettings.init)
         algorithm = section.section("algorithm", doc: "From scores to advantages.", AlgorithmSettings.init)
         reward = section.section("reward", doc: "From responses to scores.", RewardSettings.init)
+        environment = section.section(
+            "environment", doc: "The world of rollout.multi_turn.", EnvironmentSettings.init)
         trainer = section.section(
             "trainer", doc: "The run: its length, folder and reports.", TrainerSettings.init)
         async = section.section(
@@ -107,7 +110,7 @@ extension RunConfig: Equatable {
         left.seed == right.seed && left.device == right.device && left.projectName == right.projectName
             && left.experimentName == right.experimentName && left.model == right.model && left.data == right.data
             && left.actor == right.actor && left.rollout == right.rollout && left.algorithm == right.algorithm
-            && left.reward == right.reward && left.trainer == right.trainer
+            && left.reward == right.reward && left.environment == right.environment && left.trainer == right.trainer
             && left.async == right.async
     }
 }

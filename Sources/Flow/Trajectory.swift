@@ -10,10 +10,22 @@ public struct PromptTask: Sendable, Hashable, Codable {
     /// The ground truth and the row's other facts as JSON, for reward functions.
     public var groundTruthJSON: String?
     public var extraInfoJSON: String?
+    /// The turns that ``tokens`` were rendered from; empty for plain text.
+    public var messages: [Message]
+
+    public struct Message: Sendable, Hashable, Codable {
+        public var role: String
+        public var content: String
+
+        public init(role: String, content: String) {
+            self.role = role
+            self.content = content
+        }
+    }
 
     public init(
         group: Int, tokens: [Int32], text: String, dataSource: String, groundTruth: String,
-        groundTruthJSON: String? = nil, extraInfoJSON: String? = nil
+        groundTruthJSON: String? = nil, extraInfoJSON: String? = nil, messages: [Message] = []
     ) {
         self.group = group
         self.tokens = tokens
@@ -22,6 +34,7 @@ public struct PromptTask: Sendable, Hashable, Codable {
         self.groundTruth = groundTruth
         self.groundTruthJSON = groundTruthJSON
         self.extraInfoJSON = extraInfoJSON
+        self.messages = messages
     }
 }
 
@@ -42,6 +55,8 @@ public struct Trajectory: Sendable, Hashable, Codable {
     public var responseMask: [Bool]?
     /// What was earned at each token, where it was not all at the end; nil: ``score`` at the last token.
     public var tokenRewards: [Float]?
+    /// Of an answer over several turns.
+    public var episode: EpisodeOutcome?
     public var oldLogProbs: [Float]?
     public var refLogProbs: [Float]?
     /// The critic's values of each position, and what they are to become.

@@ -59,6 +59,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// Where ranks train together.
     private var sampled: SampledWeights?
     private var digest: String?
+    /// Of a rollout of several turns, while it is under way.
+    var turns: TurnSession?
     /// Of the weights below an adapter, which never change.
     private var frozenDigest: UInt64?
     /// Where prompts come one by one.
@@ -404,6 +406,17 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         guard let optimizer = trainingParts?.trainer.optimizer else { return [] }
         return [optimizer.summary] + optimizer.notes
     }
+
+    /// Runs `body` on the worker's thread with its engine, and what makes a request's sampling of settings and a seed.
+    func withEngine<Result>(
+        _ body: (RolloutEngine, (RolloutRequestSettings, UInt64) -> SamplingParameters) throws -> Result
+    ) throws -> Result {
+        let parts = try loaded()
+        return try body(parts.rollout) { sampling($0, parts, seed: $1) }
+    }
+
+    /// Whether the cache's memory goes to training between rollouts.
+    nonisolated var freesCache: Bool { plan.engine.freesCacheBetween }
 
     /// Runs `body` on the worker's thread with its model.
     func withModel<Result: Sendable>(

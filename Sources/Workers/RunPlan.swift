@@ -126,6 +126,9 @@ extension ActivationCheckpointing {
 
 enum SplitMix64Seed {
     /// Validation draws from a stream of its own, so that evaluating more often changes nothing in training.
+    /// A seed of two.
+    static func mixed(_ first: UInt64, _ second: UInt64) -> UInt64 { RolloutCore.SplitMix64.seed(first, second) }
+
     static func validation(_ seed: UInt64) -> UInt64 { RolloutCore.SplitMix64.seed(seed, 0x76616C) }
 }
 

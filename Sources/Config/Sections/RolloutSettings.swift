@@ -22,6 +22,7 @@ public struct RolloutSettings: Hashable, Sendable {
     public let stragglerTokens: Int
     public let engine: RolloutEngineKeys
     public let speculative: SpeculativeSettings
+    public let multiTurn: MultiTurnSettings
     public let valKwargs: ValidationSamplingSettings
 
     init(_ section: inout SectionReader) {
@@ -74,6 +75,8 @@ public struct RolloutSettings: Hashable, Sendable {
         engine = RolloutEngineKeys(&section)
         speculative = section.section(
             "speculative", doc: "Guessing several tokens at a time.", SpeculativeSettings.init)
+        multiTurn = section.section(
+            "multi_turn", doc: "Episodes of several turns.", MultiTurnSettings.init)
         valKwargs = section.section(
             "val_kwargs", doc: "Sampling in validation.", ValidationSamplingSettings.init)
     }
