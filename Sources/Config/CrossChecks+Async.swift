@@ -33,6 +33,14 @@ extension CrossChecks {
                 rollout.multiTurn.enable && isSet, name, "rollout.multi_turn.enable",
                 "episodes are played on the training devices, each to its end", remedy: "remove \(name)")
         }
+        refuse(
+            rollout.gpusPerNode != nil && config.algorithm.advantageEstimator == "remax", own,
+            "algorithm.adv_estimator",
+            "remax samples greedy answers on the training device while it learns", remedy: "remove \(own)")
+        refuse(
+            config.algorithm.filterGroups.enable && rollout.overSampleRate > 0, "rollout.over_sample_rate",
+            "algorithm.filter_groups.enable", "filtered groups are made good by sampling more already",
+            remedy: "remove rollout.over_sample_rate")
         let isFull = async.mode == .fullyAsync
         for name in [
             "staleness_threshold", "trigger_parameter_sync_step", "partial_rollout", "replay_order", "replay_uses",

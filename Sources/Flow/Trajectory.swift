@@ -51,6 +51,8 @@ public struct Trajectory: Sendable, Hashable, Codable {
     public var weightDigest: String
     public var score: Double?
     public var scoreDetails: [String: Double] = [:]
+    /// The score of the prompt's greedy answer, where advantages are against that.
+    public var baselineScore: Double?
     /// Which tokens of the response the model made; the others (a tool's words) are read and never learned. nil: all.
     public var responseMask: [Bool]?
     /// What was earned at each token, where it was not all at the end; nil: ``score`` at the last token.
@@ -59,6 +61,8 @@ public struct Trajectory: Sendable, Hashable, Codable {
     public var episode: EpisodeOutcome?
     public var oldLogProbs: [Float]?
     public var refLogProbs: [Float]?
+    /// Σπ² of the distribution that each token was drawn from.
+    public var sumPiSquared: [Float]?
     /// The critic's values of each position, and what they are to become.
     public var values: [Float]?
     public var returns: [Float]?

@@ -312,8 +312,12 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         try training().1.trainer.scoreShared(trajectories.map(\.sequence)).logProbs
     }
 
-    public func advantages(_ trajectories: [Trajectory]) throws -> [[Float]] {
-        try training().1.advantages(trajectories)
+    public func sumsPiSquared(_ trajectories: [Trajectory]) throws -> [[Float]] {
+        try training().1.trainer.sumsPiSquaredShared(trajectories.map(\.sequence))
+    }
+
+    public func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) throws -> AdvantageEstimate {
+        try training().1.estimation(trajectories, klCoefficient: klCoefficient)
     }
 
     public func update(_ trajectories: [Trajectory], seed: UInt64) throws -> PhaseMetrics {
@@ -359,7 +363,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
 
     private func saved(_ parts: Parts, _ training: TrainingParts) -> TrainingCheckpoints {
         TrainingCheckpoints(
-            store: training.store, optimizer: training.trainer.optimizer, model: parts.model, source: parts.source)
+            store: training.store, optimizer: training.trainer.optimizer, model: parts.model, source: parts.source,
+            critic: training.critic?.optimizer)
     }
 
     /// Removes the checkpoints of an earlier run in the same folder, so that a later resume cannot take one of them.
@@ -371,6 +376,16 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
 
     /// Waits until the checkpoint under way is whole.
     func settleCheckpoints() throws { try trainingParts?.ranked?.settle() }
+
+    // MARK: - Critic
+
+    public nonisolated var critic: any CriticGroup { WorkerCritic(worker: self) }
+
+    func values(_ trajectories: [Trajectory]) throws -> [[Float]] { try training().1.values(trajectories) }
+
+    func updateCritic(_ trajectories: [Trajectory], seed: UInt64) throws -> PhaseMetrics {
+        try training().1.updateCritic(trajectories, seed: seed)
+    }
 
     // MARK: - Reference
 
@@ -404,7 +419,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// What the optimizer keeps and where, and what of its settings changes nothing; nothing before ``prepare(_:)``.
     public func optimizerSummary() -> [String] {
         guard let optimizer = trainingParts?.trainer.optimizer else { return [] }
-        return [optimizer.summary] + optimizer.notes
+        let critic = trainingParts?.critic?.optimizer
+        return [optimizer.summary] + optimizer.notes + (critic.map { ["critic: " + $0.summary] } ?? [])
     }
 
     /// Runs `body` on the worker's thread with its engine, and what makes a request's sampling of settings and a seed.
@@ -443,6 +459,14 @@ extension PolicyWorker: BatchSampler {
         onSample: @escaping @Sendable (Int, Int, GeneratedSample) -> Void
     ) throws {
         _ = try loaded().rollout.generate(requests, onToken: { _ in onToken() }, onSample: onSample)
+    }
+}
+
+private struct WorkerCritic: CriticGroup {
+    let worker: PolicyWorker
+    func values(_ trajectories: [Trajectory]) async throws -> [[Float]] { try await worker.values(trajectories) }
+    func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
+        try await worker.updateCritic(trajectories, seed: seed)
     }
 }
 

@@ -1,6 +1,8 @@
 public import Config
+import Config
 public import Flow
 public import OrderedCollections
+public import PolicyAlgorithms
 public import Rewards
 import Telemetry
 
@@ -11,6 +13,8 @@ public struct RewardWorker: RewardGroup {
     public let maxResponseTokens: Int
     /// What answers over several turns are worth.
     public let episodes: EnvironmentSettings.Score
+    /// What overlong answers lose in training; held-out ones never do.
+    public private(set) var overlong: OverlongPenalty?
 
     public init(
         reward: any Reward, policy: RewardFailurePolicy, maxResponseTokens: Int,
@@ -20,6 +24,17 @@ public struct RewardWorker: RewardGroup {
         self.policy = policy
         self.maxResponseTokens = maxResponseTokens
         self.episodes = episodes
+    }
+
+    /// This worker with the punishment of overlong answers that the configuration asks for.
+    /// - Throws: `AlgorithmError` for a buffer longer than an answer.
+    func punishing(_ buffer: OverlongBufferSettings) throws -> RewardWorker {
+        var worker = self
+        worker.overlong =
+            buffer.enable
+            ? try OverlongPenalty(
+                maxLength: maxResponseTokens, buffer: buffer.length, penalty: buffer.penaltyFactor) : nil
+        return worker
     }
 
     public func score(
@@ -39,6 +54,18 @@ public struct RewardWorker: RewardGroup {
         }
         let statistics = RewardStatistics(outcomes)
         var metrics: PhaseMetrics = ["reward/failed": Double(statistics.failed)]
+        if let overlong {
+            var penalties: [Double] = []
+            for index in scored.indices {
+                guard let score = scored[index].score else { continue }
+                let penalty = overlong(length: scored[index].response.count)
+                scored[index].score = score + penalty
+                penalties.append(penalty)
+            }
+            let count = Double(max(1, penalties.count))
+            metrics["reward/overlong/mean"] = penalties.reduce(0, +) / count
+            metrics["reward/overlong_ratio/mean"] = Double(penalties.count { $0 < 0 }) / count
+        }
         for kind in RewardFailure.Kind.allCases {
             if let count = statistics.failures[kind] {
                 metrics[try MetricName("reward/failed_" + kind.rawValue)] = Double(count)

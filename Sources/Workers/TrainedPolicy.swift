@@ -11,6 +11,8 @@ protocol TrainedPolicy: RolloutGroup, ActorGroup, ReferenceGroup {
     func forgetCheckpoints() async throws
     /// Log-probabilities under the model as it was before training.
     nonisolated var reference: any ReferenceGroup { get }
+    /// What foresees returns, where one was asked for.
+    nonisolated var critic: any CriticGroup { get }
     /// The run is over.
     func finish() async throws
 }

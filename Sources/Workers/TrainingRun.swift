@@ -32,17 +32,16 @@ public struct TrainingRun: Sendable {
         folder = RunFolder(config.runFolder)
     }
 
-    /// The names that a configuration may use: of the registries, what this loop can feed. Estimators that want a critic or
-    /// another baseline, and losses that are fitted to whole batches, are not wired yet.
+    /// The names that a configuration may use: those of the registries.
     public static var knownNames: KnownNames {
-        let comparing: Set<String> = ["grpo", "grpo_vectorized", "grpo_passk", "rloo", "rloo_vectorized", "opo"]
-        let estimators = comparing.union(["gpg", "reinforce_plus_plus", "reinforce_plus_plus_baseline"])
-        let unwired: Set<String> = ["bypass_mode", "clip_cov", "kl_cov"]
+        let spread: Set<String> = ["optimal_token_baseline", "tir_optimal_token_baseline"]
         return KnownNames(
-            advantageEstimators: AdvantageEstimators.all.keys.filter(estimators.contains).sorted(),
-            groupAdvantageEstimators: comparing,
-            policyLosses: PolicyLosses.all.keys.filter { !unwired.contains($0) }.sorted(),
-            rewards: RewardRegistry.builtIn.entries.map(\.name))
+            advantageEstimators: AdvantageEstimators.all.keys.sorted(),
+            groupAdvantageEstimators: spread.union([
+                "grpo", "grpo_vectorized", "grpo_passk", "gdpo", "rloo", "rloo_vectorized", "opo",
+            ]),
+            policyLosses: PolicyLosses.all.keys.sorted(), spreadAdvantageEstimators: spread,
+            rejectionRules: RejectionRule.names, rewards: RewardRegistry.builtIn.entries.map(\.name))
     }
 
     /// What a run came to.
@@ -108,12 +107,17 @@ public struct TrainingRun: Sendable {
 
         let rewards = services.worker(config)
         let rollout = try await services.rollout(config, policy, worker, text, log)
+        var scoring: any RewardGroup = try rewards.punishing(config.reward.overlongBuffer)
+        if config.algorithm.advantageEstimator == "remax" {
+            scoring = GreedyBaseline(scoring, rollout: rollout, settings: plan.sampling)
+        }
         let evaluator = HeldOutEvaluator(
             prompts: prompts.heldOut, rollout: rollout, settings: plan.validation, reward: rewards,
             batchSize: config.data.valBatchSize ?? prompts.heldOut.count)
         let loop = PolicyLoop(
             settings: plan.loop(totalSteps: prompts.totalSteps), prompts: prompts.pipeline, rollout: rollout,
-            reward: rewards, actor: policy, reference: config.needsReferenceModel ? policy.reference : nil,
+            reward: scoring, actor: policy, critic: config.hasCritic ? policy.critic : nil,
+            reference: config.needsReferenceModel ? policy.reference : nil, filter: plan.filter,
             evaluator: prompts.heldOut.isEmpty ? nil : evaluator, observer: observer, log: log)
         do {
             let state: LoopState

@@ -15,6 +15,7 @@ public struct AsyncSettings: Hashable, Sendable {
     public let stalenessThreshold: Int?
     public let triggerParameterSyncStep: Int
     public let partialRollout: Bool
+    public let corrects: Bool
     public let replayOrder: Order
     public let replayUses: Int
     public let replayCapacity: Int?
@@ -34,6 +35,11 @@ public struct AsyncSettings: Hashable, Sendable {
         partialRollout = section.bool(
             "partial_rollout", default: true,
             doc: "fully_async: answers under way go on with new weights; false lets these wait for them.")
+        corrects = section.bool(
+            "off_policy_correction", default: true,
+            doc:
+                "Weigh tokens for the weights that drew them (algorithm.rollout_correction.rollout_is: token) in every mode but "
+                + "synchronous, where algorithm.rollout_correction asks for nothing else.")
         replayOrder = section.choice(
             "replay_order", default: .oldest,
             doc: "fully_async: which waiting groups are learned from first; priority: those whose scores differ most.")

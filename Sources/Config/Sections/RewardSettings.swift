@@ -39,6 +39,7 @@ public struct RewardSettings: Hashable, Sendable {
     public let memoryLimitMB: Int?
     public let onFailure: FailurePolicy
     public let failureScore: Double?
+    public let overlongBuffer: OverlongBufferSettings
 
     /// That exactly one is set, or none where an environment gives all rewards, was checked.
     public var source: Source {
@@ -69,6 +70,9 @@ public struct RewardSettings: Hashable, Sendable {
             doc: "When a reward raises, hangs or gives no number (always counted): drop the sample or its group, abort "
                 + "the run, or score it failure_score.")
         failureScore = section.optionalNumber("failure_score", in: .any, doc: "The score for on_failure: score.")
+        overlongBuffer = section.section(
+            "overlong_buffer", doc: "Soft punishment of overlong responses in training (DAPO).",
+            OverlongBufferSettings.init)
         customRewardFunction = section.section("custom_reward_function", doc: "A Python file's function.") { section in
             let path = section.optionalString(
                 "path",

@@ -3,9 +3,11 @@ actor Answers {
     private let flow: SampleFlow
     private let pool: any RolloutPool
     private let reward: any RewardGroup
+    private let filter: GroupFilter?
     private var tasks: [Int: Task<Void, Never>] = [:]
 
-    init(flow: SampleFlow, pool: any RolloutPool, reward: any RewardGroup) {
+    init(flow: SampleFlow, pool: any RolloutPool, reward: any RewardGroup, filter: GroupFilter?) {
+        self.filter = filter
         self.flow = flow
         self.pool = pool
         self.reward = reward
@@ -30,7 +32,9 @@ actor Answers {
             let answered = try await pool.answer(prompt, settings)
             try Task.checkCancellation()
             let scored = try await reward.score(answered)
-            await flow.ended(id, scored.trajectories.filter { $0.score != nil }, scored.metrics)
+            let kept = scored.trajectories.filter { $0.score != nil }
+            let teaches = try filter.map { try !$0.kept(kept).groups.isEmpty } ?? true
+            await flow.ended(id, teaches ? kept : [], scored.metrics)
         } catch is CancellationError {
             await flow.gaveUp(id)
         } catch {

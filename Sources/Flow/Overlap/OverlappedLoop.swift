@@ -36,8 +36,8 @@ public struct OverlappedLoop: Sendable {
             )
             // What the samplers have read is the model as it was before training.
             if state.step > 0 { _ = try await pool.install(version: state.step) }
-            let answers = Answers(flow: flow, pool: pool, reward: base.reward)
-            let producer = Task { await answers.produce(base.prompts, request(seed:)) }
+            let answers = Answers(flow: flow, pool: pool, reward: base.sampling.reward, filter: base.sampling.filter)
+            let producer = Task { await answers.produce(base.sampling.prompts, request(seed:)) }
             do {
                 try await learn(flow, answers, &state, &saved)
                 await end(flow, answers, producer)
@@ -79,7 +79,7 @@ public struct OverlappedLoop: Sendable {
         while state.step < settings.totalSteps, !base.observer.wantsToStop {
             var metrics = StepMetrics(step: state.step + 1)
             try metrics.add(await base.prompts.metrics())
-            guard let batch = try await step(flow, state, &metrics, timer) else { break }
+            guard let batch = try await step(flow, &state, &metrics, timer) else { break }
             state.step += 1
             for late in await flow.stepEnded() { await answers.cancel(late) }
 
@@ -119,7 +119,7 @@ public struct OverlappedLoop: Sendable {
     /// One step's learning.
     /// - Returns: what it learned from; nil when there is nothing more.
     private func step(
-        _ flow: SampleFlow, _ state: LoopState, _ metrics: inout StepMetrics, _ timer: PhaseTimer
+        _ flow: SampleFlow, _ state: inout LoopState, _ metrics: inout StepMetrics, _ timer: PhaseTimer
     ) async throws -> [Trajectory]? {
         var batch: [Trajectory] = [], parts: [StepMetrics] = [], groups = 0
         try base.observer.phaseBegins(.generate)
@@ -139,7 +139,7 @@ public struct OverlappedLoop: Sendable {
             var part = StepMetrics(step: metrics.step)
             let seed = request(seed: state.step &* 0x1_0001 &+ parts.count).seed
             try await base.learning.learn(
-                trajectories, seed: seed, metrics: &part, timer: timer, observer: base.observer)
+                trajectories, seed: seed, state: &state, metrics: &part, timer: timer, observer: base.observer)
             parts.append(part)
         }
         try metrics.add(await flow.takeRewardCounts())
@@ -150,7 +150,8 @@ public struct OverlappedLoop: Sendable {
         }
         try metrics.describe(batch)
         try metrics.add(StepMetrics.means(parts))
-        let staleness = batch.map { Double(state.step - $0.weightVersion) }
+        let step = state.step
+        let staleness = batch.map { Double(step - $0.weightVersion) }
         try metrics.record("async/staleness", summaryOf: staleness)
         return batch
     }

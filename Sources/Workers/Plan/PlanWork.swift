@@ -39,8 +39,7 @@ public struct PlanWork: Sendable, Hashable {
         checkpointing = ActivationCheckpointing(config.model)
         offloadsActivations = config.model.activationOffload
         needsReference = config.needsReferenceModel && !config.model.usesLoRA
-        let steps = (prompts + miniBatch - 1) / miniBatch * epochs
-        recomputesLogProbs = steps > 1 || config.algorithm.useKLInReward
+        recomputesLogProbs = config.recomputesOldLogProbs
         engine = RolloutEngineSettings(config.rollout)
     }
 

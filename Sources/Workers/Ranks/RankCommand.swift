@@ -13,6 +13,9 @@ enum RankCommand: Codable {
     case generate(GenerationRequest)
     case logProbs(TrainingRows)
     case referenceLogProbs(TrainingRows)
+    case sumsPiSquared(TrainingRows)
+    case values(TrainingRows)
+    case updateCritic(TrainingRows, seed: UInt64)
     case update(TrainingRows, seed: UInt64)
     /// Each rank writes its part of a checkpoint.
     case save(step: Int)
@@ -65,7 +68,7 @@ struct TrainingRows: Codable {
     var groups: [Int]
     var prompts, responses: PackedRows<Int32>
     var rolloutLogProbs, advantages: PackedRows<Float>
-    var oldLogProbs, refLogProbs, importanceWeights: PackedRows<Float>?
+    var oldLogProbs, refLogProbs, importanceWeights, values, returns: PackedRows<Float>?
     var responseMask: PackedRows<Bool>?
 
     init(_ trajectories: [Trajectory]) {
@@ -77,6 +80,8 @@ struct TrainingRows: Codable {
         oldLogProbs = Self.all(trajectories.map(\.oldLogProbs))
         refLogProbs = Self.all(trajectories.map(\.refLogProbs))
         importanceWeights = Self.all(trajectories.map(\.importanceWeights))
+        values = Self.all(trajectories.map(\.values))
+        returns = Self.all(trajectories.map(\.returns))
         if trajectories.contains(where: { $0.responseMask != nil }) {
             responseMask = PackedRows(
                 trajectories.map { $0.responseMask ?? [Bool](repeating: true, count: $0.response.count) })
@@ -91,7 +96,7 @@ struct TrainingRows: Codable {
     var trajectories: [Trajectory] {
         let responses = responses.rows, rollout = rolloutLogProbs.rows, advantages = advantages.rows
         let old = oldLogProbs?.rows, ref = refLogProbs?.rows, weights = importanceWeights?.rows
-        let mask = responseMask?.rows
+        let mask = responseMask?.rows, values = values?.rows, returns = returns?.rows
         return prompts.rows.enumerated().map { index, prompt in
             var trajectory = Trajectory(
                 prompt: PromptTask(group: groups[index], tokens: prompt, text: "", dataSource: "", groundTruth: ""),
@@ -102,6 +107,8 @@ struct TrainingRows: Codable {
             trajectory.refLogProbs = ref?[index]
             trajectory.importanceWeights = weights?[index]
             trajectory.responseMask = mask?[index]
+            trajectory.values = values?[index]
+            trajectory.returns = returns?[index]
             return trajectory
         }
     }

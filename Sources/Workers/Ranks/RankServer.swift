@@ -38,6 +38,15 @@ public struct RankServer: Sendable {
             case .referenceLogProbs(let rows):
                 _ = try await worker.referenceLogProbs(rows.trajectories)
                 try await channel.answer(.done)
+            case .sumsPiSquared(let rows):
+                _ = try await worker.sumsPiSquared(rows.trajectories)
+                try await channel.answer(.done)
+            case .values(let rows):
+                _ = try await worker.values(rows.trajectories)
+                try await channel.answer(.done)
+            case .updateCritic(let rows, let seed):
+                _ = try await worker.updateCritic(rows.trajectories, seed: seed)
+                try await channel.answer(.done)
             case .update(let rows, let seed):
                 _ = try await worker.update(rows.trajectories, seed: seed)
                 try await channel.answer(.done)

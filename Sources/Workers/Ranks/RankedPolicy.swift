@@ -87,8 +87,26 @@ actor RankedPolicy {
     }
 
     /// They take microseconds: rank 0 alone.
-    func advantages(_ trajectories: [Trajectory]) async throws -> [[Float]] {
-        try await worker.advantages(trajectories)
+    func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) async throws -> AdvantageEstimate {
+        try await worker.advantages(trajectories, klCoefficient: klCoefficient)
+    }
+
+    func sumsPiSquared(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+        try await together(.sumsPiSquared(TrainingRows(trajectories))) {
+            try await worker.sumsPiSquared(trajectories)
+        }.own
+    }
+
+    nonisolated var critic: any CriticGroup { RankedCritic(policy: self) }
+
+    fileprivate func values(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+        try await together(.values(TrainingRows(trajectories))) { try await worker.values(trajectories) }.own
+    }
+
+    fileprivate func updateCritic(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
+        try await together(.updateCritic(TrainingRows(trajectories), seed: seed)) {
+            try await worker.updateCritic(trajectories, seed: seed)
+        }.own
     }
 
     func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
@@ -111,6 +129,14 @@ actor RankedPolicy {
 
     func forgetCheckpoints() async throws {
         _ = try await together(.forgetCheckpoints) { try await worker.forgetCheckpoints() }
+    }
+}
+
+private struct RankedCritic: CriticGroup {
+    let policy: RankedPolicy
+    func values(_ trajectories: [Trajectory]) async throws -> [[Float]] { try await policy.values(trajectories) }
+    func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
+        try await policy.updateCritic(trajectories, seed: seed)
     }
 }
 
