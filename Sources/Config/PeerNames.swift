@@ -152,7 +152,6 @@ enum PeerNames {
         ("rollout.log_prob_max_token_len_per_gpu", oneForward), ("rollout.log_prob_use_dynamic_bsz", oneForward),
         // verl: reference, critic, reward
         ("ref", oneForward),
-        ("critic", noCritic),
         ("reward_model.reward_manager", .here("reward.type")), ("reward_model.model.path", .here("reward.model.path")), ("reward_model", .here("reward, with reward.model for a model that scores")),
         ("critic.strategy", .needless("there is one training engine")),
         ("critic.model.fsdp_config", .here("actor.fsdp_config, which lays the critic out too")),
