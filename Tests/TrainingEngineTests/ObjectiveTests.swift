@@ -70,7 +70,7 @@ import Testing
     }
 
     @Test(arguments: names) func doesNotDependOnTheRanks(name: String) throws {
-        func run(_ trainer: PolicyTrainer) throws -> [Double] {
+        @Sendable func run(_ trainer: PolicyTrainer) throws -> [Double] {
             let objective = try Self.objective(name, .seqMeanTokenMean).fitted(to: Self.samples)
             let report = try trainer.updateShared(Self.samples) { try objective($0) }
             let loss = try #require(report.metrics.first { $0.name == "actor/pg_loss" }).value

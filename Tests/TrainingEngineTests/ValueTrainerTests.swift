@@ -82,7 +82,7 @@ import Testing
     ])
     func ranksLearnWhatOneProcessLearns(layout: Layout) throws {
         let folder = try RewardTrainingTests.Folder(), objective = Self.objective(.tokenMean)
-        func run(_ trainer: ValueTrainer) throws -> [Double] {
+        @Sendable func run(_ trainer: ValueTrainer) throws -> [Double] {
             var all: [Double] = []
             for _ in 0..<2 {
                 let report = try trainer.enqueueShared(Self.samples) { try objective($0) }.report()

@@ -1,3 +1,4 @@
+import Config
 import Flow
 import Logging
 import OrderedCollections
@@ -13,15 +14,15 @@ import Testing
     /// Prompts of four groups a batch; of batch b the first b groups have answers that differ.
     private final class Source: PromptProvider, RolloutGroup, RewardGroup, Sendable {
         let batches: Int
-        private let state = Mutex((drawn: 0, seeds: [UInt64]()))
+        private let notes = Mutex((drawn: 0, seeds: [UInt64]()))
         init(batches: Int = 100) { self.batches = batches }
-        var drawn: Int { state.withLock { $0.drawn } }
-        var seeds: [UInt64] { state.withLock { $0.seeds } }
+        var drawn: Int { notes.withLock { $0.drawn } }
+        var seeds: [UInt64] { notes.withLock { $0.seeds } }
 
         func nextBatch() -> [PromptTask]? {
-            let batch = state.withLock { state -> Int in
-                state.drawn += 1
-                return state.drawn
+            let batch = notes.withLock { notes -> Int in
+                notes.drawn += 1
+                return notes.drawn
             }
             guard batch <= batches else { return nil }
             return (0..<4).map { group in
@@ -35,7 +36,7 @@ import Testing
         func generate(
             _ prompts: [PromptTask], _ settings: RolloutRequestSettings
         ) -> (trajectories: [Trajectory], metrics: PhaseMetrics) {
-            state.withLock { $0.seeds.append(settings.seed) }
+            notes.withLock { $0.seeds.append(settings.seed) }
             let answers = prompts.flatMap { prompt in
                 (0..<settings.n).map { index in
                     Trajectory(
