@@ -87,10 +87,10 @@ let package = Package(
         layer("Checkpoints", ["TensorCore", "Collectives", orderedCollections]),
         // Layer 3
         layer("Models", ["TensorCore", "Collectives", "Checkpoints"]),
-        layer("Algorithms", ["TensorCore"]),
+        layer("PolicyAlgorithms", ["TensorCore"]),
         // Layer 4
         layer("RolloutEngine", ["TensorCore", "Collectives", "Models", "RolloutCore"]),
-        layer("TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints"]),
+        layer("TrainingEngine", ["TensorCore", "Collectives", "Models", "PolicyAlgorithms", "Checkpoints"]),
         layer("PythonProcesses", [subprocess, systemPackage]),
         layer("Rewards", ["PythonProcesses", asyncHTTPClient, orderedCollections]),
         layer("Datasets", ["CArrow"]),
@@ -107,7 +107,7 @@ let package = Package(
         layer(
             "Workers",
             [
-                "Algorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config", "Conversations",
+                "PolicyAlgorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config", "Conversations",
                 "Datasets", "Environments", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry",
                 "TensorCore", "Tokenizers", "TrainingEngine",
                 logging,
@@ -117,7 +117,7 @@ let package = Package(
         .executableTarget(
             name: "fledge",
             dependencies: [
-                "CNoICUData", "Algorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config",
+                "CNoICUData", "PolicyAlgorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config",
                 "Conversations", "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry",
                 "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
                 argumentParser, logging, orderedCollections,
@@ -144,11 +144,12 @@ let package = Package(
         tests("Config", []),
         tests("Checkpoints", ["TensorCore", "Collectives"]),
         tests("Models", ["TensorCore", "Collectives", "Checkpoints", orderedCollections]),
-        tests("Algorithms", ["TensorCore"]),
+        tests("PolicyAlgorithms", ["TensorCore"]),
         tests("RolloutCore", []),
         tests("RolloutEngine", ["TensorCore", "Collectives", "Models", "RolloutCore", "Tokenizers"]),
         tests(
-            "TrainingEngine", ["TensorCore", "Collectives", "Models", "Algorithms", "Checkpoints", orderedCollections]),
+            "TrainingEngine",
+            ["TensorCore", "Collectives", "Models", "PolicyAlgorithms", "Checkpoints", orderedCollections]),
         tests("Rewards", [orderedCollections]),
         tests("Datasets", []),
         tests(

@@ -39,7 +39,7 @@ public struct PolicyLoop: Sendable {
     public let rollout: any RolloutGroup
     public let reward: any RewardGroup
     public let actor: any ActorGroup
-    public let reference: (any ReferenceGroup)?
+    public let learning: PolicyStep
     public let evaluator: (any Evaluator)?
     public let observer: any LoopObserver
     public let log: Logger
@@ -54,7 +54,8 @@ public struct PolicyLoop: Sendable {
         self.rollout = rollout
         self.reward = reward
         self.actor = actor
-        self.reference = reference
+        learning = PolicyStep(
+            actor: actor, reference: reference, recomputesOldLogProbs: settings.recomputesOldLogProbs)
         self.evaluator = evaluator
         self.observer = observer
         self.log = log
@@ -119,30 +120,12 @@ public struct PolicyLoop: Sendable {
         let scored = try await timer.measure(.score) { try await reward.score(sampled.trajectories) }
         try metrics.describe(scored.trajectories)
         try metrics.add(scored.metrics)
-        var kept = scored.trajectories.filter { $0.score != nil }
+        let kept = scored.trajectories.filter { $0.score != nil }
         guard !kept.isEmpty else {
             log.error("step \(metrics.step): every reward failed; nothing to learn from, the weights stay as they are")
             return scored.trajectories
         }
-
-        if settings.recomputesOldLogProbs {
-            try observer.phaseBegins(.oldLogProb)
-            let old = try await timer.measure(.oldLogProb) { [kept] in try await actor.logProbs(kept) }
-            for index in kept.indices { kept[index].oldLogProbs = old[index] }
-        }
-        if let reference {
-            try observer.phaseBegins(.refLogProb)
-            let ref = try await timer.measure(.refLogProb) { [kept] in try await reference.logProbs(kept) }
-            for index in kept.indices { kept[index].refLogProbs = ref[index] }
-        }
-
-        let advantages = try await timer.measure(.advantage) { [kept] in try await actor.advantages(kept) }
-        for index in kept.indices { kept[index].advantages = advantages[index] }
-        try metrics.describe(advantages: kept)
-
-        try observer.phaseBegins(.update)
-        let seed = request.seed
-        try metrics.add(try await timer.measure(.update) { [kept] in try await actor.update(kept, seed: seed) })
+        try await learning.learn(kept, seed: request.seed, metrics: &metrics, timer: timer, observer: observer)
         return scored.trajectories
     }
 

@@ -38,9 +38,21 @@ public struct Trajectory: Sendable, Hashable {
     public var weightDigest: String
     public var score: Double?
     public var scoreDetails: [String: Double] = [:]
+    /// Which tokens of the response the model made; the others (a tool's words) are read and never learned. nil: all.
+    public var responseMask: [Bool]?
+    /// What was earned at each token, where it was not all at the end; nil: ``score`` at the last token.
+    public var tokenRewards: [Float]?
     public var oldLogProbs: [Float]?
     public var refLogProbs: [Float]?
+    /// The critic's values of each position, and what they are to become.
+    public var values: [Float]?
+    public var returns: [Float]?
     public var advantages: [Float] = []
+    /// Weights of the tokens' losses that correct for another sampling policy; nil: 1 for all.
+    public var importanceWeights: [Float]?
+
+    /// The tokens that are learned.
+    public var learnedCount: Int { responseMask.map { $0.count { $0 } } ?? response.count }
 
     public init(
         prompt: PromptTask, response: [Int32], text: String, rolloutLogProbs: [Float], isTruncated: Bool,

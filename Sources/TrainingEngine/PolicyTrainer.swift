@@ -11,6 +11,8 @@ public struct PolicyLossInputs {
     public var refLogProbs: Tensor?
     /// Log-probabilities that the sampler recorded.
     public var rolloutLogProbs: Tensor
+    /// Weights of the tokens' losses that correct for another sampling policy; nil: 1 for all.
+    public var importanceWeights: Tensor?
     public var totals: BatchTotals
 }
 
@@ -38,11 +40,20 @@ public struct PolicySample: Sendable {
     /// One value an answer token.
     public var advantages, rolloutLogProbs: [Float]
     public var oldLogProbs, refLogProbs: [Float]?
+    /// Which of them are learned; nil: all.
+    public var responseMask: [Bool]?
+    /// Weights of the tokens' losses that correct for another sampling policy; nil: 1 for all.
+    public var importanceWeights: [Float]?
+
+    /// The tokens that are learned.
+    var learnedCount: Int { responseMask.map { $0.count { $0 } } ?? sequence.response.count }
 
     public init(
         sequence: TrainingSequence, oldLogProbs: [Float]? = nil, advantages: [Float], rolloutLogProbs: [Float],
-        refLogProbs: [Float]? = nil
+        refLogProbs: [Float]? = nil, responseMask: [Bool]? = nil, importanceWeights: [Float]? = nil
     ) {
+        self.responseMask = responseMask
+        self.importanceWeights = importanceWeights
         self.sequence = sequence
         self.oldLogProbs = oldLogProbs
         self.advantages = advantages
@@ -201,14 +212,15 @@ public final class PolicyTrainer {
     private func gather(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
         let sequences = samples.map(\.sequence)
         var totals = BatchTotals(
-            sequences: samples.count, tokens: sequences.reduce(0) { $0 + $1.response.count },
+            sequences: samples.count, tokens: samples.reduce(0) { $0 + $1.learnedCount },
             width: sequences.map(\.response.count).max() ?? 0)
         let live = samples.indices.filter { index in
-            !settings.skipsZeroAdvantages || samples[index].advantages.contains { $0 != 0 }
+            samples[index].learnedCount > 0
+                && (!settings.skipsZeroAdvantages || samples[index].advantages.contains { $0 != 0 })
         }
         let micros = try microBatches(sequences, live)
         var counts = [
-            micros.count, live.reduce(0) { $0 + sequences[$1].response.count },
+            micros.count, live.reduce(0) { $0 + samples[$1].learnedCount },
             live.reduce(0) { $0 + sequences[$1].computedCount },
         ]
         if let parallel {
@@ -249,12 +261,19 @@ public final class PolicyTrainer {
         let padding = Padding(lengths: batch.map(\.sequence.response.count))
         let old = batch.compactMap(\.oldLogProbs), refs = batch.compactMap(\.refLogProbs)
         let device = model.device
+        func given(_ values: (PolicySample) -> [Float]?) throws(TorchError) -> Tensor? {
+            guard batch.contains(where: { values($0) != nil }) else { return nil }
+            return try padding.pad(
+                batch.map { values($0) ?? [Float](repeating: 1, count: $0.sequence.response.count) }, device: device)
+        }
         return PolicyLossInputs(
             logProbs: outputs.logProbs, entropies: outputs.entropies,
-            advantages: try padding.pad(batch.map(\.advantages), device: device), responseMask: outputs.responseMask,
+            advantages: try padding.pad(batch.map(\.advantages), device: device),
+            responseMask: try given { $0.responseMask.map { $0.map { $0 ? 1 : 0 } } } ?? outputs.responseMask,
             oldLogProbs: old.count == batch.count
                 ? try padding.pad(old, device: device) : try outputs.logProbs.detached(),
             refLogProbs: refs.count == batch.count ? try padding.pad(refs, device: device) : nil,
-            rolloutLogProbs: try padding.pad(batch.map(\.rolloutLogProbs), device: device), totals: totals)
+            rolloutLogProbs: try padding.pad(batch.map(\.rolloutLogProbs), device: device),
+            importanceWeights: try given(\.importanceWeights), totals: totals)
     }
 }

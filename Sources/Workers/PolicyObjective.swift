@@ -1,4 +1,4 @@
-import Algorithms
+import PolicyAlgorithms
 import TensorCore
 import TrainingEngine
 
@@ -8,7 +8,7 @@ struct PolicyObjective {
     var policyLoss: any PolicyLoss
     var aggregation: LossAggregation
     var entropyCoefficient: Double
-    var kl: (estimator: Algorithms.KLEstimator, coefficient: Double)?
+    var kl: (estimator: PolicyAlgorithms.KLEstimator, coefficient: Double)?
 
     /// Whether a sequence without advantage adds nothing to the gradient.
     var vanishesWithoutAdvantage: Bool { policyLoss.vanishesWithoutAdvantage && entropyCoefficient == 0 && kl == nil }
@@ -22,7 +22,7 @@ struct PolicyObjective {
         let policy = try policyLoss(
             PolicyLossArguments(
                 oldLogProbs: inputs.oldLogProbs, logProbs: inputs.logProbs, advantages: inputs.advantages,
-                responseMask: mask, aggregation: aggregation, totals: totals))
+                responseMask: mask, aggregation: aggregation, totals: totals, rolloutWeights: inputs.importanceWeights))
         var loss = policy.loss
         var metrics = [LossMetric("actor/pg_loss", try policy.loss.detached())]
         metrics += policy.metrics.map { LossMetric($0.name, $0.value) }

@@ -1,4 +1,4 @@
-import Algorithms
+import PolicyAlgorithms
 public import Checkpoints
 import Collectives
 public import Flow
@@ -391,4 +391,6 @@ private struct FrozenReference: ReferenceGroup {
 
 extension Trajectory {
     var sequence: TrainingSequence { TrainingSequence(prompt: prompt.tokens, response: response) }
+    /// 1 at the tokens that are learned.
+    var maskValues: [Float] { responseMask?.map { $0 ? 1 : 0 } ?? [Float](repeating: 1, count: response.count) }
 }

@@ -1,4 +1,4 @@
-import Algorithms
+import PolicyAlgorithms
 import Checkpoints
 import Collectives
 public import Config
@@ -123,8 +123,8 @@ struct TrainingParts {
         return LossAggregation(mode, scaleFactor: actor.lossScaleFactor)
     }
 
-    private static func estimator(_ setting: Config.KLEstimator) throws -> Algorithms.KLEstimator {
-        guard let estimator = Algorithms.KLEstimator(name: setting.word) else {
+    private static func estimator(_ setting: Config.KLEstimator) throws -> PolicyAlgorithms.KLEstimator {
+        guard let estimator = PolicyAlgorithms.KLEstimator(name: setting.word) else {
             throw WorkerError(.badSetting, "no KL estimator is called '\(setting.word)'")
         }
         return estimator
@@ -147,6 +147,7 @@ struct TrainingParts {
     func advantages(_ trajectories: [Trajectory]) throws -> [[Float]] {
         let padding = Padding(lengths: trajectories.map(\.response.count))
         var rewards = trajectories.map { trajectory in
+            if let rewards = trajectory.tokenRewards { return rewards }
             var row = [Float](repeating: 0, count: trajectory.response.count)
             if !row.isEmpty { row[row.count - 1] = Float(trajectory.score ?? 0) }
             return row
@@ -158,12 +159,15 @@ struct TrainingParts {
                 guard let reference = trajectory.refLogProbs else { continue }
                 let policy = trajectory.oldLogProbs ?? trajectory.rolloutLogProbs
                 let kl = try estimator(Tensor(policy), Tensor(reference)).values(Float.self)
-                for token in kl.indices { rewards[index][token] -= Float(coefficient) * kl[token] }
+                for token in kl.indices where trajectory.responseMask?[token] ?? true {
+                    rewards[index][token] -= Float(coefficient) * kl[token]
+                }
             }
         }
         let result = try estimator(
             AdvantageInputs(
-                tokenLevelRewards: padding.pad(rewards, device: .cpu), responseMask: padding.mask(device: .cpu),
+                tokenLevelRewards: padding.pad(rewards, device: .cpu),
+                responseMask: padding.pad(trajectories.map(\.maskValues), device: .cpu),
                 groups: trajectories.map(\.prompt.group)))
         return try padding.rows(result.advantages)
     }
@@ -174,7 +178,8 @@ struct TrainingParts {
         let samples = trajectories.map {
             PolicySample(
                 sequence: $0.sequence, oldLogProbs: $0.oldLogProbs, advantages: $0.advantages,
-                rolloutLogProbs: $0.rolloutLogProbs, refLogProbs: $0.refLogProbs)
+                rolloutLogProbs: $0.rolloutLogProbs, refLogProbs: $0.refLogProbs, responseMask: $0.responseMask,
+                importanceWeights: $0.importanceWeights)
         }
         // Their numbers are read when all steps have been launched.
         var steps: [PendingPolicyStep] = []

@@ -1,4 +1,4 @@
-import Algorithms
+import PolicyAlgorithms
 public import Config
 public import Flow
 import Foundation

@@ -1,4 +1,4 @@
-import Algorithms
+import PolicyAlgorithms
 import ArgumentParser
 import ChatTemplates
 import Checkpoints

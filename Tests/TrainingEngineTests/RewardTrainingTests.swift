@@ -1,4 +1,4 @@
-import Algorithms
+import PolicyAlgorithms
 import Checkpoints
 import Foundation
 import Models

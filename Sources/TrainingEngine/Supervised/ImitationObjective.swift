@@ -1,4 +1,4 @@
-public import Algorithms
+public import PolicyAlgorithms
 import TensorCore
 
 /// Supervised fine-tuning: the learnt tokens' negative log-likelihood, over all learnt tokens of the batch.

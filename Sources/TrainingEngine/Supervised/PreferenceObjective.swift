@@ -1,4 +1,4 @@
-public import Algorithms
+public import PolicyAlgorithms
 import TensorCore
 
 /// Direct preference optimisation and its kin on pairs of a chosen and a rejected answer.

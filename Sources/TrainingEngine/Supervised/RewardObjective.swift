@@ -1,4 +1,4 @@
-public import Algorithms
+public import PolicyAlgorithms
 import TensorCore
 
 /// A reward model's: the chosen answer's score above the rejected one's, after Bradley and Terry.

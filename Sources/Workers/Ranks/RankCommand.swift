@@ -60,7 +60,8 @@ struct TrainingRows: Codable {
     var groups: [Int]
     var prompts, responses: PackedRows<Int32>
     var rolloutLogProbs, advantages: PackedRows<Float>
-    var oldLogProbs, refLogProbs: PackedRows<Float>?
+    var oldLogProbs, refLogProbs, importanceWeights: PackedRows<Float>?
+    var responseMask: PackedRows<Bool>?
 
     init(_ trajectories: [Trajectory]) {
         groups = trajectories.map(\.prompt.group)
@@ -70,6 +71,11 @@ struct TrainingRows: Codable {
         advantages = PackedRows(trajectories.map(\.advantages))
         oldLogProbs = Self.all(trajectories.map(\.oldLogProbs))
         refLogProbs = Self.all(trajectories.map(\.refLogProbs))
+        importanceWeights = Self.all(trajectories.map(\.importanceWeights))
+        if trajectories.contains(where: { $0.responseMask != nil }) {
+            responseMask = PackedRows(
+                trajectories.map { $0.responseMask ?? [Bool](repeating: true, count: $0.response.count) })
+        }
     }
 
     private static func all(_ rows: [[Float]?]) -> PackedRows<Float>? {
@@ -79,7 +85,8 @@ struct TrainingRows: Codable {
 
     var trajectories: [Trajectory] {
         let responses = responses.rows, rollout = rolloutLogProbs.rows, advantages = advantages.rows
-        let old = oldLogProbs?.rows, ref = refLogProbs?.rows
+        let old = oldLogProbs?.rows, ref = refLogProbs?.rows, weights = importanceWeights?.rows
+        let mask = responseMask?.rows
         return prompts.rows.enumerated().map { index, prompt in
             var trajectory = Trajectory(
                 prompt: PromptTask(group: groups[index], tokens: prompt, text: "", dataSource: "", groundTruth: ""),
@@ -88,6 +95,8 @@ struct TrainingRows: Codable {
             trajectory.advantages = advantages[index]
             trajectory.oldLogProbs = old?[index]
             trajectory.refLogProbs = ref?[index]
+            trajectory.importanceWeights = weights?[index]
+            trajectory.responseMask = mask?[index]
             return trajectory
         }
     }

@@ -1,4 +1,4 @@
-import Algorithms
+import PolicyAlgorithms
 import Collectives
 import Flow
 import OrderedCollections

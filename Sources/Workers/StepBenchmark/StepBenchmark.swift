@@ -1,4 +1,4 @@
-import Algorithms
+import PolicyAlgorithms
 public import Models
 import RolloutCore
 import RolloutEngine

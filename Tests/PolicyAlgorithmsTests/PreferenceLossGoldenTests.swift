@@ -1,4 +1,4 @@
-import Algorithms
+import PolicyAlgorithms
 import TensorCore
 import TestSupport
 import Testing

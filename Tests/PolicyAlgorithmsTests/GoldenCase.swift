@@ -1,4 +1,4 @@
-import Algorithms
+import PolicyAlgorithms
 import Foundation
 import TensorCore
 import TestSupport
