@@ -158,7 +158,10 @@ func parrotPlan(_ name: String) -> WorkerProcessPlan {
 
 func parrotHost(_ lines: WorkerLines) throws -> LocalWorkers {
     let executable = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().path
-    return try LocalWorkers(executable: executable, environment: ProcessInfo.processInfo.environment) { _, name, line in
+    var environment = ProcessInfo.processInfo.environment
+    // Pages of it would push the last words out.
+    environment["SWIFT_BACKTRACE"] = "enable=no"
+    return try LocalWorkers(executable: executable, environment: environment) { _, name, line in
         lines.add("\(name): \(line)")
     }
 }

@@ -27,6 +27,9 @@ public final class WorkerServer<Worker: Sendable>: Sendable {
             check: check)
     }
 
+    /// What it does now.
+    public var pulse: WorkerPulse { service.pulse }
+
     /// Serves while `body` runs, which gets the address.
     /// - Throws: ``ClusterError`` with code `system` when no port can be had at `host`.
     public func run<Result: Sendable>(host: String, _ body: (Address) async throws -> Result) async throws -> Result {
@@ -76,16 +79,9 @@ extension Wire.Server {
             }
             throw error
         }
-        do {
-            let result = try await body(address)
-            serving.cancel()
-            _ = await serving.result
-            return result
-        } catch {
-            serving.cancel()
-            _ = await serving.result
-            throw error
-        }
+        // In good order, and without waiting for calls under way: to cut a server off while somebody connects is a trap in it.
+        defer { beginGracefulShutdown() }
+        return try await body(address)
     }
 }
 
@@ -206,14 +202,17 @@ private final class WorkerService<Worker: Sendable>: RegistrableRPCService {
         }
     }
 
-    private func beat() throws -> [UInt8] {
-        let pulse = state.withLock { state in
-            state.beats += 1
+    var pulse: WorkerPulse {
+        state.withLock { state in
             let oldest = state.running.first
             return WorkerPulse(
                 call: oldest?.call, seconds: oldest.map { ($0.since.duration(to: .now)) / .seconds(1) } ?? 0,
                 callsDone: state.done)
         }
+    }
+
+    private func beat() throws -> [UInt8] {
+        state.withLock { $0.beats += 1 }
         try check()
         return try CallCoder.encode(pulse)
     }

@@ -90,14 +90,16 @@ public struct WorkerGroup<Worker: Sendable>: Sendable {
     ) async throws -> [Answered<Answer>] {
         var answers: [Answered<Answer>] = []
         var consequence: (any Error)?
+        var left = count
         defer { group.cancelAll() }
-        while answers.count < count {
+        while left > 0 {
             do {
-                guard let answer = try await group.next() else { break }
-                // The time that those who suffered would wait is over.
-                guard let answer else { break }
+                // nil: the time that those who suffered would wait is over.
+                guard let answer = try await group.next() ?? nil else { break }
                 answers.append(answer)
+                left -= 1
             } catch {
+                left -= 1
                 guard (error as? WorkerCallError)?.isConsequence == true else { throw error }
                 if consequence == nil {
                     group.addTask { [patience] in

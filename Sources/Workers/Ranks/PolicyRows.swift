@@ -1,29 +1,5 @@
 import Collectives
 import Flow
-import Foundation
-
-/// What all ranks do together. Rank 0 does it too, right after it has sent the command.
-enum RankCommand: Codable {
-    /// Makes the optimizer and what else training needs.
-    case prepare(totalSteps: Int)
-    /// Goes on from the checkpoint at a path, or from the newest whole one of the run's folder.
-    case restore(path: String?)
-    /// Removes the checkpoints of an earlier run.
-    case forgetCheckpoints
-    case generate(GenerationRequest)
-    case logProbs(TrainingRows)
-    case referenceLogProbs(TrainingRows)
-    case update(TrainingRows, seed: UInt64)
-    /// Each rank writes its part of a checkpoint.
-    case save(step: Int)
-    case finish
-}
-
-/// What another rank answers.
-enum RankAnswer: Codable {
-    case done
-    case generated(GenerationShare)
-}
 
 /// Prompts to answer: each rank takes those of its turn.
 struct GenerationRequest: Codable {
@@ -55,15 +31,24 @@ struct GenerationShare: Codable {
     }
 }
 
-/// What training needs of scored answers; texts and prompts' facts stay with rank 0.
+/// What training needs of scored answers; texts and prompts' facts stay with the controller.
 struct TrainingRows: Codable {
     var groups: [Int]
     var prompts, responses: PackedRows<Int32>
     var rolloutLogProbs, advantages: PackedRows<Float>
     var oldLogProbs, refLogProbs, importanceWeights: PackedRows<Float>?
-    var responseMask: PackedRows<Bool>?
+    /// 1 at the tokens that are learned.
+    var responseMask: PackedRows<UInt8>?
+    /// What advantages are made of; left out where they are known.
+    var scores: [Double?]?
+    var tokenRewards: PackedRows<Float>?
 
-    init(_ trajectories: [Trajectory]) {
+    /// - Parameter withScores: whether advantages are to be made of them.
+    init(_ trajectories: [Trajectory], withScores: Bool = false) {
+        if withScores {
+            scores = trajectories.map(\.score)
+            tokenRewards = Self.all(trajectories.map(\.tokenRewards))
+        }
         groups = trajectories.map(\.prompt.group)
         prompts = PackedRows(trajectories.map(\.prompt.tokens))
         responses = PackedRows(trajectories.map(\.response))
@@ -74,7 +59,9 @@ struct TrainingRows: Codable {
         importanceWeights = Self.all(trajectories.map(\.importanceWeights))
         if trajectories.contains(where: { $0.responseMask != nil }) {
             responseMask = PackedRows(
-                trajectories.map { $0.responseMask ?? [Bool](repeating: true, count: $0.response.count) })
+                trajectories.map { one in
+                    one.responseMask.map { $0.map { $0 ? 1 : 0 } } ?? [UInt8](repeating: 1, count: one.response.count)
+                })
         }
     }
 
@@ -86,7 +73,7 @@ struct TrainingRows: Codable {
     var trajectories: [Trajectory] {
         let responses = responses.rows, rollout = rolloutLogProbs.rows, advantages = advantages.rows
         let old = oldLogProbs?.rows, ref = refLogProbs?.rows, weights = importanceWeights?.rows
-        let mask = responseMask?.rows
+        let mask = responseMask?.rows, earned = tokenRewards?.rows
         return prompts.rows.enumerated().map { index, prompt in
             var trajectory = Trajectory(
                 prompt: PromptTask(group: groups[index], tokens: prompt, text: "", dataSource: "", groundTruth: ""),
@@ -96,31 +83,28 @@ struct TrainingRows: Codable {
             trajectory.oldLogProbs = old?[index]
             trajectory.refLogProbs = ref?[index]
             trajectory.importanceWeights = weights?[index]
-            trajectory.responseMask = mask?[index]
+            trajectory.responseMask = mask?[index].map { $0 != 0 }
+            trajectory.score = scores?[index]
+            trajectory.tokenRewards = earned?[index]
             return trajectory
         }
     }
 }
 
-/// Rows of numbers as one run of bytes, which JSON carries fast and exactly, not-a-number included.
-struct PackedRows<Element: BitwiseCopyable>: Codable {
-    private var lengths: [Int]
-    private var bytes: Data
-
-    init(_ rows: [[Element]]) {
-        lengths = rows.map(\.count)
-        bytes = Data(capacity: lengths.reduce(0, +) * MemoryLayout<Element>.stride)
-        for row in rows { row.withUnsafeBytes { bytes.append(contentsOf: $0) } }
-    }
-
-    var rows: [[Element]] {
-        bytes.withUnsafeBytes { all in
-            var start = 0
-            return lengths.map { length in
-                defer { start += length * MemoryLayout<Element>.stride }
-                return (0..<length).map {
-                    all.loadUnaligned(fromByteOffset: start + $0 * MemoryLayout<Element>.stride, as: Element.self)
-                }
+extension GenerationShare {
+    /// The answers of all samplers, prompt after prompt.
+    static func trajectories(
+        _ prompts: [PromptTask], n: Int, _ shares: [GenerationShare], _ text: TextProcessor
+    ) -> [Trajectory] {
+        let responses = shares.map(\.responses.rows), logProbs = shares.map(\.logProbs.rows)
+        return prompts.enumerated().flatMap { index, prompt in
+            let rank = index % shares.count, share = shares[rank]
+            return (0..<n).map { sample in
+                let place = index / shares.count * n + sample, response = responses[rank][place]
+                return Trajectory(
+                    prompt: prompt, response: response, text: text.decode(response),
+                    rolloutLogProbs: logProbs[rank][place], isTruncated: share.isTruncated[place],
+                    weightVersion: share.weightVersions[place], weightDigest: share.weightDigest)
             }
         }
     }
