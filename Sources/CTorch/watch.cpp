@@ -251,6 +251,13 @@ std::string Watch::describe(int rank) const {
     return format("last, %s ago %s: ", seconds(now_ms() - slot.active).c_str(), where(text).c_str()) + text.last;
 }
 
+int64_t Watch::idle_ms() {
+    const std::lock_guard lock(mutex);
+    for (const auto &ticket : tickets)
+        if (!ticket->finished_now()) return 0;
+    return now_ms() - board->slot(rank).active;
+}
+
 // Ranks that are dead or show no life, one a line; where there are none, those that failed and said why.
 std::string Watch::lost(int64_t now) const {
     std::string primary, secondary;
@@ -578,6 +585,7 @@ void ct_watch_leave(ct_watch watch, const char *failure) { watch->watch->leave(f
 int ct_watch_describe(ct_watch watch, int rank, ct_message *out, ct_message *error) {
     return guarded(error, [&] { *out = copy(watch->watch->describe(rank)); });
 }
+int64_t ct_watch_idle_ms(ct_watch watch) { return watch->watch->idle_ms(); }
 void ct_watch_free(ct_watch watch) { delete watch; }
 
 int ct_group_watch(ct_group group, ct_watch watch, const char *name, const int32_t *ranks, bool patient, ct_message *error) {

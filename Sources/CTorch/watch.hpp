@@ -86,6 +86,7 @@ class Watch {
     std::string explain(const Ticket &ticket, const std::string &error);
     void leave(const char *failure);
     std::string describe(int rank) const;
+    int64_t idle_ms();
 
     void add(std::weak_ptr<Group> group);
     const WatchOptions options;

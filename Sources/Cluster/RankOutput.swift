@@ -27,8 +27,9 @@ final class RankOutput {
     deinit { close(descriptor) }
 
     /// Waits until one of them has something to read, or the time is over.
-    static func wait(_ outputs: [RankOutput], milliseconds: Int32) {
-        var requests = outputs.filter(\.isOpen).map { pollfd(fd: $0.descriptor, events: Int16(POLLIN), revents: 0) }
+    static func wait(_ outputs: [RankOutput], also other: Int32? = nil, milliseconds: Int32) {
+        let descriptors = outputs.filter(\.isOpen).map(\.descriptor) + (other.map { [$0] } ?? [])
+        var requests = descriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
         _ = poll(&requests, nfds_t(requests.count), milliseconds)
     }
 

@@ -18,10 +18,33 @@ final class RankProcess {
     /// The descriptor at which rank 0 finds the store's socket.
     static let inheritedSocket: Int32 = 3
 
+    /// What a process is started with.
+    struct Start {
+        /// What people call it, as `rank 1`.
+        var name: String
+        var executable: String
+        /// After the program's name.
+        var arguments: [String]
+        var environment: [String: String]
+        /// Whether it writes to this process's standard output itself.
+        var sharesOutput = false
+        /// Goes to ``inheritedSocket``.
+        var socket: Int32?
+    }
+
+    /// Rank 0 writes to this process's standard output itself.
+    convenience init(_ place: RankEnvironment, _ plan: Launcher.Plan, socket: Int32?) throws {
+        try self.init(
+            Start(
+                name: "rank \(place.rank)", executable: plan.executable, arguments: plan.arguments,
+                environment: plan.environment.merging(place.variables) { $1 }, sharesOutput: place.rank == 0,
+                socket: socket), number: place.rank)
+    }
+
     /// Starts it in a process group of its own, so that a Ctrl-C of the terminal reaches the launcher alone and a kill reaches all
-    /// that it started. Rank 0 writes to this process's standard output itself.
-    init(_ place: RankEnvironment, _ plan: Launcher.Plan, socket: Int32?) throws {
-        number = place.rank
+    /// that it started.
+    init(_ start: Start, number: Int) throws {
+        self.number = number
         var outputs: [RankOutput] = []
         var actions = posix_spawn_file_actions_t()
         var attributes = posix_spawnattr_t()
@@ -35,13 +58,13 @@ final class RankProcess {
         var writers: [Int32] = []
         defer { for writer in writers { close(writer) } }
         for (descriptor, stream) in [(Int32(1), Launcher.Stream.output), (2, .errors)] {
-            if place.rank == 0, stream == .output { continue }
+            if start.sharesOutput, stream == .output { continue }
             let (reader, writer) = try Self.pipe()
             outputs.append(RankOutput(reader, stream))
             writers.append(writer)
             posix_spawn_file_actions_adddup2(&actions, writer, descriptor)
         }
-        if let socket { posix_spawn_file_actions_adddup2(&actions, socket, Self.inheritedSocket) }
+        if let socket = start.socket { posix_spawn_file_actions_adddup2(&actions, socket, Self.inheritedSocket) }
         self.outputs = outputs
 
         // The launcher ignores some signals; the ranks begin with none ignored or blocked.
@@ -54,24 +77,24 @@ final class RankProcess {
         posix_spawnattr_setflags(
             &attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK))
 
-        let variables = plan.environment.merging(place.variables) { $1 }
-        var arguments = ([plan.executable] + plan.arguments).map { strdup($0) } + [nil]
-        var environment = variables.map { strdup("\($0)=\($1)") } + [nil]
+        var arguments = ([start.executable] + start.arguments).map { strdup($0) } + [nil]
+        var environment = start.environment.map { strdup("\($0)=\($1)") } + [nil]
         defer {
             for text in arguments { free(text) }
             for text in environment { free(text) }
         }
         var process = pid_t()
-        let status = posix_spawn(&process, plan.executable, &actions, &attributes, &arguments, &environment)
+        let status = posix_spawn(&process, start.executable, &actions, &attributes, &arguments, &environment)
         guard status == 0 else {
             throw ClusterError(
                 .system,
-                "rank \(place.rank) cannot be started from \(plan.executable): \(String(cString: strerror(status)))")
+                "\(start.name) cannot be started from \(start.executable): \(String(cString: strerror(status)))")
         }
         self.process = process
     }
 
-    private static func pipe() throws -> (reader: Int32, writer: Int32) {
+    /// The reader never blocks.
+    static func pipe() throws -> (reader: Int32, writer: Int32) {
         var ends: [Int32] = [0, 0]
         guard fledge_pipe(&ends) == 0 else {
             throw ClusterError(.system, "no pipe for a rank: \(String(cString: strerror(errno)))")
@@ -92,7 +115,9 @@ final class RankProcess {
     }
 
     /// Whether it was stopped, as by SIGSTOP: it cannot end by itself.
-    var isStopped: Bool {
+    var isStopped: Bool { Self.isStopped(process) }
+
+    static func isStopped(_ process: pid_t) -> Bool {
         let descriptor = open("/proc/\(process)/stat", O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return false }
         defer { close(descriptor) }

@@ -23,3 +23,11 @@ extension RankEnvironment {
         _ = signal(SIGTERM, SIG_IGN)
     }
 }
+
+extension RankEnvironment {
+    /// The same for a worker that is no rank, where its environment names who started it.
+    public static func dieWithStarter(_ variables: [String: String]) {
+        guard let starter = variables[Names.launcher].flatMap(Int32.init), fledge_die_with_parent() == 0 else { return }
+        if getppid() != starter { _exit(RankExit.lostOther) }
+    }
+}

@@ -69,6 +69,9 @@ public final class RankWatch: @unchecked Sendable {
     /// Says that something was done, where no operation and no phase shows it. Costs nanoseconds.
     public func tick() { ct_watch_tick(raw) }
 
+    /// How long this rank has done nothing; zero while an operation of its own is under way.
+    public var idle: Duration { .milliseconds(ct_watch_idle_ms(raw)) }
+
     /// Throws what was found, if anything was. To be called before anything lasting is done: on a GPU, results after another
     /// rank's death are not real.
     public func verify() throws(TorchError) { try check("rank \(rank)") { ct_watch_check(raw, $0) } }

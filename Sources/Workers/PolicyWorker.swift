@@ -134,7 +134,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         let share = try generateShare(GenerationRequest(prompts, settings))
         let seconds = max(1e-9, (clock.now - start) / .seconds(1))
         return (
-            try trajectories(prompts, n: settings.n, [share]), GenerationShare.metrics([share], seconds: seconds)
+            GenerationShare.trajectories(prompts, n: settings.n, [share], try loaded().text),
+            GenerationShare.metrics([share], seconds: seconds)
         )
     }
 
@@ -187,30 +188,6 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
                 bytes: slept.bytes)
         }
         return share
-    }
-
-    /// Ranks that sample together; what they sample is the same.
-    nonisolated var ranksPerSampler: Int { plan.layout?.rollout[.tensor] ?? 1 }
-
-    /// The answers of all samplers, prompt after prompt.
-    func trajectories(_ prompts: [PromptTask], n: Int, _ shares: [GenerationShare]) throws -> [Trajectory] {
-        let text = try loaded().text
-        let responses = shares.map(\.responses.rows), logProbs = shares.map(\.logProbs.rows)
-        let lost = shares.map { Set($0.lostGroups) }
-        // The answers of each share that are behind.
-        var places = shares.map { _ in 0 }
-        return prompts.enumerated().flatMap { index, prompt -> [Trajectory] in
-            let rank = index % shares.count, share = shares[rank]
-            if lost[rank].contains(index / shares.count) { return [] }
-            defer { places[rank] += n }
-            return (0..<n).map { sample in
-                let place = places[rank] + sample, response = responses[rank][place]
-                return Trajectory(
-                    prompt: prompt, response: response, text: text.decode(response),
-                    rolloutLogProbs: logProbs[rank][place], isTruncated: share.isTruncated[place],
-                    weightVersion: share.weightVersions[place], weightDigest: share.weightDigest)
-            }
-        }
     }
 
     // MARK: - Prompts one by one

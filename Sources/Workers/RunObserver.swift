@@ -14,15 +14,15 @@ public final class RunObserver: LoopObserver {
     private let summary: Mutex<RunSummary>
     private let folder: RunFolder
     private let measures: [MetricName]
-    private let progress: RankProgress?
+    private let progress: (any PhaseListener)?
 
     /// - Parameters:
     ///   - measures: of held-out rows, which the summary tells before and after; where there is none, the rate of exact matches
     ///     is told.
-    ///   - progress: where the other ranks see how far this one is.
-    public init(
+    ///   - progress: is told where the run is.
+    init(
         folder: RunFolder, recorder: RunRecorder, view: LiveView?, summary: RunSummary, measures: [MetricName] = [],
-        progress: RankProgress? = nil
+        progress: (any PhaseListener)? = nil
     ) {
         self.measures = measures
         self.progress = progress

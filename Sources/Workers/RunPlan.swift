@@ -20,9 +20,16 @@ struct RunPlan {
     ///
     /// - Parameter localRank: this rank's place on its host, which decides its GPU; nil for a run of one process.
     init(_ config: RunConfig, localRank: Int? = nil) throws {
+        try self.init(config) { try DeviceChoice(config.device).of(localRank).open() }
+    }
+
+    /// Of a controller, which leaves devices to its workers.
+    init(controlling config: RunConfig) throws { try self.init(config) { .cpu } }
+
+    private init(_ config: RunConfig, device: () throws -> Device) throws {
         try RolloutEngineSettings.refuseUnheeded(config)
         self.config = config
-        device = try DeviceChoice(config.device).of(localRank).open()
+        self.device = try device()
         dtype = config.model.dtype == .bfloat16 ? .bfloat16 : .float32
     }
 

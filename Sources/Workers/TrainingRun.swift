@@ -1,3 +1,4 @@
+import Collectives
 import PolicyAlgorithms
 public import Config
 public import Flow
@@ -17,14 +18,14 @@ public struct TrainingRun: Sendable {
     public let view: (@Sendable (_ totalSteps: Int) -> LiveView)?
     /// Of Fledge and what it stands on, for the record.
     public let versions: OrderedDictionary<String, String>
-    /// The ranks of the run, of which this process is the first; nil for a run of one process.
-    public let members: RankMembership?
+    /// The ranks of the run, whose controller this process is; nil for a run of one process.
+    public let ranks: WorkerGroup<RankWorker>?
 
     public init(
         config: RunConfig, log: Logger, versions: OrderedDictionary<String, String>,
-        view: (@Sendable (_ totalSteps: Int) -> LiveView)? = nil, members: RankMembership? = nil
+        view: (@Sendable (_ totalSteps: Int) -> LiveView)? = nil, ranks: WorkerGroup<RankWorker>? = nil
     ) {
-        self.members = members
+        self.ranks = ranks
         self.config = config
         self.log = log
         self.versions = versions
@@ -55,9 +56,8 @@ public struct TrainingRun: Sendable {
 
     /// Trains. `onStart` gets the observer, so that a signal handler can ask it to stop.
     public func run(onStart: @Sendable (RunObserver) -> Void = { _ in }) async throws -> Outcome {
-        let plan = try RunPlan(config, localRank: members.map { _ in 0 })
-        for note in plan.notes { log.warning("\(note)") }
-        plan.limitThreads(ranks: members?.size ?? 1)
+        let plan = try ranks == nil ? RunPlan(config) : RunPlan(controlling: config)
+        plan.limitThreads(ranks: ranks?.count ?? 1)
         if config.trainer.deterministic { Torch.useDeterministicAlgorithms(true) }
 
         // What can fail cheaply comes first: the reward file, the data, then the weights.
@@ -69,22 +69,13 @@ public struct TrainingRun: Sendable {
     ) async throws -> Outcome {
         let start = ContinuousClock.now
         let data = try DataSources(config)
-        for warning in try plan.checkMemory(ranks: members?.size ?? 1) { log.warning("\(warning)") }
-        let worker = PolicyWorker(try plan.policy(members))
-        let text = try await worker.load()
-        let prompts = try data.prepare(config, services.encoder(text, config), log)
+        let loading = try await load(plan)
+        let prompts = try data.prepare(config, services.encoder(loading.text, config), log)
         try folder.create()
+        let policy = loading.policy, device = try await loading.device()
         let training = plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints)
-        let policy: any TrainedPolicy =
-            if let members { RankedPolicy(worker, members, try RankChannel(members)) } else { worker }
-        try await policy.prepare(training, totalSteps: prompts.totalSteps)
-        let samplers = try plan.samplers()
-        try await withThrowingTaskGroup(of: Void.self) { tasks in
-            for sampler in samplers ?? [] { tasks.addTask { try await sampler.load() } }
-            try await tasks.waitForAll()
-        }
-        if let summary = try await worker.adapterSummary() { log.info("\(summary)") }
-        for line in await worker.optimizerSummary() { log.info("\(line)") }
+        for line in try await policy.prepare(training, totalSteps: prompts.totalSteps) { log.info("\(line)") }
+        let samplers = try await loadedSamplers(plan)
 
         let resumed = try await resume(policy)?.goingOn(to: prompts.totalSteps)
         let recorder = try RunRecorder(
@@ -100,13 +91,13 @@ public struct TrainingRun: Sendable {
             folder: folder, recorder: recorder, view: view,
             summary: RunSummary(
                 status: .running, steps: resumed?.step ?? 0, totalSteps: prompts.totalSteps, model: config.model.path,
-                device: plan.device.description, versions: versions, heldOutExactMatch: resumed?.exactMatch),
-            progress: members?.progress)
+                device: device, versions: versions, heldOutExactMatch: resumed?.exactMatch),
+            progress: policy as? any PhaseListener)
         try observer.finish { _ in }
         onStart(observer)
 
         let rewards = services.worker(config)
-        let rollout = try await services.rollout(config, policy, worker, text, log)
+        let rollout = try await services.rollout(config, policy, loading.text, log)
         var scoring: any RewardGroup = try rewards.punishing(config.reward.overlongBuffer)
         if config.algorithm.advantageEstimator == "remax" {
             scoring = GreedyBaseline(scoring, rollout: rollout, settings: plan.sampling)
@@ -121,15 +112,14 @@ public struct TrainingRun: Sendable {
             evaluator: prompts.heldOut.isEmpty ? nil : evaluator, observer: observer, log: log)
         do {
             let state: LoopState
-            if let samplers, let overlap = plan.overlap {
-                let pool = SamplerPool(trainer: worker, samplers: samplers)
+            if let samplers, let overlap = plan.overlap, let trainer = policy as? PolicyWorker {
+                let pool = SamplerPool(trainer: trainer, samplers: samplers)
                 state = try await OverlappedLoop(loop, pool: pool, overlap: overlap).run(from: resumed)
             } else {
                 state = try await loop.run(from: resumed)
             }
-            try await policy.finish()
+            let firstToken = try await policy.finish()
             let seconds = (ContinuousClock.now - start) / .seconds(1)
-            let firstToken = await worker.secondsToFirstToken(since: ProcessStart.instant)
             try observer.finish { summary in
                 summary.status = state.step < prompts.totalSteps ? .interrupted : .finished
                 summary.steps = state.step
@@ -143,6 +133,41 @@ public struct TrainingRun: Sendable {
             observer.failed(error, log)
             throw error
         }
+    }
+
+    /// A policy that is loaded, or that its ranks load meanwhile.
+    private struct Loading {
+        var policy: any TrainedPolicy
+        var text: TextProcessor
+        /// Waits until it is loaded, and says on what.
+        var device: () async throws -> String
+    }
+
+    private func load(_ plan: RunPlan) async throws -> Loading {
+        guard let ranks else {
+            for note in try plan.notes + plan.checkMemory() { log.warning("\(note)") }
+            let worker = PolicyWorker(try plan.policy(nil))
+            return Loading(policy: worker, text: try await worker.load()) { plan.device.description }
+        }
+        let sharding = try ShardingPlan(config.actor, config.rollout, ranks: ranks.count)
+        let text = try TextProcessor(at: config.model.path, templatePath: config.model.chatTemplate)
+        let policy = RankedPolicy(group: ranks, text: text, ranksPerSampler: sharding.rollout[.tensor])
+        let pending = try ranks.issue(LoadPolicy(), .broadcast, .first)
+        return Loading(policy: policy, text: text) { [log] in
+            let loaded = try await pending.value
+            for note in loaded.notes { log.warning("\(note)") }
+            return loaded.device
+        }
+    }
+
+    /// Samplers beside the device that trains, with the model read; nil where there are none.
+    private func loadedSamplers(_ plan: RunPlan) async throws -> [PolicyWorker]? {
+        guard ranks == nil, let samplers = try plan.samplers() else { return nil }
+        try await withThrowingTaskGroup(of: Void.self) { tasks in
+            for sampler in samplers { tasks.addTask { try await sampler.load() } }
+            try await tasks.waitForAll()
+        }
+        return samplers
     }
 
     private func resume(_ policy: any TrainedPolicy) async throws -> LoopState? {

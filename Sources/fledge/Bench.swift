@@ -15,11 +15,12 @@ struct Bench: AsyncParsableCommand {
               fledge bench load --shape qwen2-7b
               fledge bench tokenizer --tokenizer models/smollm2 --text corpus.txt --threads 8
               fledge bench collectives --devices 2
+              fledge bench controller --workers 8
             A comparison with transformers in one run: scripts/peers/compare; with tokenizers: scripts/peers/tokenizers.
             """,
         subcommands: [
             GenerateBench.self, RolloutBench.self, TrainBench.self, LoadBench.self, TokenizerBench.self,
-            QuantizationBench.self, StepBench.self, CollectivesBench.self, ReshardBench.self,
+            QuantizationBench.self, StepBench.self, CollectivesBench.self, ReshardBench.self, ControllerBench.self,
         ])
 }
 

@@ -7,6 +7,7 @@ import Config
 import Conversations
 import Datasets
 import Dispatch
+import Flow
 import Foundation
 import Logging
 import Models
@@ -57,19 +58,28 @@ enum Failures {
     static func code(_ error: any Error) -> any Error {
         if error is ExitCode || error is ValidationError || error is CleanExit { return error }
         Console.note("error: \(error)")
+        return ExitCode(exitCode(error))
+    }
+
+    /// With which a process ends that failed so.
+    static func exitCode(_ error: any Error) -> Int32 {
         switch error {
+        case let error as ExitCode: return error.rawValue
         case is AlgorithmError, is ConfigError, is RewardError, is WorkerError, is ModelError,
             is TokenizerError,
             is TemplateError, is ConversationError, is RolloutError, is InputError:
-            return ExitCode(2)
-        case let error as ClusterError: return ExitCode(error.code == .badEnvironment ? 2 : 1)
-        case let error as BatchError: return ExitCode(error.code == .writing ? 1 : 2)
-        case let error as DatasetError: return ExitCode(error.code == .diskFull ? 1 : 2)
+            return 2
+        case let error as ClusterError: return error.code == .badEnvironment ? 2 : 1
+        case let error as BatchError: return error.code == .writing ? 1 : 2
+        case let error as DatasetError: return error.code == .diskFull ? 1 : 2
         // A device that is not there was asked for by name.
         case let error as TorchError:
-            return ExitCode(error.code == .rank ? RankExit.lostOther : error.code == .device ? 2 : 1)
-        case let error as CheckpointError: return ExitCode(error.code == .diskFull ? 1 : 2)
-        default: return ExitCode(1)
+            return error.code == .rank ? RankExit.lostOther : error.code == .device ? 2 : 1
+        case let error as CheckpointError: return error.code == .diskFull ? 1 : 2
+        case let error as WorkerCallError:
+            let isLoss = error.isConsequence || [.lost, .connection].contains(error.code)
+            return error.exitCode ?? (isLoss ? RankExit.lostOther : 1)
+        default: return 1
         }
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Cluster
 import Config
+import Flow
 import Foundation
 import TensorCore
 import Workers
@@ -17,6 +18,8 @@ struct RankedCommand {
     let remedy: String
     /// This process's place, where it is one of several.
     let place: RankEnvironment?
+    /// Whether another process gets this one's errors as answers, and says them.
+    var hasController = false
 
     /// - Throws: ``ClusterError`` where the environment is not whole.
     init(count: @autoclosure () throws -> Int, deadline: Duration, remedy: String) throws {
@@ -84,19 +87,32 @@ struct RankedCommand {
 
     /// Runs `body` in each rank; with neither place nor members where there is one rank only.
     func run(_ body: (RankEnvironment?, RankMembership?) async throws -> Void) async throws {
-        if let place { return try await takePart(place, body) }
+        if let place {
+            return try await takePart(place) { members in
+                try await body(place, members)
+                return 0
+            }
+        }
         if count == 1 { return try await body(nil, nil) }
         try await launch()
     }
 
-    private func launch() async throws {
-        let executable = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().path
-        var plan = Launcher.Plan(
-            count: count, executable: executable, arguments: Array(CommandLine.arguments.dropFirst()),
-            environment: ProcessInfo.processInfo.environment)
-        plan.remedy = remedy
+    /// This program, for a rank.
+    static var executable: String { URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().path }
+
+    /// What a rank gets of this process's environment.
+    static var workerEnvironment: [String: String] {
+        var environment = ProcessInfo.processInfo.environment
         // libtorch's warnings of connections that broke, pages of them, say nothing that the ranks do not.
-        if plan.environment["TORCH_CPP_LOG_LEVEL"] == nil { plan.environment["TORCH_CPP_LOG_LEVEL"] = "ERROR" }
+        if environment["TORCH_CPP_LOG_LEVEL"] == nil { environment["TORCH_CPP_LOG_LEVEL"] = "ERROR" }
+        return environment
+    }
+
+    private func launch() async throws {
+        var plan = Launcher.Plan(
+            count: count, executable: Self.executable, arguments: Array(CommandLine.arguments.dropFirst()),
+            environment: Self.workerEnvironment)
+        plan.remedy = remedy
         let launcher = Launcher(plan) { stream, line in
             if stream == .output { Console.say(line) } else { Console.note(line) }
         }
@@ -106,15 +122,15 @@ struct RankedCommand {
         if code != 0 { throw ExitCode(code) }
     }
 
-    private func takePart(
-        _ place: RankEnvironment, _ body: (RankEnvironment?, RankMembership?) async throws -> Void
-    ) async throws {
+    /// Runs `body` as one of several ranks, and ends this process with the exit code that it gives.
+    func takePart(_ place: RankEnvironment, _ body: (RankMembership) async throws -> Int32) async throws {
         var members: RankMembership?
         do {
-            members = try RankMembership.join(place, deadline: deadline)
-            try await body(place, members)
-            members?.leave()
-            leave(0)
+            let joined = try RankMembership.join(place, deadline: deadline)
+            members = joined
+            let code = try await body(joined)
+            joined.leave()
+            leave(code)
         } catch {
             let cause = await members?.cause(of: error) ?? error
             members?.leave(failure: cause)
@@ -127,9 +143,16 @@ struct RankedCommand {
             Console.note("ends, because another rank did:\n\(error)")
             return RankExit.lostOther
         }
-        let code = (Failures.code(error) as? ExitCode)?.rawValue ?? 1
+        let code = Failures.exitCode(error)
+        if !isSaidByController(error, place) { Console.note("error: \(error)") }
         if code == RankExit.lostOther, place.rank == 0, place.launcher == nil { Console.note(remedy) }
         return code
+    }
+
+    /// Whether the controller has got the error as an answer.
+    private func isSaidByController(_ error: any Error, _ place: RankEnvironment) -> Bool {
+        guard hasController else { return false }
+        return !(RankServer.mayComeFromAnother(error) || error is ClusterError || error is WorkerCallError)
     }
 
     /// Not `exit`: threads may be waiting for ranks that will never come.

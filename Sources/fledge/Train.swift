@@ -1,6 +1,7 @@
 import ArgumentParser
 import Cluster
 import Config
+import Flow
 import Foundation
 import Logging
 import Telemetry
@@ -31,26 +32,21 @@ struct Train: AsyncParsableCommand {
             try RunConfig(contentsOf: URL(fileURLWithPath: config), overrides: overrides, names: TrainingRun.knownNames)
         }
         try await Failures.reported {
-            let ranks = try RankedCommand(
-                count: RankedCommand.count(settings), deadline: .seconds(settings.trainer.collectiveTimeout),
-                remedy: "the run's checkpoints are whole: the same command goes on from the last one")
+            let ranks = try RankedTraining(settings)
             if ranks.speaks { for warning in settings.warnings { Console.note("warning: \(warning)") } }
-            try await ranks.run { place, members in
-                guard let place, place.rank > 0, let members else { return try await train(settings, members) }
-                try await RankServer(config: settings, members: members).run(localRank: place.localRank)
-            }
+            try await ranks.run { group in try await Self.train(settings, group) }
         }
     }
 
-    private func train(_ settings: RunConfig, _ members: RankMembership?) async throws {
+    private static func train(_ settings: RunConfig, _ ranks: WorkerGroup<RankWorker>?) async throws -> Int32 {
         let draws = settings.trainer.logger.contains(.console)
         let title = "\(settings.experimentName): \(settings.model.path)"
         let makeView: @Sendable (Int) -> LiveView = { steps in LiveView(title: title, totalSteps: steps) }
         let run = TrainingRun(
             config: settings, log: Console.logger, versions: Version.record,
-            view: draws ? makeView : nil, members: members)
+            view: draws ? makeView : nil, ranks: ranks)
         let (outcome, wasInterrupted) = try await Interruptible.run { onStart in try await run.run(onStart: onStart) }
         try RunConclusion(folder: run.folder, outcome: outcome).say()
-        if outcome.wasStopped, wasInterrupted { throw ExitCode(130) }
+        return outcome.wasStopped && wasInterrupted ? 130 : 0
     }
 }

@@ -147,7 +147,10 @@ final class FakeRun: PromptProvider, RewardGroup, ActorGroup, RolloutGroup, Roll
         return (scored, ["reward/failed": 0])
     }
     func logProbs(_ trajectories: [Trajectory]) -> [[Float]] { trajectories.map { $0.response.map { _ in -2 } } }
-    func advantages(_ trajectories: [Trajectory]) -> [[Float]] { trajectories.map { _ in [1] } }
+    func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) -> AdvantageEstimate {
+        AdvantageEstimate(advantages: trajectories.map { _ in [1] })
+    }
+    func sumsPiSquared(_ trajectories: [Trajectory]) -> [[Float]] { [] }
     func update(_ trajectories: [Trajectory], seed: UInt64) async -> PhaseMetrics {
         let step = notes.withLock { notes in
             notes.learned.append(trajectories)

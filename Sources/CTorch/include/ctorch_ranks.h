@@ -31,6 +31,8 @@ int ct_watch_check(ct_watch watch, ct_message *error);
 void ct_watch_leave(ct_watch watch, const char *failure_or_null);
 // What another rank did last.
 int ct_watch_describe(ct_watch watch, int rank, ct_message *out, ct_message *error);
+// Milliseconds since this rank did anything; 0 while an operation of its own is under way.
+int64_t ct_watch_idle_ms(ct_watch watch);
 void ct_watch_free(ct_watch watch);
 
 // From now on the group's operations are announced. `ranks` are the group's in the board's numbers. A patient group's operations have

@@ -78,6 +78,33 @@ public final class RankMembership: Sendable {
             name: name)
     }
 
+    /// Rank 0 of ranks that somebody else started: tells the others where the controller is.
+    public func tell(_ controller: Address, _ token: RunToken) throws {
+        try store.set("controller", Array("\(controller) \(token.text)".utf8))
+    }
+
+    /// The others: their places as workers of rank 0's controller. Waits until it has told.
+    /// - Throws: ``TorchError`` when it does not, ``ClusterError``.
+    public func workerPlace() throws -> WorkerPlace {
+        let told = String(decoding: try store.get("controller"), as: UTF8.self).split(separator: " ")
+        guard told.count == 2, let token = RunToken(String(told[1])) else {
+            throw ClusterError(.badEnvironment, "rank 0 tells of a controller at '\(told.first ?? "")', which is none")
+        }
+        return WorkerPlace(
+            name: Self.name(rank), controller: try Address(String(told[0])),
+            settings: try .ofRanks(deadline: watch.deadline, token: token))
+    }
+
+    public static func name(_ rank: Int) -> String { "rank \(rank)" }
+
+    /// Throws when another rank is found to be lost; else returns when it is cancelled.
+    public func watchOver() async throws {
+        while !Task.isCancelled {
+            try watch.verify()
+            guard (try? await Task.sleep(for: .milliseconds(50))) != nil else { return }
+        }
+    }
+
     /// What to say of an error: where another rank was lost, that is the cause of what broke here.
     public func cause(of error: any Error) async -> any Error {
         // Whatever a rank makes of what a broken operation left behind, the lost rank is why.
@@ -93,4 +120,15 @@ public final class RankMembership: Sendable {
 
     /// Says that this rank ends, so that the others need not guess.
     public func leave(failure: (any Error)? = nil) { watch.leave(failure: failure.map { "\($0)" }) }
+}
+
+extension TransportSettings {
+    /// For ranks that watch over one another with `deadline`: they find out first, and know more.
+    public static func ofRanks(deadline: Duration, token: RunToken = .random()) throws(ClusterError)
+        -> TransportSettings
+    {
+        var settings = TransportSettings(token: token, tls: try .given(ProcessInfo.processInfo.environment))
+        settings.lostAfter = max(.seconds(30), deadline + .seconds(15))
+        return settings
+    }
 }

@@ -1,64 +1,79 @@
-public import Config
-import Telemetry
+public import Cluster
+import Flow
+import Synchronization
+import TensorCore
 
-/// A rank other than 0: does what rank 0 tells it, until there is nothing more.
+/// A rank in a process of its own: does what the controller asks, until there is nothing more or something is lost.
 public struct RankServer: Sendable {
-    public let config: RunConfig
-    private let members: RankMembership
+    public let worker: RankWorker
+    public let place: WorkerPlace
+    /// With which exit code a process ends that failed so.
+    private let exitCode: @Sendable (any Error) -> Int32
 
-    public init(config: RunConfig, members: RankMembership) {
-        self.config = config
-        self.members = members
+    public init(_ worker: RankWorker, _ place: WorkerPlace, exitCode: @escaping @Sendable (any Error) -> Int32) {
+        self.worker = worker
+        self.place = place
+        self.exitCode = exitCode
     }
 
-    public func run(localRank: Int) async throws {
-        let plan = try RunPlan(config, localRank: localRank)
-        plan.limitThreads(ranks: members.size)
-        let worker = PolicyWorker(try plan.policy(members))
-        try await worker.load()
-        let channel = try RankChannel(members)
-        while true {
-            switch try await channel.receive() {
-            case .prepare(let totalSteps):
-                let folder = RunFolder(config.runFolder)
-                try await worker.prepare(plan.training(totalSteps: totalSteps, checkpoints: folder.checkpoints))
-                try await channel.answer(.done)
-            case .restore(let path):
-                _ = try await worker.restore(from: path)
-                try await channel.answer(.done)
-            case .forgetCheckpoints:
-                try await worker.forgetCheckpoints()
-                try await channel.answer(.done)
-            case .generate(let request):
-                let share = try await worker.generateShare(request)
-                try await channel.answer(.generated(share))
-            case .logProbs(let rows):
-                _ = try await worker.logProbs(rows.trajectories)
-                try await channel.answer(.done)
-            case .referenceLogProbs(let rows):
-                _ = try await worker.referenceLogProbs(rows.trajectories)
-                try await channel.answer(.done)
-            case .sumsPiSquared(let rows):
-                _ = try await worker.sumsPiSquared(rows.trajectories)
-                try await channel.answer(.done)
-            case .values(let rows):
-                _ = try await worker.values(rows.trajectories)
-                try await channel.answer(.done)
-            case .updateCritic(let rows, let seed):
-                _ = try await worker.updateCritic(rows.trajectories, seed: seed)
-                try await channel.answer(.done)
-            case .update(let rows, let seed):
-                _ = try await worker.update(rows.trajectories, seed: seed)
-                try await channel.answer(.done)
-            case .save(let step):
-                try await worker.savePart(step: step, state: nil)
-                try await channel.answer(.done)
-            case .finish:
-                try await worker.settleCheckpoints()
-                try await channel.answer(.done)
-                members.leave()
-                return
+    /// Whether an error may be another rank's doing: such are told by the ranks themselves, which know more than the controller.
+    public static func mayComeFromAnother(_ error: any Error) -> Bool { error is TorchError }
+
+    /// - Throws: what a call threw, which the controller knows then, or that another rank is lost.
+    public func run() async throws {
+        let failure = FirstFailure()
+        let members = worker.members
+        let server = WorkerServer(
+            name: place.name, worker: worker, calls: RankWorker.calls, settings: place.settings,
+            describe: { error in
+                failure.note(error)
+                return WorkerCallError(
+                    .failed, "\(error)", worker: place.name, isConsequence: Self.mayComeFromAnother(error),
+                    exitCode: exitCode(error))
+            })
+        try await server.run(host: try Address.own(towards: place.controller)) { address in
+            try await place.register(at: address)
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask {
+                    while !worker.isFinished {
+                        if let failure = failure.error {
+                            // The controller is to hear of it.
+                            try await Task.sleep(for: .milliseconds(200))
+                            throw failure
+                        }
+                        try members.watch.verify()
+                        try checkProgress(server.pulse)
+                        try await Task.sleep(for: .milliseconds(50))
+                    }
+                }
+                group.addTask {
+                    try await server.orphaned()
+                    throw ClusterError(.system, "the controller at \(place.controller) shows no life: this worker ends")
+                }
+                defer { group.cancelAll() }
+                try await group.next()
             }
+            // The last answer is on its way.
+            try await Task.sleep(for: .milliseconds(200))
         }
     }
+
+    /// A rank that does nothing in a call is late, though nobody may wait for it in an operation. Reading the model shows no progress.
+    private func checkProgress(_ pulse: WorkerPulse) throws {
+        let members = worker.members, idle = members.watch.idle, deadline = members.watch.deadline
+        guard let call = pulse.call, call != LoadPolicy.name, min(idle, .seconds(pulse.seconds)) > deadline else {
+            return
+        }
+        throw WorkerCallError(
+            .lost,
+            "rank \(members.rank) of \(members.size) gives up: in \(call) it has done nothing for \(Int(idle / .seconds(1))) s; its deadline "
+                + "is \(Int(deadline / .seconds(1))) s (\(try members.watch.describe(members.rank)))",
+            worker: place.name)
+    }
+}
+
+private final class FirstFailure: Sendable {
+    private let first = Mutex<(any Error)?>(nil)
+    var error: (any Error)? { first.withLock { $0 } }
+    func note(_ error: any Error) { first.withLock { $0 = $0 ?? error } }
 }

@@ -1,140 +1,116 @@
-import PolicyAlgorithms
 import Collectives
 import Flow
 import OrderedCollections
 import Telemetry
 
-/// The policy over all ranks, as rank 0's loop sees it: each call is sent to the others as a command, done here too, and the answers
-/// are put together.
-actor RankedPolicy {
-    private let worker: PolicyWorker
-    private let members: RankMembership
-    private let channel: RankChannel
-
-    init(_ worker: PolicyWorker, _ members: RankMembership, _ channel: RankChannel) {
-        self.worker = worker
-        self.members = members
-        self.channel = channel
-    }
-
-    /// Runs a command everywhere.
-    private func together<Result: Sendable>(
-        _ command: RankCommand, _ own: () async throws -> Result
-    ) async throws -> (own: Result, answers: [RankAnswer]) {
-        try await channel.send(command)
-        let result = try await own()
-        return (result, try await channel.collect())
-    }
-
-    func prepare(_ plan: TrainingPlan, totalSteps: Int) async throws {
-        _ = try await together(.prepare(totalSteps: totalSteps)) { try await worker.prepare(plan) }
-    }
-
-    /// Tells the others that there is nothing more to do.
-    func finish() async throws {
-        _ = try await together(.finish) { try await worker.settleCheckpoints() }
-        members.leave()
-    }
-
-    // MARK: - Rollout
+/// The policy over all ranks, as the controller's loop sees it: calls on their group, whose answers are put together.
+struct RankedPolicy: Sendable {
+    let group: WorkerGroup<RankWorker>
+    let text: TextProcessor
+    /// Ranks that sample together; what they sample is the same.
+    let ranksPerSampler: Int
 
     func generate(
         _ prompts: [PromptTask], _ settings: RolloutRequestSettings
     ) async throws -> (trajectories: [Trajectory], metrics: PhaseMetrics) {
         let clock = ContinuousClock(), start = clock.now
-        let request = GenerationRequest(prompts, settings)
-        let (own, answers) = try await together(.generate(request)) {
-            try await worker.generateShare(request)
-        }
-        var shares = [own]
-        for (rank, answer) in zip(1..., answers) {
-            guard case .generated(let share) = answer else { throw unexpected(answer, rank) }
-            guard share.weightDigest == own.weightDigest else {
-                throw WorkerError(
-                    .ranks,
-                    "rank \(rank) samples from other weights than rank 0 (digests \(share.weightDigest) and "
-                        + "\(own.weightDigest)): the ranks' updates differ; this is a fault of Fledge or of the machine"
-                )
-            }
-            shares.append(share)
+        let shares = try await group.call(GenerateShare(request: GenerationRequest(prompts, settings)))
+        for (rank, share) in shares.enumerated() where share.weightDigest != shares[0].weightDigest {
+            throw WorkerError(
+                .ranks,
+                "rank \(rank) samples from other weights than rank 0 (digests \(share.weightDigest) and "
+                    + "\(shares[0].weightDigest)): the ranks' updates differ; this is a fault of Fledge or of the machine"
+            )
         }
         let seconds = max(1e-9, (clock.now - start) / .seconds(1))
         // Of ranks that sample together the first speaks.
-        let together = worker.ranksPerSampler
-        let samplers = stride(from: 0, to: shares.count, by: together).map { shares[$0] }
+        let samplers = stride(from: 0, to: shares.count, by: ranksPerSampler).map { shares[$0] }
         return (
-            try await worker.trajectories(prompts, n: settings.n, samplers),
+            GenerationShare.trajectories(prompts, n: settings.n, samplers, text),
             GenerationShare.metrics(samplers, ranks: shares, seconds: seconds)
         )
     }
 
-    private func unexpected(_ answer: RankAnswer, _ rank: Int) -> WorkerError {
-        WorkerError(.ranks, "rank \(rank) answered \(answer) to another command")
-    }
-
     // MARK: - Actor and reference
 
-    func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] {
-        try await together(.logProbs(TrainingRows(trajectories))) { try await worker.logProbs(trajectories) }.own
+    func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] { try await score(trajectories, .actor) }
+
+    var reference: any ReferenceGroup { RankedReference(policy: self) }
+
+    fileprivate func score(_ trajectories: [Trajectory], _ model: ScoreRows.Model) async throws -> [[Float]] {
+        try await group.call(
+            ScoreRows(model: model, rows: TrainingRows(trajectories)), .broadcast,
+            .concat { $0?.rows ?? [] })
     }
 
-    nonisolated var reference: any ReferenceGroup { RankedReference(policy: self) }
-
-    fileprivate func referenceLogProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] {
-        try await together(.referenceLogProbs(TrainingRows(trajectories))) {
-            try await worker.referenceLogProbs(trajectories)
-        }.own
-    }
-
-    /// They take microseconds: rank 0 alone.
     func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) async throws -> AdvantageEstimate {
-        try await worker.advantages(trajectories, klCoefficient: klCoefficient)
+        let told = try await group.call(
+            EstimateAdvantages(
+                rows: TrainingRows(trajectories, withScores: true), klCoefficient: klCoefficient), .rankZero, .first)
+        return try told.estimate
     }
 
     func sumsPiSquared(_ trajectories: [Trajectory]) async throws -> [[Float]] {
-        try await together(.sumsPiSquared(TrainingRows(trajectories))) {
-            try await worker.sumsPiSquared(trajectories)
-        }.own
+        try await score(trajectories, .sumsPiSquared)
     }
 
-    nonisolated var critic: any CriticGroup { RankedCritic(policy: self) }
-
-    fileprivate func values(_ trajectories: [Trajectory]) async throws -> [[Float]] {
-        try await together(.values(TrainingRows(trajectories))) { try await worker.values(trajectories) }.own
-    }
+    var critic: any CriticGroup { RankedCritic(policy: self) }
 
     fileprivate func updateCritic(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
-        try await together(.updateCritic(TrainingRows(trajectories), seed: seed)) {
-            try await worker.updateCritic(trajectories, seed: seed)
-        }.own
+        try await group.call(
+            UpdateCritic(rows: TrainingRows(trajectories), seed: seed), .broadcast, .first
+        ).metrics
     }
 
     func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
-        try await together(.update(TrainingRows(trajectories), seed: seed)) {
-            try await worker.update(trajectories, seed: seed)
-        }.own
+        try await group.call(
+            UpdatePolicy(rows: TrainingRows(trajectories), seed: seed), .broadcast, .first
+        ).metrics
     }
 
     // MARK: - Checkpoints
 
     func save(step: Int, state: LoopState) async throws {
-        _ = try await together(.save(step: step)) { try await worker.save(step: step, state: state) }
+        try await group.call(SavePolicy(step: step, state: state), .broadcast, .nothing)
     }
 
     func restore() async throws -> LoopState? { try await restore(from: nil).state }
 
     func restore(from path: String?) async throws -> (state: LoopState?, skipped: [String]) {
-        try await together(.restore(path: path)) { try await worker.restore(from: path) }.own
+        let found = try await group.call(RestorePolicy(path: path), .broadcast, .first)
+        return (found.state, found.skipped)
     }
 
-    func forgetCheckpoints() async throws {
-        _ = try await together(.forgetCheckpoints) { try await worker.forgetCheckpoints() }
+    func forgetCheckpoints() async throws { try await group.call(ForgetCheckpoints(), .broadcast, .nothing) }
+
+    // MARK: - Beginning and end
+
+    func prepare(_ plan: TrainingPlan, totalSteps: Int) async throws -> [String] {
+        try await group.call(PreparePolicy(totalSteps: totalSteps), .broadcast, .first)
+    }
+
+    /// The most tokens of a prompt with its answer.
+    func contextLength() async throws -> Int { try await group.call(TellContextLength(), .rankZero, .first) }
+
+    /// Tells all that there is nothing more to do.
+    func finish() async throws -> Double? {
+        let ages = try await group.call(FinishRun()).compactMap(\.secondsSinceFirstToken)
+        return ages.max().map { ProcessStart.instant.duration(to: .now) / .seconds(1) - $0 }
+    }
+}
+
+extension RankedPolicy: PhaseListener {
+    /// Behind the calls before it and before those after it. What is wrong with a rank the next call tells.
+    func enter(_ place: RankProgress.Place) {
+        _ = try? group.issue(EnterPhase(place: place), .broadcast, .nothing)
     }
 }
 
 private struct RankedCritic: CriticGroup {
     let policy: RankedPolicy
-    func values(_ trajectories: [Trajectory]) async throws -> [[Float]] { try await policy.values(trajectories) }
+    func values(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+        try await policy.score(trajectories, .critic)
+    }
     func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
         try await policy.updateCritic(trajectories, seed: seed)
     }
@@ -143,7 +119,7 @@ private struct RankedCritic: CriticGroup {
 private struct RankedReference: ReferenceGroup {
     let policy: RankedPolicy
     func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] {
-        try await policy.referenceLogProbs(trajectories)
+        try await policy.score(trajectories, .reference)
     }
 }
 

@@ -1,32 +1,5 @@
 import Collectives
 import Flow
-import Foundation
-
-/// What all ranks do together. Rank 0 does it too, right after it has sent the command.
-enum RankCommand: Codable {
-    /// Makes the optimizer and what else training needs.
-    case prepare(totalSteps: Int)
-    /// Goes on from the checkpoint at a path, or from the newest whole one of the run's folder.
-    case restore(path: String?)
-    /// Removes the checkpoints of an earlier run.
-    case forgetCheckpoints
-    case generate(GenerationRequest)
-    case logProbs(TrainingRows)
-    case referenceLogProbs(TrainingRows)
-    case sumsPiSquared(TrainingRows)
-    case values(TrainingRows)
-    case updateCritic(TrainingRows, seed: UInt64)
-    case update(TrainingRows, seed: UInt64)
-    /// Each rank writes its part of a checkpoint.
-    case save(step: Int)
-    case finish
-}
-
-/// What another rank answers.
-enum RankAnswer: Codable {
-    case done
-    case generated(GenerationShare)
-}
 
 /// Prompts to answer: each rank takes those of its turn.
 struct GenerationRequest: Codable {
@@ -63,15 +36,33 @@ struct GenerationShare: Codable {
     }
 }
 
-/// What training needs of scored answers; texts and prompts' facts stay with rank 0.
+/// What training needs of scored answers; texts and prompts' facts stay with the controller.
 struct TrainingRows: Codable {
     var groups: [Int]
     var prompts, responses: PackedRows<Int32>
     var rolloutLogProbs, advantages: PackedRows<Float>
     var oldLogProbs, refLogProbs, importanceWeights, values, returns: PackedRows<Float>?
-    var responseMask: PackedRows<Bool>?
+    /// 1 at the tokens that are learned.
+    var responseMask: PackedRows<UInt8>?
+    /// What advantages are made of; left out where they are known.
+    var worth: Worth?
 
-    init(_ trajectories: [Trajectory]) {
+    struct Worth: Codable {
+        var scores, baselines: [Double?]
+        var details: [[String: Double]]
+        var isTruncated: [Bool]
+        var tokenRewards, sumsPiSquared: PackedRows<Float>?
+    }
+
+    /// - Parameter withScores: whether advantages are to be made of them.
+    init(_ trajectories: [Trajectory], withScores: Bool = false) {
+        if withScores {
+            worth = Worth(
+                scores: trajectories.map(\.score), baselines: trajectories.map(\.baselineScore),
+                details: trajectories.map(\.scoreDetails), isTruncated: trajectories.map(\.isTruncated),
+                tokenRewards: Self.all(trajectories.map(\.tokenRewards)),
+                sumsPiSquared: Self.all(trajectories.map(\.sumPiSquared)))
+        }
         groups = trajectories.map(\.prompt.group)
         prompts = PackedRows(trajectories.map(\.prompt.tokens))
         responses = PackedRows(trajectories.map(\.response))
@@ -84,7 +75,9 @@ struct TrainingRows: Codable {
         returns = Self.all(trajectories.map(\.returns))
         if trajectories.contains(where: { $0.responseMask != nil }) {
             responseMask = PackedRows(
-                trajectories.map { $0.responseMask ?? [Bool](repeating: true, count: $0.response.count) })
+                trajectories.map { one in
+                    one.responseMask.map { $0.map { $0 ? 1 : 0 } } ?? [UInt8](repeating: 1, count: one.response.count)
+                })
         }
     }
 
@@ -97,6 +90,7 @@ struct TrainingRows: Codable {
         let responses = responses.rows, rollout = rolloutLogProbs.rows, advantages = advantages.rows
         let old = oldLogProbs?.rows, ref = refLogProbs?.rows, weights = importanceWeights?.rows
         let mask = responseMask?.rows, values = values?.rows, returns = returns?.rows
+        let earned = worth?.tokenRewards?.rows, sums = worth?.sumsPiSquared?.rows
         return prompts.rows.enumerated().map { index, prompt in
             var trajectory = Trajectory(
                 prompt: PromptTask(group: groups[index], tokens: prompt, text: "", dataSource: "", groundTruth: ""),
@@ -106,35 +100,41 @@ struct TrainingRows: Codable {
             trajectory.oldLogProbs = old?[index]
             trajectory.refLogProbs = ref?[index]
             trajectory.importanceWeights = weights?[index]
-            trajectory.responseMask = mask?[index]
+            trajectory.responseMask = mask?[index].map { $0 != 0 }
             trajectory.values = values?[index]
             trajectory.returns = returns?[index]
+            if let worth {
+                trajectory.score = worth.scores[index]
+                trajectory.baselineScore = worth.baselines[index]
+                trajectory.scoreDetails = worth.details[index]
+                trajectory.isTruncated = worth.isTruncated[index]
+            }
+            trajectory.tokenRewards = earned?[index]
+            trajectory.sumPiSquared = sums?[index]
             return trajectory
         }
     }
 }
 
-/// Rows of numbers as one run of bytes, which JSON carries fast and exactly, not-a-number included.
-struct PackedRows<Element: BitwiseCopyable>: Codable {
-    private var lengths: [Int]
-    private var bytes: Data
-
-    init(_ rows: [[Element]]) {
-        lengths = rows.map(\.count)
-        bytes = Data(capacity: lengths.reduce(0, +) * MemoryLayout<Element>.stride)
-        for row in rows { row.withUnsafeBytes { bytes.append(contentsOf: $0) } }
-    }
-
-    var count: Int { lengths.count }
-
-    var rows: [[Element]] {
-        bytes.withUnsafeBytes { all in
-            var start = 0
-            return lengths.map { length in
-                defer { start += length * MemoryLayout<Element>.stride }
-                return (0..<length).map {
-                    all.loadUnaligned(fromByteOffset: start + $0 * MemoryLayout<Element>.stride, as: Element.self)
-                }
+extension GenerationShare {
+    /// The answers of all samplers, prompt after prompt.
+    static func trajectories(
+        _ prompts: [PromptTask], n: Int, _ shares: [GenerationShare], _ text: TextProcessor
+    ) -> [Trajectory] {
+        let responses = shares.map(\.responses.rows), logProbs = shares.map(\.logProbs.rows)
+        let lost = shares.map { Set($0.lostGroups) }
+        // The answers of each share that are behind.
+        var places = shares.map { _ in 0 }
+        return prompts.enumerated().flatMap { index, prompt -> [Trajectory] in
+            let rank = index % shares.count, share = shares[rank]
+            if lost[rank].contains(index / shares.count) { return [] }
+            defer { places[rank] += n }
+            return (0..<n).map { sample in
+                let place = places[rank] + sample, response = responses[rank][place]
+                return Trajectory(
+                    prompt: prompt, response: response, text: text.decode(response),
+                    rolloutLogProbs: logProbs[rank][place], isTruncated: share.isTruncated[place],
+                    weightVersion: share.weightVersions[place], weightDigest: share.weightDigest)
             }
         }
     }

@@ -4,9 +4,10 @@ import Testing
 
 @testable import Workers
 
-@Suite struct RankCommandTests {
-    private func roundTrip(_ command: RankCommand) throws -> RankCommand {
-        try JSONDecoder().decode(RankCommand.self, from: JSONEncoder().encode(command))
+@Suite struct PolicyRowsTests {
+    /// As a worker in another process gets it.
+    private func roundTrip<Call: WorkerCall>(_ call: Call) throws -> Call {
+        try CallCoder.decode(Call.self, from: CallCoder.encode(call))
     }
 
     @Test func rowsArriveBitForBit() throws {
@@ -26,13 +27,17 @@ import Testing
         second.response = []
         second.rolloutLogProbs = []
         second.advantages = []
-        guard case .update(let rows, let seed) = try roundTrip(.update(TrainingRows([first, second]), seed: .max))
-        else {
-            Issue.record("another command")
-            return
-        }
-        #expect(seed == .max)
-        let found = rows.trajectories
+        first.responseMask = [true, false, true]
+        first.score = 0.5
+        first.tokenRewards = [0, 0, 1]
+        second.tokenRewards = []
+        let update = try roundTrip(UpdatePolicy(rows: TrainingRows([first, second]), seed: .max))
+        #expect(update.seed == .max)
+        let found = update.rows.trajectories
+        #expect(found[0].responseMask == [true, false, true] && found[0].score == nil)
+        let scored = try roundTrip(EstimateAdvantages(rows: TrainingRows([first, second], withScores: true)))
+        #expect(scored.rows.trajectories.map(\.score) == [0.5, nil])
+        #expect(scored.rows.trajectories.map(\.tokenRewards) == [[0, 0, 1], []])
         #expect(found.map(\.prompt.group) == [3, 4] && found.map(\.prompt.tokens) == [[1, 2], [1, 2]])
         #expect(found.map(\.response) == [[7, 8, 9], []] && found[0].advantages == first.advantages)
         #expect(found[0].rolloutLogProbs == first.rolloutLogProbs && found[0].oldLogProbs == nil)
@@ -45,10 +50,7 @@ import Testing
         let settings = RolloutRequestSettings(
             n: 3, temperature: 0.7, topK: 5, maxTokens: 9, seed: 0x9E37_79B9_7F4A_7C15)
         let prompt = PromptTask(group: 0, tokens: [5, 6], text: "", dataSource: "", groundTruth: "")
-        guard case .generate(let request) = try roundTrip(.generate(GenerationRequest([prompt], settings))) else {
-            Issue.record("another command")
-            return
-        }
+        let request = try roundTrip(GenerateShare(request: GenerationRequest([prompt], settings))).request
         #expect(request.settings == settings && request.prompts.rows == [[5, 6]])
     }
 }
