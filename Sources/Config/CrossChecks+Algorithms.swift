@@ -126,9 +126,10 @@ extension CrossChecks {
                 remedy: "make \(shared) true, or remove critic.vf_coef")
             return
         }
-        for key in ["model.path", "ppo_mini_batch_size", "ppo_epochs", "ppo_max_token_len_per_gpu", "shuffle", "grad_clip"]
-            .map({ "critic." + $0 })
-        {
+        for key in [
+            "model.path", "ppo_mini_batch_size", "ppo_epochs", "ppo_max_token_len_per_gpu", "shuffle", "grad_clip",
+        ]
+        .map({ "critic." + $0 }) {
             refuse(
                 ledger.isChanged(key), key, shared, "values are learned in the policy's own passes",
                 remedy: "remove \(key), or make \(shared) false")
@@ -185,7 +186,8 @@ extension CrossChecks {
         let rules = Self.items(rejection)
         for rule in rules where !ledger.names.rejectionRules.contains(rule) {
             problem(
-                prefix + "rollout_rs", "'\(rule)' is no rule", remedy: "give \(alternatives(ledger.names.rejectionRules))")
+                prefix + "rollout_rs", "'\(rule)' is no rule",
+                remedy: "give \(alternatives(ledger.names.rejectionRules))")
         }
         guard let text = correction.rejectionThreshold else {
             return refuse(
@@ -220,7 +222,8 @@ extension CrossChecks {
             "a prompt's only sample differs from no other", remedy: "make rollout.n 2 or more")
         refuse(
             filter.enable && config.trainer.totalTrainingSteps == nil, "algorithm.filter_groups.enable",
-            "trainer.total_training_steps", "how many prompts a step takes is not known before, nor how many steps they make",
+            "trainer.total_training_steps",
+            "how many prompts a step takes is not known before, nor how many steps they make",
             remedy: "set trainer.total_training_steps")
         for key in ["metric", "max_num_gen_batches"].map({ "algorithm.filter_groups." + $0 }) {
             refuse(

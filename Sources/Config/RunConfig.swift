@@ -66,7 +66,8 @@ public struct RunConfig: Sendable {
         rollout = section.section("rollout", doc: "Sampling.", RolloutSettings.init)
         algorithm = section.section("algorithm", doc: "From scores to advantages.", AlgorithmSettings.init)
         critic = section.section(
-            "critic", doc: "The model that foresees returns, where advantages are made with one (gae).", CriticSettings.init)
+            "critic", doc: "The model that foresees returns, where advantages are made with one (gae).",
+            CriticSettings.init)
         reward = section.section("reward", doc: "From responses to scores.", RewardSettings.init)
         trainer = section.section(
             "trainer", doc: "The run: its length, folder and reports.", TrainerSettings.init)

@@ -37,7 +37,8 @@ public struct GroupFilter: Sendable, Hashable {
             let known = ["score"] + answer.scoreDetails.keys.sorted()
             throw FlowError(
                 .missingDetail,
-                "algorithm.filter_groups.metric: no score has a detail '\(metric)'; give \(known.joined(separator: " or "))")
+                "algorithm.filter_groups.metric: no score has a detail '\(metric)'; give \(known.joined(separator: " or "))"
+            )
         }
         return detail
     }
@@ -126,7 +127,8 @@ public struct GroupSampling: Sendable {
         let scored = try await timer.measure(.score) { try await reward.score(sampled.trajectories) }
         // Of a step's batches the last one's figures stand; what is counted adds up.
         for (name, value) in sampled.metrics.merging(scored.metrics, uniquingKeysWith: { $1 }) {
-            let isCount = name.text.hasPrefix("reward/") && !name.text.hasSuffix("/mean") || name.text.hasSuffix("_tokens")
+            let isCount =
+                name.text.hasPrefix("reward/") && !name.text.hasSuffix("/mean") || name.text.hasSuffix("_tokens")
             metrics[name] = value + (isCount && !isFirst ? metrics[name] ?? 0 : 0)
         }
         return scored.trajectories

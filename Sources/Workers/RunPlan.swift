@@ -79,7 +79,8 @@ struct RunPlan {
 
     func loop(totalSteps: Int) -> PolicyLoop.Settings {
         PolicyLoop.Settings(
-            totalSteps: totalSteps, rollout: sampling, seed: UInt64(config.seed), saveEvery: config.trainer.saveFreq, evaluateEvery: config.trainer.testFreq,
+            totalSteps: totalSteps, rollout: sampling, seed: UInt64(config.seed), saveEvery: config.trainer.saveFreq,
+            evaluateEvery: config.trainer.testFreq,
             evaluatesFirst: config.trainer.valBeforeTrain,
             learning: .init(
                 recomputesOldLogProbs: config.recomputesOldLogProbs, needsSumPiSquared: config.needsSumPiSquared,

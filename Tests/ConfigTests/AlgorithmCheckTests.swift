@@ -11,8 +11,14 @@ import Testing
         spreadAdvantageEstimators: ["optimal_token_baseline"])
 
     @Test(arguments: [
-        (["actor.tau_pos=2"], ["actor.tau_pos = 2.0 (command line)", "actor.policy_loss = vanilla", "make actor.policy_loss sapo"]),
-        (["actor.policy_loss=clip_cov", "actor.clip_cov_lb=6"], ["actor.clip_cov_lb = 6.0", "actor.clip_cov_ub = 5.0"]),
+        (
+            ["actor.tau_pos=2"],
+            ["actor.tau_pos = 2.0 (command line)", "actor.policy_loss = vanilla", "make actor.policy_loss sapo"]
+        ),
+        (
+            ["actor.policy_loss=clip_cov", "actor.clip_cov_lb=6"],
+            ["actor.clip_cov_lb = 6.0", "actor.clip_cov_ub = 5.0"]
+        ),
         (["algorithm.adv_estimator=gdpo"], ["algorithm.gdpo_reward_keys = []", "or reward.weights"]),
         (
             [
@@ -37,7 +43,10 @@ import Testing
             ["algorithm.adv_estimator=gae", "critic.shares_trunk=true", "critic.model.path=x"],
             ["critic.model.path = x", "critic.shares_trunk = true"]
         ),
-        (["algorithm.adv_estimator=gae", "critic.vf_coef=1"], ["critic.vf_coef = 1.0", "critic.shares_trunk = false"]),
+        (
+            ["algorithm.adv_estimator=gae", "critic.vf_coef=1"],
+            ["critic.vf_coef = 1.0", "critic.shares_trunk = false"]
+        ),
         (
             ["algorithm.adv_estimator=gae", "actor.megatron.pipeline_model_parallel_size=2"],
             ["actor.megatron.pipeline_model_parallel_size = 2", "stages"]
@@ -88,7 +97,10 @@ import Testing
     }
 
     @Test(arguments: [
-        (["algorithm.rollout_correction.rollout_is=token", "algorithm.rollout_correction.rollout_is_threshold=3_2"], "threshold"),
+        (
+            ["algorithm.rollout_correction.rollout_is=token", "algorithm.rollout_correction.rollout_is_threshold=3_2"],
+            "threshold"
+        ),
         (
             [
                 "algorithm.rollout_correction.rollout_rs=token_k9",
@@ -134,11 +146,12 @@ import Testing
 
     /// Numbers and ranges are both thresholds, quoted or not.
     @Test func thresholdsAreTextsOrNumbers() throws {
-        let yaml = minimal + """
-            algorithm:
-              rollout_correction: {rollout_is: token, rollout_is_threshold: 3, rollout_rs: "token_k1", rollout_rs_threshold: 0.5_2.0}
+        let yaml =
+            minimal + """
+                algorithm:
+                  rollout_correction: {rollout_is: token, rollout_is_threshold: 3, rollout_rs: "token_k1", rollout_rs_threshold: 0.5_2.0}
 
-            """
+                """
         let correction = try read(yaml).algorithm.rolloutCorrection
         #expect(correction.threshold == "3" && correction.rejectionThreshold == "0.5_2.0")
         let again = try read(read(yaml).resolvedYAML())
@@ -149,7 +162,7 @@ import Testing
         ("critic: {forward_max_token_len_per_gpu: 1}\n", "actor.ppo_max_token_len_per_gpu"),
         ("actor: {policy_loss: {loss_mode: gspo}}\n", "actor.policy_loss"),
         ("mask_truncated_completions: true\n", "algorithm.mask_truncated"),
-        ("reward_model: {overlong_buffer: {enable: true}}\n", "reward.overlong_buffer"),
+        ("reward: {overlong_buffer: {enable: true, log: true}}\n", "reward.overlong_buffer.log"),
     ])
     func otherProgramsNames(_ yaml: String, _ ours: String) {
         let found = messages(minimal + yaml)

@@ -28,7 +28,8 @@ import Testing
         ValueObjective(loss: ValueLoss(clipRange: 0.2), aggregation: LossAggregation(mode))
     }
 
-    private func trainer(_ folder: RewardTrainingTests.Folder, budget: Int, shares: Bool = true) throws -> ValueTrainer {
+    private func trainer(_ folder: RewardTrainingTests.Folder, budget: Int, shares: Bool = true) throws -> ValueTrainer
+    {
         let model = try Self.model(folder)
         return try ValueTrainer(
             model: model, optimizer: try AdamW(parameters: model.trainableParameters, settings: Self.settings),

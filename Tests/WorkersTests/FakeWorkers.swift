@@ -29,7 +29,9 @@ final class FakeWorkers: PromptProvider, RolloutGroup, RewardGroup, ActorGroup, 
     var steps: [StepMetrics] { notes.withLock { $0.steps } }
     func note(_ event: String) { notes.withLock { $0.events.append(event) } }
 
-    func loop(_ steps: Int, saveEvery: Int = 0, evaluateEvery: Int = 0, recomputes: Bool = false, critic: (any CriticGroup)? = nil,
+    func loop(
+        _ steps: Int, saveEvery: Int = 0, evaluateEvery: Int = 0, recomputes: Bool = false,
+        critic: (any CriticGroup)? = nil,
         criticWarmup: Int = 0
     ) -> PolicyLoop {
         let rollout = RolloutRequestSettings(n: 2, temperature: 1, maxTokens: 4, seed: 0)
@@ -37,7 +39,8 @@ final class FakeWorkers: PromptProvider, RolloutGroup, RewardGroup, ActorGroup, 
             settings: .init(
                 totalSteps: steps, rollout: rollout, seed: 3, saveEvery: saveEvery, evaluateEvery: evaluateEvery,
                 learning: .init(recomputesOldLogProbs: recomputes, criticWarmup: criticWarmup), samplesLogged: 1),
-            prompts: self, rollout: self, reward: self, actor: self, critic: critic, reference: nil, evaluator: self, observer: self,
+            prompts: self, rollout: self, reward: self, actor: self, critic: critic, reference: nil, evaluator: self,
+            observer: self,
             log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
     }
 

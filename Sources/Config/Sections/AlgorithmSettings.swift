@@ -39,7 +39,8 @@ public struct AlgorithmSettings: Hashable, Sendable {
         masksTruncated = section.bool(
             "mask_truncated", default: false,
             doc:
-                "Learn nothing from responses that were cut at data.max_response_length; they count in their group all the same.")
+                "Learn nothing from responses that were cut at data.max_response_length; they count in their group all the same."
+        )
         klControl = section.section("kl_ctrl", doc: "The weight of use_kl_in_reward.", KLControlSettings.init)
         filterGroups = section.section("filter_groups", doc: "Dynamic sampling (DAPO).", FilterGroupsSettings.init)
         rolloutCorrection = section.section(

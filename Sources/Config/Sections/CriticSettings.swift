@@ -23,12 +23,14 @@ public struct CriticSettings: Hashable, Sendable {
                 "Read values off the policy's own last layer by a head of one number, and train both in one pass: no second "
                 + "model. On one device.")
         valueLossCoefficient = section.number(
-            "vf_coef", default: 0.5, in: .nonNegative, doc: "With shares_trunk: the value loss's weight beside the policy's.")
+            "vf_coef", default: 0.5, in: .nonNegative,
+            doc: "With shares_trunk: the value loss's weight beside the policy's.")
         clipRangeValue = section.number(
             "cliprange_value", default: 0.5, in: .positive,
             doc: "How far a value may move from the one before the update before its loss is held back.")
         lossAggregation = section.choice(
-            "loss_agg_mode", default: .tokenMean, doc: "How the tokens' losses become one number; see actor.loss_agg_mode.")
+            "loss_agg_mode", default: .tokenMean,
+            doc: "How the tokens' losses become one number; see actor.loss_agg_mode.")
         ppoMiniBatchSize = section.optionalInt(
             "ppo_mini_batch_size", in: 1...1_048_576,
             doc: "Prompts an optimizer step; null for actor.ppo_mini_batch_size.")

@@ -60,7 +60,8 @@ public struct RewardSettings: Hashable, Sendable {
                 + "the run, or score it failure_score.")
         failureScore = section.optionalNumber("failure_score", in: .any, doc: "The score for on_failure: score.")
         overlongBuffer = section.section(
-            "overlong_buffer", doc: "Soft punishment of overlong responses in training (DAPO).", OverlongBufferSettings.init)
+            "overlong_buffer", doc: "Soft punishment of overlong responses in training (DAPO).",
+            OverlongBufferSettings.init)
         customRewardFunction = section.section("custom_reward_function", doc: "A Python file's function.") { section in
             let path = section.optionalString(
                 "path",

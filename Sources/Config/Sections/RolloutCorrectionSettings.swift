@@ -23,7 +23,9 @@ public struct RolloutCorrectionSettings: Hashable, Sendable {
             doc: "Importance weights of tokens, or of whole sequences by the product over their tokens; null for none.")
         threshold = section.number(
             text: "rollout_is_threshold", default: "2.0", accepts: "an upper bound, as 2.0, or a range, as \"0.5_2.0\"",
-            doc: "Weights are cut from above at one number (truncated importance sampling), and zeroed outside a range (IcePop).")
+            doc:
+                "Weights are cut from above at one number (truncated importance sampling), and zeroed outside a range (IcePop)."
+        )
         normalizes = section.bool(
             "rollout_is_batch_normalize", default: false, doc: "Divide the weights by their mean over the batch.")
         rejection = section.optionalString(
@@ -75,6 +77,7 @@ public struct OverlongBufferSettings: Hashable, Sendable {
             "len", default: 512, in: 1...16_777_216,
             doc: "The tokens before data.max_response_length over which the loss grows from nothing.")
         penaltyFactor = section.number(
-            "penalty_factor", default: 1, in: .nonNegative, doc: "What a response of data.max_response_length tokens loses.")
+            "penalty_factor", default: 1, in: .nonNegative,
+            doc: "What a response of data.max_response_length tokens loses.")
     }
 }

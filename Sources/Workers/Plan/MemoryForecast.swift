@@ -298,7 +298,10 @@ struct TrainingBytes {
 
     /// A critic's backward, with all activations and all gradients.
     var updateOfCritic: [(MemoryForecast.Kind, Int)] {
-        [(.gathered, share.gathered), (.gradients, share.criticGradients), (.activations, kept + last), (.layer, transient)]
+        [
+            (.gathered, share.gathered), (.gradients, share.criticGradients), (.activations, kept + last),
+            (.layer, transient),
+        ]
     }
 
     /// Backward begins with all activations and ends with all gradients; with gradients of an earlier micro-batch it has both.
