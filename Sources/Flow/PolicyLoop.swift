@@ -95,7 +95,7 @@ public struct PolicyLoop: Sendable {
     }
 
     /// The metrics of a step are on disk before a checkpoint that counts it done.
-    private func save(_ state: LoopState) async throws {
+    func save(_ state: LoopState) async throws {
         try observer.phaseBegins(.save)
         try observer.willSave(state)
         try await actor.save(step: state.step, state: state)
@@ -118,7 +118,7 @@ public struct PolicyLoop: Sendable {
         return sampled.all
     }
 
-    private func finish(_ metrics: inout StepMetrics, _ batch: [Trajectory], _ timer: PhaseTimer) throws {
+    func finish(_ metrics: inout StepMetrics, _ batch: [Trajectory], _ timer: PhaseTimer) throws {
         let times = timer.finishStep()
         let tokens = batch.reduce(0) { $0 + $1.prompt.tokens.count + $1.response.count }
         try metrics.add(times.metrics)
@@ -134,7 +134,7 @@ public struct PolicyLoop: Sendable {
         try observer.stepEnded(metrics, samples: samples)
     }
 
-    private func evaluate(_ name: String, _ state: inout LoopState) async throws {
+    func evaluate(_ name: String, _ state: inout LoopState) async throws {
         guard let evaluator else { return }
         try observer.phaseBegins(.evaluate)
         let result = try await evaluator.evaluate()

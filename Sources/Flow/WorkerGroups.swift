@@ -20,6 +20,11 @@ public struct RolloutRequestSettings: Sendable, Hashable, Codable {
     public var maxTokens: Int
     /// With the prompt's place in the batch it decides every draw.
     public var seed: UInt64
+    /// Groups that are wanted; the slowest others are given up. nil: all.
+    public var groupsWanted: Int?
+    /// When this share of all samples has ended, the others may draw so many tokens more; nil: no bound.
+    public var stragglerShare: Double?
+    public var stragglerTokens = 0
 
     public init(
         n: Int, temperature: Double, topK: Int = 0, topP: Double = 1, minP: Double = 0, repetitionPenalty: Double = 1,
@@ -144,10 +149,14 @@ public struct LoopState: Sendable, Hashable, Codable {
     public var klCoefficient: Double?
     /// Results of the evaluations that are part of the run's summary.
     public var evaluations: [String: Double]
+    /// Of a loop whose sampling runs ahead: groups that wait, and prompts that are being answered, as JSON text.
+    public var samples: String?
 
     public init(
-        step: Int, promptState: String, klCoefficient: Double? = nil, evaluations: [String: Double] = [:]
+        step: Int, promptState: String, klCoefficient: Double? = nil, evaluations: [String: Double] = [:],
+        samples: String? = nil
     ) {
+        self.samples = samples
         self.step = step
         self.promptState = promptState
         self.klCoefficient = klCoefficient

@@ -31,6 +31,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         /// The ranks that train together, and how they share the work; nil for this one alone.
         public var members: RankMembership?
         public var layout: ShardingPlan?
+        /// Of a sampler of a pool: samples to expect at a time, and the most tokens of a prompt with its answer.
+        public var poolRows = 256, poolLongest = 4096
 
         public init(modelPath: String, dtype: DType, device: Device) {
             self.modelPath = modelPath
@@ -39,7 +41,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         }
     }
 
-    private struct Parts {
+    struct Parts {
         let source: ModelSource
         let models: RankModels
         /// The model that is trained, or this rank's part of it.
@@ -57,8 +59,15 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// Where ranks train together.
     private var sampled: SampledWeights?
     private var digest: String?
+    /// Of a rollout of several turns, while it is under way.
+    var turns: TurnSession?
     /// Of the weights below an adapter, which never change.
     private var frozenDigest: UInt64?
+    /// Where prompts come one by one.
+    private(set) var continuous: ContinuousSampler?
+    private var lastRequest = 0
+    /// Somebody reads the weights.
+    var isHandingOver = false
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -104,7 +113,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         try sampled?.whole(body) ?? body()
     }
 
-    private func loaded() throws -> Parts {
+    func loaded() throws -> Parts {
         guard let parts else { throw WorkerError(.badSetting, "the policy worker was used before load()") }
         return parts
     }
@@ -149,22 +158,28 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
                 sampling: sampling(settings, parts, seed: SplitMix64.seed(settings.seed, UInt64(index))))
         }
         let watch = plan.members?.watch
-        let samples = try parts.rollout.generate(
+        let wanted = settings.groupsWanted.map { ($0 * requests.count + request.count - 1) / max(1, request.count) }
+        let cut = StragglerCut(
+            groups: requests.count, n: settings.n, wanted: wanted, share: settings.stragglerShare,
+            tokens: settings.stragglerTokens)
+        let groups = try parts.rollout.generate(
             requests,
-            onToken: watch.map { watch in
-                { _ in
-                    watch.tick()
-                    return true
-                }
-            }
-        ).flatMap { $0 }
+            onToken: { token in
+                watch?.tick()
+                return cut.goesOn(request: token.request, sample: token.sample)
+            }, onSample: { request, _, _ in cut.sampleEnded(request: request) })
+        let lost = Set(cut.lost)
+        let samples = groups.enumerated().filter { !lost.contains($0.offset) }.flatMap(\.element)
         let statistics = parts.rollout.statistics
         var share = GenerationShare(
             responses: PackedRows(samples.map(\.tokens)), logProbs: PackedRows(samples.map(\.logProbs)),
-            isTruncated: samples.map { $0.finishReason == .length }, weightVersions: samples.map(\.weightVersion),
+            isTruncated: samples.map { $0.finishReason == .length || $0.finishReason == .abort },
+            weightVersions: samples.map(\.weightVersion),
             weightDigest: try weightDigest(), engineVersion: parts.rollout.weightVersion,
             promptTokens: statistics.promptTokens, prefilledTokens: statistics.prefilledTokens,
             generatedTokens: statistics.generatedTokens, decodeSteps: statistics.decodeSteps)
+        share.lostGroups = cut.lost
+        share.cutSamples = cut.cutSamples
         if plan.engine.freesCacheBetween {
             let slept = try parts.rollout.sleep()
             share.sleep = .init(
@@ -181,10 +196,15 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     func trajectories(_ prompts: [PromptTask], n: Int, _ shares: [GenerationShare]) throws -> [Trajectory] {
         let text = try loaded().text
         let responses = shares.map(\.responses.rows), logProbs = shares.map(\.logProbs.rows)
-        return prompts.enumerated().flatMap { index, prompt in
+        let lost = shares.map { Set($0.lostGroups) }
+        // The answers of each share that are behind.
+        var places = shares.map { _ in 0 }
+        return prompts.enumerated().flatMap { index, prompt -> [Trajectory] in
             let rank = index % shares.count, share = shares[rank]
+            if lost[rank].contains(index / shares.count) { return [] }
+            defer { places[rank] += n }
             return (0..<n).map { sample in
-                let place = index / shares.count * n + sample, response = responses[rank][place]
+                let place = places[rank] + sample, response = responses[rank][place]
                 return Trajectory(
                     prompt: prompt, response: response, text: text.decode(response),
                     rolloutLogProbs: logProbs[rank][place], isTruncated: share.isTruncated[place],
@@ -192,6 +212,38 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
             }
         }
     }
+
+    // MARK: - Prompts one by one
+
+    func continuousSampler() throws -> ContinuousSampler {
+        if let continuous, continuous.broken == nil { return continuous }
+        let sampler = try ContinuousSampler(loaded().rollout, rows: plan.poolRows, longest: plan.poolLongest)
+        continuous = sampler
+        return sampler
+    }
+
+    func nextRequest() -> Int {
+        lastRequest += 1
+        return lastRequest
+    }
+
+    func request(_ prompt: [Int32], _ settings: RolloutRequestSettings) throws -> RolloutRequest {
+        RolloutRequest(prompt: prompt, sampling: sampling(settings, try loaded(), seed: settings.seed))
+    }
+
+    func trajectories(_ prompt: PromptTask, _ samples: [GeneratedSample]) throws -> [Trajectory] {
+        let parts = try loaded(), digest = try weightDigest()
+        return samples.map { sample in
+            Trajectory(
+                prompt: prompt, response: sample.tokens, text: parts.text.decode(sample.tokens),
+                rolloutLogProbs: sample.logProbs, isTruncated: sample.finishReason == .length,
+                weightVersion: sample.tokens.isEmpty ? parts.rollout.weightVersion : sample.weightVersion,
+                weightDigest: digest)
+        }
+    }
+
+    /// Weights came from elsewhere.
+    func weightsChanged(digest: WeightDigest) { self.digest = "\(digest)" }
 
     /// One answer, token by token, as text; stops when `onText` gives false.
     public func stream(
@@ -270,6 +322,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
 
     public func update(_ trajectories: [Trajectory], seed: UInt64) throws -> PhaseMetrics {
         let (parts, training) = try training()
+        precondition(!isHandingOver, "the weights are stepped while samplers read them")
         let before = parts.model.activationOffload?.statistics
         var metrics = try training.update(trajectories, seed: seed)
         if let before, let after = parts.model.activationOffload?.statistics {
@@ -369,6 +422,17 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         let critic = trainingParts?.critic?.optimizer
         return [optimizer.summary] + optimizer.notes + (critic.map { ["critic: " + $0.summary] } ?? [])
     }
+
+    /// Runs `body` on the worker's thread with its engine, and what makes a request's sampling of settings and a seed.
+    func withEngine<Result>(
+        _ body: (RolloutEngine, (RolloutRequestSettings, UInt64) -> SamplingParameters) throws -> Result
+    ) throws -> Result {
+        let parts = try loaded()
+        return try body(parts.rollout) { sampling($0, parts, seed: $1) }
+    }
+
+    /// Whether the cache's memory goes to training between rollouts.
+    nonisolated var freesCache: Bool { plan.engine.freesCacheBetween }
 
     /// Runs `body` on the worker's thread with its model.
     func withModel<Result: Sendable>(

@@ -63,7 +63,10 @@ struct RunPlan {
         let critic = config.critic, warmup = min(totalSteps, config.trainer.criticWarmup)
         func steps(_ size: Int, _ epochs: Int) -> Int { (config.data.trainBatchSize + size - 1) / size * epochs }
         return TrainingPlan(
-            actor: config.actor, algorithm: config.algorithm, rollout: config.rollout, critic: critic,
+            actor: config.actor,
+            algorithm: config.async.mode != .synchronous && config.async.corrects
+                ? config.algorithm.correctingTokens : config.algorithm,
+            rollout: config.rollout, critic: critic,
             policyLoss: config.policyLoss, bypassesOldLogProbs: config.bypassesOldLogProbs,
             hasCritic: config.hasCritic, rewardWeights: config.reward.weights,
             maxResponseLength: config.data.maxResponseLength,
@@ -80,8 +83,7 @@ struct RunPlan {
     func loop(totalSteps: Int) -> PolicyLoop.Settings {
         PolicyLoop.Settings(
             totalSteps: totalSteps, rollout: sampling, seed: UInt64(config.seed), saveEvery: config.trainer.saveFreq,
-            evaluateEvery: config.trainer.testFreq,
-            evaluatesFirst: config.trainer.valBeforeTrain,
+            evaluateEvery: config.trainer.testFreq, evaluatesFirst: config.trainer.valBeforeTrain,
             learning: .init(
                 recomputesOldLogProbs: config.recomputesOldLogProbs, needsSumPiSquared: config.needsSumPiSquared,
                 criticWarmup: config.trainer.criticWarmup), samplesLogged: config.trainer.logSamples)
@@ -90,11 +92,15 @@ struct RunPlan {
     /// How training samples are drawn.
     var sampling: RolloutRequestSettings {
         let rollout = config.rollout
-        return RolloutRequestSettings(
+        var request = RolloutRequestSettings(
             n: rollout.n, temperature: rollout.temperature, topK: rollout.topK, topP: rollout.topP,
             minP: rollout.minP, repetitionPenalty: rollout.repetitionPenalty,
             presencePenalty: rollout.presencePenalty, frequencyPenalty: rollout.frequencyPenalty,
             minTokens: rollout.minTokens, maxTokens: config.data.maxResponseLength, seed: 0)
+        if rollout.overSampleRate > 0 { request.groupsWanted = config.data.trainBatchSize }
+        request.stragglerShare = rollout.stragglerShare
+        request.stragglerTokens = rollout.stragglerTokens
+        return request
     }
 
     var filter: GroupFilter? {
@@ -128,7 +134,7 @@ extension RunConfig {
     var recomputesOldLogProbs: Bool {
         if bypassesOldLogProbs { return false }
         return optimizerStepsPerBatch > 1 || algorithm.useKLInReward || algorithm.rolloutCorrection.isOn
-            || needsSumPiSquared || ["clip_cov", "kl_cov"].contains(policyLoss)
+            || needsSumPiSquared || async.mode != .synchronous || ["clip_cov", "kl_cov"].contains(policyLoss)
     }
 }
 
@@ -153,6 +159,9 @@ extension ActivationCheckpointing {
 }
 
 enum SplitMix64Seed {
+    /// A seed of two.
+    static func mixed(_ first: UInt64, _ second: UInt64) -> UInt64 { RolloutCore.SplitMix64.seed(first, second) }
+
     /// Validation draws from a stream of its own, so that evaluating more often changes nothing in training.
     static func validation(_ seed: UInt64) -> UInt64 { RolloutCore.SplitMix64.seed(seed, 0x76616C) }
 }

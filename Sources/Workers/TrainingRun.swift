@@ -61,31 +61,28 @@ public struct TrainingRun: Sendable {
         if config.trainer.deterministic { Torch.useDeterministicAlgorithms(true) }
 
         // What can fail cheaply comes first: the reward file, the data, then the weights.
-        let reward = try await RewardFactory.make(config)
-        do {
-            let outcome = try await run(plan, reward, onStart)
-            await RewardFactory.shutdown(reward)
-            return outcome
-        } catch {
-            await RewardFactory.shutdown(reward)
-            throw error
-        }
+        return try await RunServices.with(plan, log) { try await run(plan, $0, onStart) }
     }
 
     private func run(
-        _ plan: RunPlan, _ reward: any Reward, _ onStart: @Sendable (RunObserver) -> Void
+        _ plan: RunPlan, _ services: RunServices, _ onStart: @Sendable (RunObserver) -> Void
     ) async throws -> Outcome {
         let start = ContinuousClock.now
         let data = try DataSources(config)
         for warning in try plan.checkMemory(ranks: members?.size ?? 1) { log.warning("\(warning)") }
         let worker = PolicyWorker(try plan.policy(members))
         let text = try await worker.load()
-        let prompts = try data.prepare(config, PromptEncoder(text: text, data: config.data), log)
+        let prompts = try data.prepare(config, services.encoder(text, config), log)
         try folder.create()
         let training = plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints)
         let policy: any TrainedPolicy =
             if let members { RankedPolicy(worker, members, try RankChannel(members)) } else { worker }
         try await policy.prepare(training, totalSteps: prompts.totalSteps)
+        let samplers = try plan.samplers()
+        try await withThrowingTaskGroup(of: Void.self) { tasks in
+            for sampler in samplers ?? [] { tasks.addTask { try await sampler.load() } }
+            try await tasks.waitForAll()
+        }
         if let summary = try await worker.adapterSummary() { log.info("\(summary)") }
         for line in await worker.optimizerSummary() { log.info("\(line)") }
 
@@ -108,23 +105,28 @@ public struct TrainingRun: Sendable {
         try observer.finish { _ in }
         onStart(observer)
 
-        let rewards = RewardWorker(
-            reward: reward, policy: RewardFactory.policy(config.reward),
-            maxResponseTokens: config.data.maxResponseLength)
+        let rewards = services.worker(config)
+        let rollout = try await services.rollout(config, policy, worker, text, log)
         var scoring: any RewardGroup = try rewards.punishing(config.reward.overlongBuffer)
         if config.algorithm.advantageEstimator == "remax" {
-            scoring = GreedyBaseline(scoring, rollout: policy, settings: plan.sampling)
+            scoring = GreedyBaseline(scoring, rollout: rollout, settings: plan.sampling)
         }
         let evaluator = HeldOutEvaluator(
-            prompts: prompts.heldOut, rollout: policy, settings: plan.validation, reward: rewards,
+            prompts: prompts.heldOut, rollout: rollout, settings: plan.validation, reward: rewards,
             batchSize: config.data.valBatchSize ?? prompts.heldOut.count)
         let loop = PolicyLoop(
-            settings: plan.loop(totalSteps: prompts.totalSteps), prompts: prompts.pipeline, rollout: policy,
+            settings: plan.loop(totalSteps: prompts.totalSteps), prompts: prompts.pipeline, rollout: rollout,
             reward: scoring, actor: policy, critic: config.hasCritic ? policy.critic : nil,
             reference: config.needsReferenceModel ? policy.reference : nil, filter: plan.filter,
             evaluator: prompts.heldOut.isEmpty ? nil : evaluator, observer: observer, log: log)
         do {
-            let state = try await loop.run(from: resumed)
+            let state: LoopState
+            if let samplers, let overlap = plan.overlap {
+                let pool = SamplerPool(trainer: worker, samplers: samplers)
+                state = try await OverlappedLoop(loop, pool: pool, overlap: overlap).run(from: resumed)
+            } else {
+                state = try await loop.run(from: resumed)
+            }
             try await policy.finish()
             let seconds = (ContinuousClock.now - start) / .seconds(1)
             let firstToken = await worker.secondsToFirstToken(since: ProcessStart.instant)

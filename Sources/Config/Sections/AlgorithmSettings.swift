@@ -12,7 +12,14 @@ public struct AlgorithmSettings: Hashable, Sendable {
     public let gpgNorm: Double
     public let masksTruncated: Bool
     public let filterGroups: FilterGroupsSettings
-    public let rolloutCorrection: RolloutCorrectionSettings
+    public private(set) var rolloutCorrection: RolloutCorrectionSettings
+
+    /// The same with weights of tokens for samples that other weights drew, where nothing else corrects.
+    public var correctingTokens: Self {
+        var settings = self
+        settings.rolloutCorrection = rolloutCorrection.correctingTokens
+        return settings
+    }
 
     init(_ section: inout SectionReader) {
         advantageEstimator = section.name(

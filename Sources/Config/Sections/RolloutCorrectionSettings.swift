@@ -6,7 +6,7 @@ public struct RolloutCorrectionSettings: Hashable, Sendable {
     }
 
     /// token or sequence; nil for no weights.
-    public let level: String?
+    public private(set) var level: String?
     public let threshold: String
     public let normalizes: Bool
     public let rejection: String?
@@ -16,6 +16,13 @@ public struct RolloutCorrectionSettings: Hashable, Sendable {
 
     /// Whether anything is weighed or rejected.
     public var isOn: Bool { level != nil || rejection != nil }
+
+    /// The same with weights of tokens, where nothing else corrects.
+    var correctingTokens: Self {
+        var settings = self
+        if !isOn, !bypasses { settings.level = "token" }
+        return settings
+    }
 
     init(_ section: inout SectionReader) {
         level = section.optionalName(

@@ -30,6 +30,7 @@ enum RankAnswer: Codable {
 
 /// Prompts to answer: each rank takes those of its turn.
 struct GenerationRequest: Codable {
+    var count: Int { prompts.count }
     var prompts: PackedRows<Int32>
     var settings: RolloutRequestSettings
 
@@ -48,6 +49,10 @@ struct GenerationShare: Codable {
     var weightDigest: String
     var engineVersion: Int
     var promptTokens, prefilledTokens, generatedTokens, decodeSteps: Int
+    /// Of its prompts, those that were given up: their answers are not among the others.
+    var lostGroups: [Int] = []
+    /// Answers that were cut off because most others had ended.
+    var cutSamples = 0
     var sleep: Sleep?
     /// What bringing the weights together took.
     var reshard: ReshardReport?
@@ -119,6 +124,8 @@ struct PackedRows<Element: BitwiseCopyable>: Codable {
         bytes = Data(capacity: lengths.reduce(0, +) * MemoryLayout<Element>.stride)
         for row in rows { row.withUnsafeBytes { bytes.append(contentsOf: $0) } }
     }
+
+    var count: Int { lengths.count }
 
     var rows: [[Element]] {
         bytes.withUnsafeBytes { all in

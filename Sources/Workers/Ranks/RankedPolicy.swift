@@ -166,6 +166,9 @@ extension GenerationShare {
             "rollout/weight_digest": Double(UInt32(truncatingIfNeeded: UInt64(own.weightDigest, radix: 16) ?? 0)),
             "perf/rollout_tokens_per_second": sum(\.generatedTokens) / seconds,
         ]
+        let lost = shares.reduce(0) { $0 + $1.lostGroups.count }, cut = sum(\.cutSamples)
+        if lost > 0 { metrics["rollout/lost_groups"] = Double(lost) }
+        if cut > 0 { metrics["rollout/cut_samples"] = cut }
         let sleeps = ranks.compactMap(\.sleep)
         if !sleeps.isEmpty {
             metrics["perf/rollout_sleep_ms"] = sleeps.map(\.milliseconds).max()
