@@ -170,6 +170,7 @@ enum PeerNames {
         ("critic.checkpoint", .needless("a checkpoint holds all that a resume needs")),
         ("critic.optim.clip_grad", .here("critic.grad_clip")), ("critic.optim.warmup_style", .here("critic.optim.lr_scheduler_type")),
         ("reward_model.overlong_buffer", .here("reward.overlong_buffer")),
+        ("reward.overlong_buffer.log", .needless("its part of the score is always in the metrics")),
         ("reward.reward_kwargs.overlong_buffer_cfg", .here("reward.overlong_buffer")),
         ("reward_kwargs.overlong_buffer_cfg", .here("reward.overlong_buffer")),
         ("reward_manager", .here("reward.type")),

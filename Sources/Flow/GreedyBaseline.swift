@@ -18,6 +18,9 @@ public struct GreedyBaseline: RewardGroup {
         settings.topK = -1
         settings.topP = 1
         settings.minP = 0
+        // Every prompt has a baseline, however long its answer takes.
+        settings.groupsWanted = nil
+        settings.stragglerShare = nil
         self.settings = settings
     }
 

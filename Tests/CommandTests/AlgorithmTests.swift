@@ -79,8 +79,8 @@ extension CommandSuites {
                     overrides: [
                         "algorithm.filter_groups.enable=true", "algorithm.filter_groups.max_num_gen_batches=2",
                         "reward.overlong_buffer.enable=true", "reward.overlong_buffer.len=2",
-                        "actor.clip_ratio_high=0.28", "algorithm.mask_truncated=true",
-                    ], metrics: ["train/num_gen_batches", "reward/overlong/mean", "actor/masked_truncated"]),
+                        "actor.clip_ratio_high=0.28",
+                    ], metrics: ["train/num_gen_batches", "reward/overlong/mean"]),
                 Case(
                     name: "Dr. GRPO",
                     overrides: [

@@ -162,7 +162,7 @@ import Testing
         ("critic: {forward_max_token_len_per_gpu: 1}\n", "actor.ppo_max_token_len_per_gpu"),
         ("actor: {policy_loss: {loss_mode: gspo}}\n", "actor.policy_loss"),
         ("mask_truncated_completions: true\n", "algorithm.mask_truncated"),
-        ("reward_model: {overlong_buffer: {enable: true}}\n", "reward.overlong_buffer"),
+        ("algorithm: {gpg_norm: 2}\n", "algorithm.f_norm"),
     ])
     func otherProgramsNames(_ yaml: String, _ ours: String) {
         let found = messages(minimal + yaml)

@@ -77,7 +77,7 @@ import Testing
         (
             "actor:\n  loss_agg_mode: token_mean\n",
             "recipe.yaml:9:18: actor.loss_agg_mode: the text \"token_mean\" is not a choice; give token-mean, "
-                + "seq-mean-token-sum, seq-mean-token-mean or seq-mean-token-sum-norm"
+                + "token-sum, seq-mean-token-sum, seq-mean-token-mean or seq-mean-token-sum-norm"
         ),
         (
             "device: cuda:x\n",

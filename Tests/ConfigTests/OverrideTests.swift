@@ -54,7 +54,7 @@ import Testing
     @Test(arguments: [
         ("rollout.tempertaure=0.7", "unknown key; did you mean rollout.temperature?"),
         ("rolout.top_p=0.7", "unknown key; did you mean rollout.top_p or rollout.val_kwargs.top_p?"),
-        ("lr=1", "unknown key; did you mean actor.optim.lr?"),
+        ("lr=1", "unknown key; did you mean actor.optim.lr or critic.optim.lr?"),
         ("rollout.tempertaure=null", "unknown key; did you mean rollout.temperature?"),
         ("rollout.n=0", "the integer 0 is out of range; give an integer from 1 to 65536"),
         ("rollout.n=", "no value; rollout.n=null is the default, rollout.n='\"\"' the empty text"),

@@ -1,7 +1,9 @@
 import Config
 import Flow
+import Foundation
 import OrderedCollections
 import Telemetry
+import TestSupport
 import Testing
 
 @testable import Workers
@@ -54,6 +56,16 @@ import Testing
         #expect(result.advantages.contains { $0.contains { $0 != 0 } })
         #expect(result.advantages.allSatisfy { $0.allSatisfy(\.isFinite) })
         #expect(result.responseMasks == nil && result.importanceWeights == nil && result.klCoefficient == nil)
+    }
+
+    /// Each recipe reads without a warning, and says of itself what it is called.
+    @Test(arguments: ["ppo", "grpo", "dapo", "dr-grpo", "gspo", "rloo", "reinforce-plus-plus", "remax"])
+    func recipesAreWhole(_ name: String) throws {
+        let file = Golden.packageRoot.appending(path: "recipes/\(name).yaml")
+        let config = try RunConfig(contentsOf: file, names: TrainingRun.knownNames)
+        #expect(config.warnings.isEmpty && config.experimentName == name)
+        // One budget for all.
+        #expect(config.trainer.totalTrainingSteps == 120 && config.rollout.n == 16 && config.data.trainBatchSize == 32)
     }
 
     @Test func remaxIsAgainstTheGreedyAnswer() throws {
@@ -117,7 +129,7 @@ import Testing
         let result = try Self.estimate(
             [
                 prefix + "rollout_is=token", prefix + "rollout_is_threshold=1.05", prefix + "rollout_rs=token_k1",
-                prefix + "rollout_rs_threshold=0.95_1.2",
+                prefix + "rollout_rs_threshold=0.95_1.05",
             ], Self.batch())
         let weights = try #require(result.importanceWeights), masks = try #require(result.responseMasks)
         let all = weights.flatMap { $0 }
@@ -139,8 +151,8 @@ import Testing
         let prefix = "algorithm.rollout_correction."
         let result = try Self.estimate(
             [
-                "algorithm.adv_estimator=\(name)", prefix + "rollout_rs=token_k3",
-                prefix + "rollout_rs_threshold=1e-9",
+                "algorithm.adv_estimator=\(name)", prefix + "rollout_rs=token_k1",
+                prefix + "rollout_rs_threshold=0.1_0.2",
             ], Self.batch())
         #expect(try #require(result.responseMasks).allSatisfy { !$0.contains(true) })
         #expect(result.advantages.allSatisfy { $0.allSatisfy { $0 == 0 } })

@@ -109,10 +109,12 @@ import Testing
 
     @Test func greedyAnswersAreBaselines() async throws {
         let source = Source()
-        let settings = RolloutRequestSettings(n: 2, temperature: 1, topK: 5, maxTokens: 4, seed: 5)
+        var settings = RolloutRequestSettings(n: 2, temperature: 1, topK: 5, maxTokens: 4, seed: 5)
+        settings.groupsWanted = 2
         let baseline = GreedyBaseline(source, rollout: source, settings: settings)
         let answers = source.generate(try #require(source.nextBatch()), settings).trajectories
         let (scored, metrics) = try await baseline.score(answers)
+        #expect(baseline.settings.n == 1 && baseline.settings.groupsWanted == nil)
         #expect(scored.prefix(6).allSatisfy { $0.baselineScore == 0.25 && $0.score != nil })
         // Nothing stands in for a greedy answer whose reward failed.
         #expect(scored.suffix(2).allSatisfy { $0.score == nil })
