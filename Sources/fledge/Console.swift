@@ -7,6 +7,7 @@ import Config
 import Conversations
 import Datasets
 import Dispatch
+import Environments
 import Foundation
 import Logging
 import Models
@@ -58,7 +59,7 @@ enum Failures {
         if error is ExitCode || error is ValidationError || error is CleanExit { return error }
         Console.note("error: \(error)")
         switch error {
-        case is AlgorithmError, is ConfigError, is RewardError, is WorkerError, is ModelError,
+        case is AlgorithmError, is ConfigError, is EnvironmentError, is RewardError, is WorkerError, is ModelError,
             is TokenizerError,
             is TemplateError, is ConversationError, is RolloutError, is InputError:
             return ExitCode(2)
