@@ -7,6 +7,7 @@ import Config
 import Conversations
 import Datasets
 import Dispatch
+import Environments
 import Flow
 import Foundation
 import Logging
@@ -65,7 +66,7 @@ enum Failures {
     static func exitCode(_ error: any Error) -> Int32 {
         switch error {
         case let error as ExitCode: return error.rawValue
-        case is AlgorithmError, is ConfigError, is RewardError, is WorkerError, is ModelError,
+        case is AlgorithmError, is ConfigError, is EnvironmentError, is RewardError, is WorkerError, is ModelError,
             is TokenizerError,
             is TemplateError, is ConversationError, is RolloutError, is InputError:
             return 2

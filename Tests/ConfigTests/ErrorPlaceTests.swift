@@ -135,7 +135,8 @@ import Testing
                     + "[builtin:arithmetic]",
                 "recipe.yaml:1:8: model.path: required and not set; set it to text, as in models/SmolLM2-135M-Instruct",
                 "recipe.yaml:2:8: reward: no reward is set; set reward.type to exact_match, number_match, bare_number, "
-                    + "regex or format, or reward.weights, or reward.custom_reward_function.path",
+                    + "regex or format, or reward.weights, or reward.custom_reward_function.path, or reward.model.path, or "
+                    + "reward.judge.url",
             ])
     }
 

@@ -37,7 +37,10 @@ import Testing
         (["environment.tools=[calculator]", "environment.python.cpu_s=1"], ["environment.python.cpu_s = 1"]),
         (["environment.tools=[calculator, calculator]"], ["a tool is named twice"]),
         (["environment.name=World"], ["environment.name = World", "environment.path = null"]),
-        (["environment.score=environment"], ["reward.type = exact_match", "environment.score = environment"]),
+        (
+            ["environment.score=environment", "environment.tools=[]", "environment.path=w.py"],
+            ["reward.type = exact_match", "environment.score = environment"]
+        ),
         (["environment.score=environment", "reward=null"], ["tools alone give no reward"]),
         (["data.truncation=left"], ["data.truncation = left", "rollout.multi_turn.enable = true"]),
         (["rollout.ignore_eos=true"], ["rollout.ignore_eos = true"]),
