@@ -77,14 +77,14 @@ import Testing
     }
 
     @Test func aStoppedWorkerIsLostWithinItsTime() async throws {
-        try await withProcesses(1, lostAfter: .seconds(2)) { workers, _ in
+        try await withProcesses(1, lostAfter: .seconds(6)) { workers, _ in
             #expect(try await group(workers).call(Repeat(text: "x")) == ["x"])
             let pending = try group(workers).issue(Wait(seconds: 1000), .broadcast, .nothing)
             while workers[0].lastPulse?.call != "Wait" { try await Task.sleep(for: .milliseconds(10)) }
             kill(workers[0].processID, SIGSTOP)
             let failure = await #expect(throws: WorkerCallError.self) { try await pending.value }
             let error = try #require(failure)
-            #expect(error.message.contains("is stopped and has shown no life for 2 s; it was doing Wait"))
+            #expect(error.message.contains("is stopped and has shown no life for 6 s; it was doing Wait"))
         }
     }
 

@@ -62,11 +62,11 @@ public struct WorkerPlace: Sendable, Hashable {
 
     /// Tells the controller where this worker is.
     /// - Throws: ``Flow/WorkerCallError``.
-    public func register(at address: Address) async throws {
+    public func register(at address: Address, within deadline: Duration = .seconds(60)) async throws {
         let client = try WorkerClient(name: "the controller", address: controller, settings: settings)
         defer { client.close() }
         let introduction = WorkerIntroduction(name: name, address: address, processID: getpid())
-        _ = try await client.introduce(introduction, timeout: settings.lostAfter)
+        _ = try await client.introduce(introduction, timeout: deadline)
     }
 }
 
