@@ -118,8 +118,9 @@ let package = Package(
             name: "fledge",
             dependencies: [
                 "CNoICUData", "PolicyAlgorithms", "ChatTemplates", "Checkpoints", "Cluster", "Collectives", "Config",
-                "Conversations", "Datasets", "Flow", "Models", "Rewards", "RolloutCore", "RolloutEngine", "Telemetry",
-                "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
+                "Conversations", "Datasets", "Environments", "Flow", "Models", "Rewards", "RolloutCore",
+                "RolloutEngine",
+                "Telemetry", "TensorCore", "Tokenizers", "TrainingEngine", "Workers",
                 argumentParser, logging, orderedCollections,
             ],
             swiftSettings: strict),
@@ -163,8 +164,8 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "TestSupport", "fledge", "Checkpoints", "Telemetry", "TensorCore", orderedCollections, subprocess,
-                systemPackage,
+                "TestSupport", "fledge", "ChatTemplates", "Checkpoints", "Config", "Environments", "Flow", "Models",
+                "Rewards", "Telemetry", "TensorCore", "Workers", logging, orderedCollections, subprocess, systemPackage,
             ],
             swiftSettings: strict),
     ],

@@ -146,7 +146,7 @@ import Tokenizers
             try await worker.prepare(plan.training(totalSteps: 1, checkpoints: nil))
             let before = try await worker.weightDigest()
             var kept = scored
-            let advantages = try await worker.advantages(kept)
+            let advantages = try await worker.advantages(kept, klCoefficient: nil).advantages
             for index in kept.indices {
                 kept[index].advantages = advantages[index]
                 kept[index].oldLogProbs = kept[index].rolloutLogProbs
