@@ -1,5 +1,6 @@
 import ArgumentParser
 import Cluster
+import Collectives
 import Config
 import Flow
 import Foundation
@@ -34,7 +35,7 @@ struct RankedTraining {
     /// - Parameter train: runs the loop over the ranks, or alone, and gives the exit code.
     func run(_ train: @escaping @Sendable (WorkerGroup<RankWorker>?) async throws -> Int32) async throws {
         guard let place = command.place else {
-            let code = try await command.count == 1 ? train(nil) : control(train)
+            let code = try await command.count == 1 ? train(nil) : heal { try await control(train, isAgain: $0) }
             if code != 0 { throw ExitCode(code) }
             return
         }
@@ -46,14 +47,28 @@ struct RankedTraining {
         }
     }
 
+    /// Begins again where a rank was lost: all ranks as one gang, from the last checkpoint.
+    private func heal(_ attempt: (_ isAgain: Bool) async throws -> Int32) async throws -> Int32 {
+        let most = config.trainer.maxRestarts
+        var code = try await attempt(false)
+        for restart in 0..<most where code == RankExit.lostOther {
+            Console.note("all ranks are started anew: restart \(restart + 1) of at most \(most) (trainer.max_restarts)")
+            code = try await attempt(true)
+        }
+        return code
+    }
+
     /// Starts the ranks as workers on this host.
-    private func control(_ train: @escaping @Sendable (WorkerGroup<RankWorker>?) async throws -> Int32) async throws
-        -> Int32
-    {
+    /// - Parameter isAgain: whether they were lost before: what was rehearsed then is not again.
+    private func control(
+        _ train: @escaping @Sendable (WorkerGroup<RankWorker>?) async throws -> Int32, isAgain: Bool
+    ) async throws -> Int32 {
+        var environment = RankedCommand.workerEnvironment
+        if isAgain { environment[FailureRehearsal.variable] = nil }
         let mesh = try RankWorker.mesh(config, ranks: command.count)
         let ranks = LocalRanks(
             count: command.count, executable: RankedCommand.executable,
-            arguments: Array(CommandLine.arguments.dropFirst()), environment: RankedCommand.workerEnvironment,
+            arguments: Array(CommandLine.arguments.dropFirst()), environment: environment,
             settings: try .ofRanks(deadline: command.deadline)
         ) { stream, line in
             if stream == .output { Console.say(line) } else { Console.note(line) }

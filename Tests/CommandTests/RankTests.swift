@@ -165,7 +165,7 @@ extension CommandSuites {
     }
 }
 
-private func children(of process: pid_t) -> [pid_t] {
+func children(of process: pid_t) -> [pid_t] {
     let tasks = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/task")) ?? []
     return tasks.flatMap { task in
         let text = (try? String(contentsOfFile: "/proc/\(process)/task/\(task)/children", encoding: .utf8)) ?? ""

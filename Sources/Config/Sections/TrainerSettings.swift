@@ -27,6 +27,8 @@ public struct TrainerSettings: Hashable, Sendable {
     public let nodes: Int
     /// Seconds that an operation between ranks waits for one that does nothing.
     public let collectiveTimeout: Double
+    /// How often ranks that were lost are started anew.
+    public let maxRestarts: Int
     public let numThreads: Int?
     public let deterministic: Bool
     public let plan: MemoryPlan
@@ -77,6 +79,11 @@ public struct TrainerSettings: Hashable, Sendable {
             doc: trainsOnOneDevice
                 ? "Ranks: one." : "Ranks, one process and device each; null for all visible GPUs, on the CPU for one.")
         nodes = section.int("nnodes", default: 1, in: 1...1, doc: "Hosts: one.")
+        maxRestarts = section.int(
+            "max_restarts", default: 0, in: 0...1_048_576,
+            doc:
+                "How often, when a rank is lost, all ranks are ended, started anew and go on from the last checkpoint; 0 to end the run."
+        )
         collectiveTimeout = section.number(
             "nccl_timeout", default: 600, in: NumberRange(lower: 0.1, upper: 604_800),
             doc: "Seconds that ranks wait for one that does nothing before they give up and name it.")
