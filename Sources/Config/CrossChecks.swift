@@ -17,18 +17,26 @@ struct CrossChecks: LedgerChecks {
         checkMix()
         checkArithmetic()
         checkPolicyLoss()
+        checkPolicyLossNumbers()
         checkKL()
+        checkEstimator()
+        checkCritic()
+        checkRolloutCorrection()
+        checkDynamicSampling()
         checkCheckpointing(config.model)
         checkLoRA(config.model)
         checkTypes(config.model, config.actor.fsdp, in: "actor")
         checkSchedule(config.actor.optim, config.trainer, in: "actor")
+        if config.hasCritic { checkSchedule(config.critic.optim, config.trainer, in: "critic") }
         checkSharding()
         checkModelParallel()
         checkSampling()
         checkPenalties()
         checkEngine()
         checkSpeculation()
+        checkMultiTurn()
         checkReward()
+        checkAsync()
         checkTrainer(config.trainer, valFiles: config.data.valFiles)
     }
 
@@ -176,25 +184,33 @@ struct CrossChecks: LedgerChecks {
             remedy: "make do_sample false for greedy, or the temperature more than 0")
     }
 
-    private func checkReward() {
+    /// The settings that say where scores come from.
+    var rewardSources: [(name: String, isSet: Bool)] {
         let reward = config.reward
-        let sources: [(name: String, isSet: Bool)] = [
+        return [
             ("reward.type", reward.type != nil), ("reward.weights", !reward.weights.isEmpty),
             ("reward.custom_reward_function.path", reward.customRewardFunction != nil),
+            ("reward.model.path", reward.model != nil), ("reward.judge.url", reward.judge != nil),
         ]
+    }
+
+    private func checkReward() {
+        let reward = config.reward, sources = rewardSources
         let set = sources.filter(\.isSet)
+        let isEnvironments = config.rollout.multiTurn.enable && config.environment.score == .environment
         if set.count > 1 {
             refuse(true, set[0].name, set[1].name, "two sources of one score", remedy: "keep one")
-        } else if set.isEmpty, !sources.contains(where: { ledger.refused.contains($0.name) }) {
+        } else if set.isEmpty, !isEnvironments, !sources.contains(where: { ledger.refused.contains($0.name) }) {
             let remedy =
                 "set reward.type to \(alternatives(ledger.names.rewards)), or reward.weights, or "
-                + "reward.custom_reward_function.path"
+                + "reward.custom_reward_function.path, or reward.model.path, or reward.judge.url"
             ledger.refuse(.missing, at: section("reward"), "reward", "no reward is set", remedy: remedy)
         }
         refuse(
             reward.customRewardFunction == nil && ledger.isChanged("reward.custom_reward_function.name"),
             "reward.custom_reward_function.name", "reward.custom_reward_function.path", "a function of no file",
             remedy: "set reward.custom_reward_function.path")
+        checkJudge()
         let named = Set(reward.type.map { [$0] } ?? []).union(reward.weights.keys)
         let patterned = !named.isDisjoint(with: ledger.names.rewardsWithPattern)
         let source = set.first?.name ?? "reward.type"

@@ -66,7 +66,6 @@ enum PeerNames {
         "micro-batches are cut by tokens, and the loss does not depend on the cut; see actor.ppo_max_token_len_per_gpu")
     private static let wholeLayers: Answer = .notYet(
         "each rank samples with all layers and experts; see rollout.tensor_model_parallel_size")
-    private static let noCritic: Answer = .notYet("use an estimator without a critic, as algorithm.adv_estimator: grpo")
     private static let noEngine: Answer = .needless("training and sampling share one engine and one set of weights")
     private static let noRemoteCode: Answer = .needless(
         "Fledge never runs code from a model's folder; it knows the architecture or says that it does not")
@@ -102,6 +101,12 @@ enum PeerNames {
         ("actor.megatron.override_transformer_config", .notYet("the model's config.json decides; remove it")),
         ("actor.checkpoint", .needless("a checkpoint holds all that a resume needs")),
         ("actor.policy_loss.loss_mode", .here("actor.policy_loss")),
+        ("actor.policy_loss.clip_cov_ratio", .here("actor.clip_cov_ratio")),
+        ("actor.policy_loss.clip_cov_lb", .here("actor.clip_cov_lb")),
+        ("actor.policy_loss.clip_cov_ub", .here("actor.clip_cov_ub")),
+        ("actor.policy_loss.kl_cov_ratio", .here("actor.kl_cov_ratio")),
+        ("actor.policy_loss.ppo_kl_coef", .here("actor.ppo_kl_coef")),
+        ("actor.policy_loss.dro_beta", .here("actor.dro_beta")),
         ("actor.kl_coef", .here("actor.kl_loss_coef")), ("actor.optim.clip_grad", .here("actor.grad_clip")),
         ("actor.optim.warmup_style", .here("actor.optim.lr_scheduler_type")),
         ("actor.optim.num_cycles", .notYet("the cosine falls once; remove it")),
@@ -135,13 +140,38 @@ enum PeerNames {
         ("rollout.response_length", .here("data.max_response_length")),
         ("rollout.max_model_len", .here("data.max_prompt_length and data.max_response_length")),
         ("rollout.do_sample", .here("rollout.temperature: 0 is greedy")),
-        ("rollout.multi_turn", .notYet("remove it")), ("rollout.agent", .notYet("remove it")),
+        ("rollout.multi_turn.tool_config_path", .here("environment.tools, or environment.path for tools of your own")),
+        ("rollout.multi_turn.interaction_config_path", .here("environment.path")),
+        ("rollout.multi_turn.max_parallel_calls", .needless("all calls of a reply run at once; limits of the sandbox hold them")),
+        ("rollout.multi_turn.tool_response_truncate_side", .needless("the beginning of a long result is shown")),
+        ("rollout.multi_turn.tokenization_sanity_check_mode", .needless("what was drawn is never tokenized again")),
+        ("rollout.multi_turn.use_inference_chat_template", .needless("what was drawn is never rendered again")),
+        ("rollout.multi_turn.num_repeat_rollouts", .here("rollout.n")),
+        ("rollout.agent", .notYet("remove it")),
         ("rollout.log_prob_micro_batch_size", oneForward), ("rollout.log_prob_micro_batch_size_per_gpu", oneForward),
         ("rollout.log_prob_max_token_len_per_gpu", oneForward), ("rollout.log_prob_use_dynamic_bsz", oneForward),
         // verl: reference, critic, reward
         ("ref", oneForward),
-        ("critic", noCritic),
-        ("reward_model.reward_manager", .here("reward.type")), ("reward_model", .notYet("use reward.type or reward.custom_reward_function")),
+        ("reward_model.reward_manager", .here("reward.type")), ("reward_model.model.path", .here("reward.model.path")), ("reward_model", .here("reward, with reward.model for a model that scores")),
+        ("critic.strategy", .needless("there is one training engine")),
+        ("critic.model.fsdp_config", .here("actor.fsdp_config, which lays the critic out too")),
+        ("critic.model.tokenizer_path", .needless("a critic reads the policy's tokens")),
+        ("critic.model.use_remove_padding", packed), ("critic.model.trust_remote_code", noRemoteCode),
+        ("critic.model.enable_gradient_checkpointing", .here("model.activation_checkpointing, which is the critic's too")),
+        ("critic.model.lora_rank", .notYet("a critic trains all of its weights; remove it")),
+        ("critic.model.override_config", .notYet("the model's config.json decides; remove it")),
+        ("critic.fsdp", .here("actor.fsdp_config, which lays the critic out too")),
+        ("critic.megatron", .here("actor.megatron, which lays the critic out too")),
+        ("critic.ulysses_sequence_parallel_size", .here("actor.ulysses_sequence_parallel_size")),
+        ("critic.ppo_micro_batch_size", budgeted), ("critic.ppo_micro_batch_size_per_gpu", budgeted),
+        ("critic.use_dynamic_bsz", budgeted), ("critic.forward_micro_batch_size", budgeted),
+        ("critic.forward_micro_batch_size_per_gpu", budgeted), ("critic.forward_max_token_len_per_gpu", budgeted),
+        ("critic.rollout_n", .here("rollout.n")),
+        ("critic.checkpoint", .needless("a checkpoint holds all that a resume needs")),
+        ("critic.optim.clip_grad", .here("critic.grad_clip")), ("critic.optim.warmup_style", .here("critic.optim.lr_scheduler_type")),
+        ("reward_model.overlong_buffer", .here("reward.overlong_buffer")),
+        ("reward.reward_kwargs.overlong_buffer_cfg", .here("reward.overlong_buffer")),
+        ("reward_kwargs.overlong_buffer_cfg", .here("reward.overlong_buffer")),
         ("reward_manager", .here("reward.type")),
         ("custom_reward_function", .here("reward.custom_reward_function")),
         ("reward.num_examine", .here("trainer.log_samples")), ("reward.reward_manager", .here("reward.type")),
@@ -176,14 +206,13 @@ enum PeerNames {
         ("data.train_max_samples", .notYet("shorten the file")), ("data.val_max_samples", .notYet("shorten the file")),
         // verl: algorithm
         ("algorithm.use_pf_ppo", .notYet("remove it")), ("algorithm.pf_ppo", .notYet("remove it")),
-        ("algorithm.filter_groups", .notYet("remove it")),
-        ("algorithm.rollout_correction", .notYet("both phases compute the same log-probabilities; remove it")),
+        ("algorithm.policy_loss", .here("actor.policy_loss")), ("algorithm.gpg_norm", .here("algorithm.f_norm")),
         // verl: trainer
         ("trainer.total_training_epochs", .here("trainer.total_epochs")),
         ("nccl_timeout", .here("trainer.nccl_timeout")), ("trainer.device", .here("device")),
         ("trainer.project_name", .here("project_name")), ("trainer.experiment_name", .here("experiment_name")),
-        ("trainer.seed", .here("seed")), ("trainer.max_critic_ckpt_to_keep", noCritic),
-        ("trainer.critic_warmup", noCritic), ("trainer.val_only", .notYet("use fledge eval")),
+        ("trainer.seed", .here("seed")), ("trainer.max_critic_ckpt_to_keep", .here("trainer.max_actor_ckpt_to_keep: a checkpoint holds both")),
+        ("trainer.val_only", .notYet("use fledge eval")),
         ("trainer.default_hdfs_dir", .notYet("use trainer.default_local_dir")),
         ("trainer.log_val_generations", .here("trainer.log_samples")),
         ("trainer.rollout_data_dir", .here("trainer.log_samples")),
@@ -195,7 +224,13 @@ enum PeerNames {
         ("global_profiler", .notYet("remove it")), ("hydra", .needless("there is no Hydra")),
         ("defaults", .notYet("a recipe is one file; the rest are key=value arguments")),
         // TRL
-        ("learning_rate", .here("actor.optim.lr")), ("num_generations", .here("rollout.n")),
+        ("learning_rate", .here("actor.optim.lr")), ("mask_truncated_completions", .here("algorithm.mask_truncated")),
+        ("value_model", .here("critic.model.path")), ("vf_coef", .here("critic.vf_coef")),
+        ("vf_clip_range", .here("critic.cliprange_value")), ("cliprange_value", .here("critic.cliprange_value")),
+        ("lam", .here("algorithm.lam")), ("gamma", .here("algorithm.gamma")),
+        ("vllm_importance_sampling_correction", .here("algorithm.rollout_correction.rollout_is")),
+        ("vllm_importance_sampling_cap", .here("algorithm.rollout_correction.rollout_is_threshold")),
+        ("num_generations", .here("rollout.n")),
         ("beta", .here("actor.kl_loss_coef with actor.use_kl_loss: true")), ("epsilon", .here("actor.clip_ratio")),
         ("epsilon_high", .here("actor.clip_ratio_high")), ("delta", .here("actor.clip_ratio_c")),
         ("loss_type", .here("actor.loss_agg_mode")), ("num_iterations", .here("actor.ppo_epochs")),
@@ -230,11 +265,10 @@ enum PeerValues {
     }
 
     private static let table: [(keyPath: String, values: [String], note: String)] = [
-        ("algorithm.adv_estimator", ["gae"], "needs a critic, which is not supported yet"),
         (
             "algorithm.adv_estimator",
             [
-                "grpo_passk", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg", "gdpo", "remax",
+                "gae", "grpo_passk", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg", "gdpo", "remax",
                 "reinforce_plus_plus", "reinforce_plus_plus_baseline", "optimal_token_baseline",
                 "tir_optimal_token_baseline",
             ], "not supported yet"

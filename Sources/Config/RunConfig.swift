@@ -20,8 +20,11 @@ public struct RunConfig: Sendable {
     public let actor: ActorSettings
     public let rollout: RolloutSettings
     public let algorithm: AlgorithmSettings
+    public let critic: CriticSettings
     public let reward: RewardSettings
+    public let environment: EnvironmentSettings
     public let trainer: TrainerSettings
+    public let async: AsyncSettings
 
     /// What is allowed and likely not meant.
     public private(set) var warnings: [Diagnostic] = []
@@ -35,8 +38,25 @@ public struct RunConfig: Sendable {
     /// The run's folder: `trainer.default_local_dir`, else `runs/` and the experiment's name.
     public var runFolder: String { trainer.defaultLocalDir ?? "runs/\(experimentName)" }
 
+    /// Prompts that are begun for a step, of which ``DataSettings/trainBatchSize`` groups are learned from.
+    public var promptsBegun: Int {
+        data.trainBatchSize + Int((rollout.overSampleRate * Double(data.trainBatchSize)).rounded(.up))
+    }
+
     /// Whether the initial model is needed beside the trained one.
     public var needsReferenceModel: Bool { actor.useKLLoss || algorithm.useKLInReward }
+
+    /// Whether a critic is trained.
+    public var hasCritic: Bool { critic.enable ?? (algorithm.advantageEstimator == "gae") }
+
+    /// The loss by its registry's name: in bypass mode, where nothing else was asked for, the one that corrects by itself.
+    public var policyLoss: String {
+        let bypasses = algorithm.rolloutCorrection.bypasses
+        return bypasses && actor.policyLoss == "vanilla" ? "bypass_mode" : actor.policyLoss
+    }
+
+    /// Whether the sampler's log-probabilities stand for the old policy's.
+    public var bypassesOldLogProbs: Bool { algorithm.rolloutCorrection.bypasses || actor.policyLoss == "bypass_mode" }
 
     /// A new section is a property above and a line here.
     private init(_ section: inout SectionReader) {
@@ -52,9 +72,16 @@ public struct RunConfig: Sendable {
         actor = section.section("actor", doc: "The policy's update.", ActorSettings.init)
         rollout = section.section("rollout", doc: "Sampling.", RolloutSettings.init)
         algorithm = section.section("algorithm", doc: "From scores to advantages.", AlgorithmSettings.init)
+        critic = section.section(
+            "critic", doc: "The model that foresees returns, where advantages are made with one (gae).",
+            CriticSettings.init)
         reward = section.section("reward", doc: "From responses to scores.", RewardSettings.init)
+        environment = section.section(
+            "environment", doc: "The world of rollout.multi_turn.", EnvironmentSettings.init)
         trainer = section.section(
             "trainer", doc: "The run: its length, folder and reports.", TrainerSettings.init)
+        async = section.section(
+            "async_training", doc: "How sampling and learning overlap.", AsyncSettings.init)
     }
 
     /// Reads a configuration from YAML text.
@@ -99,7 +126,9 @@ extension RunConfig: Equatable {
         left.seed == right.seed && left.device == right.device && left.projectName == right.projectName
             && left.experimentName == right.experimentName && left.model == right.model && left.data == right.data
             && left.actor == right.actor && left.rollout == right.rollout && left.algorithm == right.algorithm
-            && left.reward == right.reward && left.trainer == right.trainer
+            && left.critic == right.critic && left.reward == right.reward && left.environment == right.environment
+            && left.trainer == right.trainer
+            && left.async == right.async
     }
 }
 

@@ -59,6 +59,23 @@ extension SectionReader {
         }
     }
 
+    mutating func optionalBool(_ key: String, doc: String) -> Bool? {
+        optional(key, accepts: "true or false", doc: doc, text: { "\($0)" }) { node throws(Misfit) in try node.bool() }
+    }
+
+    /// Text in which a number may be written as it is.
+    mutating func number(text key: String, default value: String, accepts: String, doc: String) -> String {
+        setting(key, .value(value), accepts: accepts, doc: doc, text: YAMLText.string) { node throws(Misfit) in
+            try node.numberText()
+        }
+    }
+
+    mutating func optionalText(number key: String, accepts: String, doc: String) -> String? {
+        optional(key, accepts: accepts, doc: doc, text: YAMLText.string) { node throws(Misfit) in
+            try node.numberText()
+        }
+    }
+
     // MARK: Text
 
     mutating func string(_ key: String, default value: String, doc: String) -> String {
@@ -263,6 +280,15 @@ func alternatives(_ words: [String]) -> String {
 }
 
 extension ConfigNode {
+    /// A text, or a number as it was written.
+    func numberText() throws(Misfit) -> String {
+        guard case .scalar(let scalar) = content else { throw .type("text or a number", self) }
+        switch scalar.value {
+        case .string, .integer, .oversizeInteger, .number: return scalar.text
+        default: throw .type("text or a number", self)
+        }
+    }
+
     /// PEFT reads a lone text as a regular expression; names are all that is read here.
     func moduleNames() throws(Misfit) -> [String] {
         try items { item throws(Misfit) in

@@ -49,6 +49,9 @@ struct SectionReader {
         }
     }
 
+    /// Whether a key was written, for settings that take one another's place.
+    func holds(_ key: String) -> Bool { entries[key] != nil }
+
     func keyPath(_ key: String) -> String { (path + [key]).joined(separator: ".") }
 
     /// What a setting is when nobody sets it.

@@ -14,14 +14,12 @@ public struct PolicyLoop: Sendable {
         /// Steps between evaluations; 0 or less: none on the way.
         public var evaluateEvery: Int
         public var evaluatesFirst: Bool
-        /// Whether log-probabilities of the sampled answers are computed before the update, because several optimizer steps
-        /// will be taken on one batch.
-        public var recomputesOldLogProbs: Bool
+        public var learning: PolicyStep.Settings
         public var samplesLogged: Int
 
         public init(
             totalSteps: Int, rollout: RolloutRequestSettings, seed: UInt64, saveEvery: Int = 0, evaluateEvery: Int = 0,
-            evaluatesFirst: Bool = true, recomputesOldLogProbs: Bool = false, samplesLogged: Int = 0
+            evaluatesFirst: Bool = true, learning: PolicyStep.Settings = .init(), samplesLogged: Int = 0
         ) {
             self.totalSteps = totalSteps
             self.rollout = rollout
@@ -29,15 +27,14 @@ public struct PolicyLoop: Sendable {
             self.saveEvery = saveEvery
             self.evaluateEvery = evaluateEvery
             self.evaluatesFirst = evaluatesFirst
-            self.recomputesOldLogProbs = recomputesOldLogProbs
+            self.learning = learning
             self.samplesLogged = samplesLogged
         }
     }
 
     public let settings: Settings
     public let prompts: any PromptProvider
-    public let rollout: any RolloutGroup
-    public let reward: any RewardGroup
+    public let sampling: GroupSampling
     public let actor: any ActorGroup
     public let learning: PolicyStep
     public let evaluator: (any Evaluator)?
@@ -46,16 +43,15 @@ public struct PolicyLoop: Sendable {
 
     public init(
         settings: Settings, prompts: any PromptProvider, rollout: any RolloutGroup, reward: any RewardGroup,
-        actor: any ActorGroup, reference: (any ReferenceGroup)? = nil, evaluator: (any Evaluator)? = nil,
+        actor: any ActorGroup, critic: (any CriticGroup)? = nil, reference: (any ReferenceGroup)? = nil,
+        filter: GroupFilter? = nil, evaluator: (any Evaluator)? = nil,
         observer: any LoopObserver, log: Logger
     ) {
         self.settings = settings
         self.prompts = prompts
-        self.rollout = rollout
-        self.reward = reward
+        sampling = GroupSampling(prompts: prompts, rollout: rollout, reward: reward, filter: filter, log: log)
         self.actor = actor
-        learning = PolicyStep(
-            actor: actor, reference: reference, recomputesOldLogProbs: settings.recomputesOldLogProbs)
+        learning = PolicyStep(actor: actor, critic: critic, reference: reference, settings: settings.learning)
         self.evaluator = evaluator
         self.observer = observer
         self.log = log
@@ -77,7 +73,7 @@ public struct PolicyLoop: Sendable {
             guard let batch = try await prompts.nextBatch() else { break }
             var metrics = StepMetrics(step: state.step + 1)
             try metrics.add(await prompts.metrics())
-            let trajectories = try await step(batch, state, &metrics, timer)
+            let trajectories = try await step(batch, &state, &metrics, timer)
             state.step += 1
             state.promptState = try await prompts.state()
             if settings.evaluateEvery > 0, state.step % settings.evaluateEvery == 0, state.step < settings.totalSteps,
@@ -99,7 +95,7 @@ public struct PolicyLoop: Sendable {
     }
 
     /// The metrics of a step are on disk before a checkpoint that counts it done.
-    private func save(_ state: LoopState) async throws {
+    func save(_ state: LoopState) async throws {
         try observer.phaseBegins(.save)
         try observer.willSave(state)
         try await actor.save(step: state.step, state: state)
@@ -107,29 +103,22 @@ public struct PolicyLoop: Sendable {
 
     /// One step, up to the update.
     private func step(
-        _ batch: [PromptTask], _ state: LoopState, _ metrics: inout StepMetrics, _ timer: PhaseTimer
+        _ batch: [PromptTask], _ state: inout LoopState, _ metrics: inout StepMetrics, _ timer: PhaseTimer
     ) async throws -> [Trajectory] {
         var request = settings.rollout
         request.seed = settings.seed &* 0x9E37_79B9_7F4A_7C15 &+ UInt64(state.step)
 
-        try observer.phaseBegins(.generate)
-        let sampled = try await timer.measure(.generate) { try await rollout.generate(batch, request) }
-        try metrics.add(sampled.metrics)
-
-        try observer.phaseBegins(.score)
-        let scored = try await timer.measure(.score) { try await reward.score(sampled.trajectories) }
-        try metrics.describe(scored.trajectories)
-        try metrics.add(scored.metrics)
-        let kept = scored.trajectories.filter { $0.score != nil }
-        guard !kept.isEmpty else {
-            log.error("step \(metrics.step): every reward failed; nothing to learn from, the weights stay as they are")
-            return scored.trajectories
+        let sampled = try await sampling.sample(batch, request, metrics: &metrics, timer: timer, observer: observer)
+        guard !sampled.kept.isEmpty else {
+            log.error("step \(metrics.step): nothing to learn from, the weights stay as they are")
+            return sampled.all
         }
-        try await learning.learn(kept, seed: request.seed, metrics: &metrics, timer: timer, observer: observer)
-        return scored.trajectories
+        try await learning.learn(
+            sampled.kept, seed: request.seed, state: &state, metrics: &metrics, timer: timer, observer: observer)
+        return sampled.all
     }
 
-    private func finish(_ metrics: inout StepMetrics, _ batch: [Trajectory], _ timer: PhaseTimer) throws {
+    func finish(_ metrics: inout StepMetrics, _ batch: [Trajectory], _ timer: PhaseTimer) throws {
         let times = timer.finishStep()
         let tokens = batch.reduce(0) { $0 + $1.prompt.tokens.count + $1.response.count }
         try metrics.add(times.metrics)
@@ -145,7 +134,7 @@ public struct PolicyLoop: Sendable {
         try observer.stepEnded(metrics, samples: samples)
     }
 
-    private func evaluate(_ name: String, _ state: inout LoopState) async throws {
+    func evaluate(_ name: String, _ state: inout LoopState) async throws {
         guard let evaluator else { return }
         try observer.phaseBegins(.evaluate)
         let result = try await evaluator.evaluate()

@@ -20,6 +20,11 @@ public struct RolloutRequestSettings: Sendable, Hashable, Codable {
     public var maxTokens: Int
     /// With the prompt's place in the batch it decides every draw.
     public var seed: UInt64
+    /// Groups that are wanted; the slowest others are given up. nil: all.
+    public var groupsWanted: Int?
+    /// When this share of all samples has ended, the others may draw so many tokens more; nil: no bound.
+    public var stragglerShare: Double?
+    public var stragglerTokens = 0
 
     public init(
         n: Int, temperature: Double, topK: Int = 0, topP: Double = 1, minP: Double = 0, repetitionPenalty: Double = 1,
@@ -72,13 +77,57 @@ public protocol RewardGroup: Sendable {
 public protocol ActorGroup: Sendable {
     /// log-probabilities of every answer token under the weights as they are.
     func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]]
-    func advantages(_ trajectories: [Trajectory]) async throws -> [[Float]]
+    /// Σπ² of the distribution that each answer token was drawn from, under the weights as they are.
+    func sumsPiSquared(_ trajectories: [Trajectory]) async throws -> [[Float]]
+    /// What is to be learned of scored answers. `klCoefficient` is that of the KL penalty in the reward, where a step before has
+    /// given one.
+    func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) async throws -> AdvantageEstimate
     /// Every optimizer step of one batch. `seed` decides the order of shuffled mini-batches.
     func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics
     /// Writes a checkpoint of weights, optimizer and `state`, durable when it returns.
     func save(step: Int, state: LoopState) async throws
     /// The newest whole checkpoint, put back into weights and optimizer; nil when there is none.
     func restore() async throws -> LoopState?
+}
+
+extension ActorGroup {
+    public func sumsPiSquared(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+        preconditionFailure("this actor has no distributions to tell of")
+    }
+}
+
+/// What is to be learned of a batch of scored answers; what is nil stays as it is.
+public struct AdvantageEstimate: Sendable {
+    /// One value an answer token.
+    public var advantages: [[Float]]
+    /// What values are to become, where there is a critic.
+    public var returns: [[Float]]?
+    public var importanceWeights: [[Float]]?
+    /// Which tokens are learned.
+    public var responseMasks: [[Bool]]?
+    /// The next step's coefficient of the KL penalty in the reward.
+    public var klCoefficient: Double?
+    public var metrics: PhaseMetrics
+
+    public init(
+        advantages: [[Float]], returns: [[Float]]? = nil, importanceWeights: [[Float]]? = nil,
+        responseMasks: [[Bool]]? = nil, klCoefficient: Double? = nil, metrics: PhaseMetrics = [:]
+    ) {
+        self.advantages = advantages
+        self.returns = returns
+        self.importanceWeights = importanceWeights
+        self.responseMasks = responseMasks
+        self.klCoefficient = klCoefficient
+        self.metrics = metrics
+    }
+}
+
+/// Foresees returns.
+public protocol CriticGroup: Sendable {
+    /// The value of every answer token's position, before the token is drawn.
+    func values(_ trajectories: [Trajectory]) async throws -> [[Float]]
+    /// Every optimizer step of one batch, on its values and returns. `seed` decides the order of shuffled mini-batches.
+    func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics
 }
 
 /// The frozen policy that a KL term compares with.
@@ -100,10 +149,14 @@ public struct LoopState: Sendable, Hashable, Codable {
     public var klCoefficient: Double?
     /// Results of the evaluations that are part of the run's summary.
     public var evaluations: [String: Double]
+    /// Of a loop whose sampling runs ahead: groups that wait, and prompts that are being answered, as JSON text.
+    public var samples: String?
 
     public init(
-        step: Int, promptState: String, klCoefficient: Double? = nil, evaluations: [String: Double] = [:]
+        step: Int, promptState: String, klCoefficient: Double? = nil, evaluations: [String: Double] = [:],
+        samples: String? = nil
     ) {
+        self.samples = samples
         self.step = step
         self.promptState = promptState
         self.klCoefficient = klCoefficient

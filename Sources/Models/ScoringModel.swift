@@ -114,6 +114,9 @@ public final class ScoringModel: SequenceModel {
         return try scores.scalingGradient(by: 1 / Double(sequence.size))
     }
 
+    /// The head's numbers after hidden states `[T, C]` of any tokens, float32 `[T, N]`, with gradients.
+    public func scores(ofHidden hidden_TC: Tensor) throws(TorchError) -> Tensor { try scored(hidden_TC) }
+
     /// The value of every token of a pack, float32 `[T]`, with gradients.
     /// - Throws: ``ModelError``, `unsupported`, where the head gives more than one number.
     public func tokenValues(ids: Tensor, positions: Tensor, attention: any AttentionBackend) throws -> Tensor {

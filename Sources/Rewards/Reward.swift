@@ -5,6 +5,12 @@ public protocol Reward: Sendable {
     /// - Returns: one outcome for each item, in the items' order. An item that could not be scored is `.failed`: a
     ///   reward neither throws for the whole batch nor makes up a score.
     func score(_ items: [RewardRequest]) async -> [RewardOutcome]
+    /// Ends the processes and connections that it keeps; it scores nothing any more.
+    func shutdown() async
+}
+
+extension Reward {
+    public func shutdown() async {}
 }
 
 /// A reward that is a plain function of one item.
@@ -23,6 +29,8 @@ public struct RewardRequest: Hashable, Sendable, Identifiable {
     public var dataSource: String
     /// The prompt as the model saw it.
     public var prompt: String
+    /// The turns that the answer follows, where the prompt is a conversation.
+    public var messages: [Message]
     /// The answer's text without special tokens (verl's `solution_str`).
     public var response: String
     /// The right answer as text.
@@ -35,14 +43,25 @@ public struct RewardRequest: Hashable, Sendable, Identifiable {
     /// The most tokens that the answer could have had.
     public var maximumResponseTokens: Int
 
+    public struct Message: Hashable, Sendable {
+        public var role: String
+        public var content: String
+
+        public init(role: String, content: String) {
+            self.role = role
+            self.content = content
+        }
+    }
+
     public init(
-        id: Int, dataSource: String = "", prompt: String = "", response: String, groundTruth: String,
-        groundTruthJSON: String? = nil, extraInfoJSON: String? = nil, responseTokens: Int = 0,
+        id: Int, dataSource: String = "", prompt: String = "", messages: [Message] = [], response: String,
+        groundTruth: String, groundTruthJSON: String? = nil, extraInfoJSON: String? = nil, responseTokens: Int = 0,
         maximumResponseTokens: Int = 0
     ) {
         self.id = id
         self.dataSource = dataSource
         self.prompt = prompt
+        self.messages = messages
         self.response = response
         self.groundTruth = groundTruth
         self.groundTruthJSON = groundTruthJSON
@@ -82,6 +101,8 @@ public struct RewardFailure: Hashable, Sendable, CustomStringConvertible {
         case timedOut = "timed_out"
         /// It gave something that is not a score.
         case garbage
+        /// The server that computes it cannot be reached, or answers with an error.
+        case unavailable
         /// The process that computed it ended.
         case workerDied = "worker_died"
         /// It gave NaN or an infinity.

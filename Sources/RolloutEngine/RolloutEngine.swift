@@ -85,6 +85,12 @@ public final class RolloutEngine {
         for (index, request) in requests.enumerated() { try session.add(request, id: index) }
         try prepare(
             rows: requests.reduce(0) { $0 + $1.sampling.n }, steps: requests.map(\.sampling.maxTokens).max() ?? 0)
+        try run(session)
+        return results.map { $0.map { sample in sample! } }
+    }
+
+    /// Advances a session until it has nothing left to do; more may be added then.
+    public func run(_ session: RolloutSession) throws {
         // A copy of the weights takes the adapter in; where there is none the weights do, for the call's time.
         if options.mergesAdapter, model.adapter != nil, model.device.isCUDA, options.quantization == nil {
             try withNoGrad { try model.mergeAdapter() }
@@ -96,7 +102,6 @@ public final class RolloutEngine {
         }
         firstToken = firstToken ?? session.firstToken
         statistics = session.statistics
-        return results.map { $0.map { sample in sample! } }
     }
 
     /// Blocks with which nobody has to wait for another's end, but for the limit on running sequences.

@@ -7,6 +7,8 @@ public struct ResponseOutputs {
     public var logProbs, entropies: Tensor
     /// float32 `[B, L]`: 1 at answer tokens.
     public var responseMask: Tensor
+    /// What a value head gives at each answer token's predictor, float32 `[B, L]`; nil without one.
+    public var values: Tensor?
     /// Tokens that the pass computed: shared ones count once.
     public var computedTokens: Int
     /// What the routers of a mixture of experts decided, where it was asked for, and how many sequences each of the pack's
@@ -22,6 +24,8 @@ public struct PackedForward {
     public var logitsChunk: Int?
     public var sharesPrefixes: Bool
     public var recordsRouting: Bool
+    /// What reads values off the last layer; nil: nothing does.
+    public var valueHead: ValueHead?
     public var kernels: AttentionPlan.Kernels
 
     public init(
@@ -55,7 +59,28 @@ public struct PackedForward {
         return ResponseOutputs(
             logProbs: try padding.pad(ofAnswerTokens(head.logProbs, pack)),
             entropies: try padding.pad(ofAnswerTokens(head.entropies, pack)),
-            responseMask: try padding.mask(device: device), computedTokens: pack.tokenCount)
+            responseMask: try padding.mask(device: device),
+            values: try valueHead.map { head throws(TorchError) in
+                try padding.pad(ofAnswerTokens(head(predicting(hidden_TC, pack)), pack))
+            }, computedTokens: pack.tokenCount)
+    }
+
+    /// Σπ² of the distribution that each answer token was drawn from, float32 `[B, L]`, without gradients. Of models with whole
+    /// logits on one rank.
+    public func sumsPiSquared(_ sequences: [TrainingSequence]) throws -> Tensor {
+        try withNoGrad {
+            let pack = pack(sequences)
+            let hidden_HC = try predicting(hiddenStates(pack), pack), count = hidden_HC.size(0)
+            var parts: [Tensor] = []
+            // A chunk is as large as its logits and two copies of them.
+            let rows = logitsChunk ?? (model.device.isCUDA ? 1024 : 256)
+            for start in stride(from: 0, to: count, by: rows) {
+                let hidden = try hidden_HC.narrowed(0, start..<min(start + rows, count))
+                let logits = try model.logits(hidden).to(dtype: .float32).divided(by: temperature)
+                parts.append(try logits.softmax(-1).squared().sum(-1))
+            }
+            return try Padding(lengths: pack.responseLengths).pad(ofAnswerTokens(Tensor.concatenate(parts), pack))
+        }
     }
 
     /// Forward and backward at once of a loss whose gradients are known before it, logits computed once: the sum over answer

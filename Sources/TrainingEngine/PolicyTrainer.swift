@@ -13,6 +13,8 @@ public struct PolicyLossInputs {
     public var rolloutLogProbs: Tensor
     /// Weights of the tokens' losses that correct for another sampling policy; nil: 1 for all.
     public var importanceWeights: Tensor?
+    /// Where the policy has a value head: what it gives, with gradients; what it gave before the update; and what that is to become.
+    public var values: (predictions: Tensor, old: Tensor, returns: Tensor)?
     public var totals: BatchTotals
 }
 
@@ -44,14 +46,19 @@ public struct PolicySample: Sendable {
     public var responseMask: [Bool]?
     /// Weights of the tokens' losses that correct for another sampling policy; nil: 1 for all.
     public var importanceWeights: [Float]?
+    /// Of each position, and what they are to become; where the policy has a value head.
+    public var values, returns: [Float]?
 
     /// The tokens that are learned.
     var learnedCount: Int { responseMask.map { $0.count { $0 } } ?? sequence.response.count }
 
     public init(
         sequence: TrainingSequence, oldLogProbs: [Float]? = nil, advantages: [Float], rolloutLogProbs: [Float],
-        refLogProbs: [Float]? = nil, responseMask: [Bool]? = nil, importanceWeights: [Float]? = nil
+        refLogProbs: [Float]? = nil, responseMask: [Bool]? = nil, importanceWeights: [Float]? = nil,
+        values: [Float]? = nil, returns: [Float]? = nil
     ) {
+        self.values = values
+        self.returns = returns
         self.responseMask = responseMask
         self.importanceWeights = importanceWeights
         self.sequence = sequence
@@ -114,11 +121,15 @@ public final class PolicyTrainer {
     /// The ranks that share batches and parameters out among them: then ``update(_:loss:)`` and ``score(_:)`` are given this rank's
     /// sequences, and all ranks call them together, with reports read in the same order.
     public let parallel: DataParallel?
+    /// What learns values on the policy's last layer, with an optimizer of its own. In one process.
+    public let valueHead: TrainedValueHead?
 
     public init(
         model: any CausalLanguageModel, optimizer: AdamW, schedule: LearningRateSchedule,
-        settings: Settings = Settings(), parallel: DataParallel? = nil
+        settings: Settings = Settings(), parallel: DataParallel? = nil, valueHead: TrainedValueHead? = nil
     ) {
+        precondition(parallel == nil || valueHead == nil, "a value head of one rank")
+        self.valueHead = valueHead
         self.parallel = parallel
         self.model = model
         self.optimizer = optimizer
@@ -127,9 +138,11 @@ public final class PolicyTrainer {
     }
 
     private var forward: PackedForward {
-        PackedForward(
+        var forward = PackedForward(
             model: model, temperature: settings.temperature, logitsChunk: settings.logitsChunk,
             sharesPrefixes: settings.sharesPrefixes)
+        forward.valueHead = valueHead?.head
+        return forward
     }
 
     /// Forward passes that learn: routers are watched where their balance counts.
@@ -142,6 +155,48 @@ public final class PolicyTrainer {
     /// Log-probabilities and entropies of every answer token under the weights as they are, without gradients.
     public func score(_ sequences: [TrainingSequence]) throws -> (logProbs: [[Float]], entropies: [[Float]]) {
         var logProbs = [[Float]](repeating: [], count: sequences.count), entropies = logProbs
+        try forEachPass(sequences) { micro, outputs in
+            let padding = Padding(lengths: micro.map { sequences[$0].response.count })
+            for (index, values) in zip(micro, try padding.rows(outputs.logProbs)) { logProbs[index] = values }
+            for (index, values) in zip(micro, try padding.rows(outputs.entropies)) { entropies[index] = values }
+        }
+        return (logProbs, entropies)
+    }
+
+    /// What the value head gives at every answer token's predictor.
+    public func headValues(_ sequences: [TrainingSequence]) throws -> [[Float]] {
+        var values = [[Float]](repeating: [], count: sequences.count)
+        try forEachPass(sequences) { micro, outputs in
+            guard let found = outputs.values else { preconditionFailure("this policy has no value head") }
+            let padding = Padding(lengths: micro.map { sequences[$0].response.count })
+            for (index, row) in zip(micro, try padding.rows(found)) { values[index] = row }
+        }
+        return values
+    }
+
+    /// Σπ² of the distribution that each answer token was drawn from, of this rank's sequences.
+    public func sumsPiSquared(_ sequences: [TrainingSequence]) throws -> [[Float]] {
+        var all = [[Float]](repeating: [], count: sequences.count)
+        let micros = try microBatches(sequences, Array(sequences.indices))
+        model.unpackProjections()
+        func pass(_ micro: [Int]) throws {
+            let padding = Padding(lengths: micro.map { sequences[$0].response.count })
+            let sums = try forward.sumsPiSquared(micro.map { sequences[$0] })
+            for (index, row) in zip(micro, try padding.rows(sums)) { all[index] = row }
+        }
+        try withNoGrad {
+            guard let parallel else { return try micros.forEach(pass) }
+            try parallel.forEach(micros) { micro, _ in
+                if let micro { try pass(micro) } else { _ = try parallel.idle() }
+            }
+        }
+        return all
+    }
+
+    /// Forward passes over micro-batches without gradients; `body` sees what each gives when all are launched.
+    private func forEachPass(
+        _ sequences: [TrainingSequence], _ body: (_ micro: [Int], ResponseOutputs) throws -> Void
+    ) throws {
         let micros = try microBatches(sequences, Array(sequences.indices))
         // The sampler's copies of the weights may hold an adapter, or be older than the last step.
         model.unpackProjections()
@@ -161,13 +216,8 @@ public final class PolicyTrainer {
             } else {
                 for micro in micros { passes.append((micro, try forward(micro.map { sequences[$0] }))) }
             }
-            for (micro, outputs) in passes {
-                let padding = Padding(lengths: micro.map { sequences[$0].response.count })
-                for (index, values) in zip(micro, try padding.rows(outputs.logProbs)) { logProbs[index] = values }
-                for (index, values) in zip(micro, try padding.rows(outputs.entropies)) { entropies[index] = values }
-            }
+            for (micro, outputs) in passes { try body(micro, outputs) }
         }
-        return (logProbs, entropies)
     }
 
     private var accumulation: GradientAccumulation {
@@ -180,14 +230,9 @@ public final class PolicyTrainer {
         if let size = settings.microBatchSequences {
             return MicroBatches.split(sequences, indices: indices, size: size)
         }
-        let split = MicroBatches.split(
-            sequences, indices: indices, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes
-        )
-        guard let parallel, parallel.count > 1 else { return split }
-        return MicroBatches.balanced(
-            sequences, indices: indices, into: try parallel.greatest(split.count),
-            tokenBudget: settings.microBatchTokens, work: parallel.work, sharesPrefixes: settings.sharesPrefixes)
-            ?? split
+        return try MicroBatches.ofEqualWork(
+            sequences, indices: indices, tokenBudget: settings.microBatchTokens,
+            sharesPrefixes: settings.sharesPrefixes, over: parallel)
     }
 
     /// One optimizer step on a mini-batch, whatever the number of micro-batches it takes.
@@ -200,7 +245,10 @@ public final class PolicyTrainer {
         let gathered = try gather(samples, loss: loss)
         gathered.learningRate = try accumulation.learningRate()
         // Without a sequence to learn from there is no gradient, and nothing is stepped.
-        if gathered.microBatches > 0 { gathered.step = try accumulation.step(learningRate: gathered.learningRate) }
+        if gathered.microBatches > 0 {
+            gathered.step = try accumulation.step(learningRate: gathered.learningRate)
+            try valueHead?.step(maxNorm: settings.gradClip)
+        }
         return gathered
     }
 
@@ -212,7 +260,7 @@ public final class PolicyTrainer {
     private func gather(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PendingPolicyStep {
         let sequences = samples.map(\.sequence)
         var totals = BatchTotals(
-            sequences: samples.count, tokens: samples.reduce(0) { $0 + $1.learnedCount },
+            sequences: samples.count { $0.learnedCount > 0 }, tokens: samples.reduce(0) { $0 + $1.learnedCount },
             width: sequences.map(\.response.count).max() ?? 0)
         let live = samples.indices.filter { index in
             samples[index].learnedCount > 0
@@ -274,6 +322,19 @@ public final class PolicyTrainer {
                 ? try padding.pad(old, device: device) : try outputs.logProbs.detached(),
             refLogProbs: refs.count == batch.count ? try padding.pad(refs, device: device) : nil,
             rolloutLogProbs: try padding.pad(batch.map(\.rolloutLogProbs), device: device),
-            importanceWeights: try given(\.importanceWeights), totals: totals)
+            importanceWeights: try given(\.importanceWeights), values: try values(batch, outputs, padding),
+            totals: totals)
+    }
+
+    private func values(
+        _ batch: [PolicySample], _ outputs: ResponseOutputs, _ padding: Padding
+    ) throws(TorchError) -> (predictions: Tensor, old: Tensor, returns: Tensor)? {
+        let old = batch.compactMap(\.values), returns = batch.compactMap(\.returns)
+        guard let predictions = outputs.values, old.count == batch.count, returns.count == batch.count else {
+            return nil
+        }
+        return (
+            predictions, try padding.pad(old, device: model.device), try padding.pad(returns, device: model.device)
+        )
     }
 }

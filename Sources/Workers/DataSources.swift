@@ -98,7 +98,7 @@ struct DataSources {
         let kept = try settled(training, "prompts")
         let endless = config.trainer.totalTrainingSteps != nil
         let loader = try PromptLoader(
-            source: kept.source, mix: try mix?.keeping(kept.source.indices), batchSize: config.data.trainBatchSize,
+            source: kept.source, mix: try mix?.keeping(kept.source.indices), batchSize: config.promptsBegun,
             seed: UInt64(config.data.seed ?? config.seed), shuffles: config.data.shuffle,
             epochs: endless ? nil : config.trainer.totalEpochs)
         let totalSteps = config.trainer.totalTrainingSteps ?? loader.batchesPerEpoch * config.trainer.totalEpochs

@@ -17,30 +17,25 @@ public struct Evaluation: Sendable {
     /// - Parameter checkpoints: a run's checkpoint folder, to measure its newest weights; nil for the recipe's model.
     public func run(checkpoints: String? = nil) async throws -> (metrics: PhaseMetrics, answers: [Trajectory]) {
         let plan = try RunPlan(config)
-        let reward = try await RewardFactory.make(config)
-        do {
+        return try await RunServices.with(plan, log) { services in
             var policy = try plan.policy(nil)
             // A run's checkpoint knows whether the run trained an adapter, and which.
             if checkpoints != nil { policy.adapter = nil }
             let worker = PolicyWorker(policy)
             let text = try await worker.load()
             if let checkpoints { try await worker.loadWeights(checkpoints: checkpoints) }
-            let prompts = try DataSources(config).prepare(config, PromptEncoder(text: text, data: config.data), log)
+            let prompts = try DataSources(config).prepare(config, services.encoder(text, config), log)
             guard !prompts.heldOut.isEmpty else {
                 throw WorkerError(.badData, "data.val_files names nothing to measure on")
             }
             let evaluator = HeldOutEvaluator(
-                prompts: prompts.heldOut, rollout: worker, settings: plan.validation,
-                reward: RewardWorker(
-                    reward: reward, policy: RewardFactory.policy(config.reward),
-                    maxResponseTokens: config.data.maxResponseLength),
+                prompts: prompts.heldOut,
+                rollout: try await services.rollout(
+                    config, worker, contextLength: try await worker.contextLength(), text, log),
+                settings: plan.validation, reward: services.worker(config),
                 batchSize: config.data.valBatchSize ?? prompts.heldOut.count)
-            let result = try await evaluator.answers()
-            await RewardFactory.shutdown(reward)
-            return (result.metrics, result.trajectories)
-        } catch {
-            await RewardFactory.shutdown(reward)
-            throw error
+            let (metrics, answers) = try await evaluator.answers()
+            return (metrics, answers)
         }
     }
 }

@@ -33,7 +33,7 @@ public struct HeldOutEvaluator: Evaluator {
             trajectories += try await rollout.generate(batch, settings).trajectories
         }
         let exact = await ExactMatchReward().score(reward.requests(trajectories))
-        let scored = await reward.reward.score(reward.requests(trajectories))
+        let scored = await reward.outcomes(trajectories)
         let statistics = RewardStatistics(scored)
         for index in trajectories.indices { trajectories[index].score = scored[index].score }
         var bySource: OrderedDictionary<String, [Double]> = [:]
@@ -52,6 +52,13 @@ public struct HeldOutEvaluator: Evaluator {
         metrics["val/reward_failed"] = Double(statistics.failed)
         metrics["val/response_length/mean"] =
             trajectories.reduce(0) { $0 + Double($1.response.count) } / Double(max(1, trajectories.count))
+        let episodes = trajectories.compactMap(\.episode)
+        if !episodes.isEmpty {
+            let count = Double(episodes.count)
+            metrics["val/turns/mean"] = Double(episodes.reduce(0) { $0 + $1.turns }) / count
+            metrics["val/tool_calls/mean"] = Double(episodes.reduce(0) { $0 + $1.toolCalls }) / count
+            metrics["val/episodes_failed"] = Double(episodes.count { $0.failure != nil })
+        }
         return (metrics, trajectories)
     }
 }

@@ -40,4 +40,9 @@ extension AdamW.Settings {
     init(_ config: RunConfig) {
         self.init(config.actor.optim, config.model, config.actor.fsdp, seed: UInt64(config.seed))
     }
+
+    /// Of the critic, whose chance is not the policy's.
+    init(critic config: RunConfig) {
+        self.init(config.critic.optim, config.model, config.actor.fsdp, seed: UInt64(config.seed) ^ 0x6372_6974_6963)
+    }
 }

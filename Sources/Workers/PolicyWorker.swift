@@ -31,6 +31,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         /// The ranks that train together, and how they share the work; nil for this one alone.
         public var members: RankMembership?
         public var layout: ShardingPlan?
+        /// Of a sampler of a pool: samples to expect at a time, and the most tokens of a prompt with its answer.
+        public var poolRows = 256, poolLongest = 4096
 
         public init(modelPath: String, dtype: DType, device: Device) {
             self.modelPath = modelPath
@@ -39,7 +41,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         }
     }
 
-    private struct Parts {
+    struct Parts {
         let source: ModelSource
         let models: RankModels
         /// The model that is trained, or this rank's part of it.
@@ -57,8 +59,15 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// Where ranks train together.
     private var sampled: SampledWeights?
     private var digest: String?
+    /// Of a rollout of several turns, while it is under way.
+    var turns: TurnSession?
     /// Of the weights below an adapter, which never change.
     private var frozenDigest: UInt64?
+    /// Where prompts come one by one.
+    private(set) var continuous: ContinuousSampler?
+    private var lastRequest = 0
+    /// Somebody reads the weights.
+    var isHandingOver = false
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -104,7 +113,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         try sampled?.whole(body) ?? body()
     }
 
-    private func loaded() throws -> Parts {
+    func loaded() throws -> Parts {
         guard let parts else { throw WorkerError(.badSetting, "the policy worker was used before load()") }
         return parts
     }
@@ -150,22 +159,28 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
                 sampling: sampling(settings, parts, seed: SplitMix64.seed(settings.seed, UInt64(index))))
         }
         let watch = plan.members?.watch
-        let samples = try parts.rollout.generate(
+        let wanted = settings.groupsWanted.map { ($0 * requests.count + request.count - 1) / max(1, request.count) }
+        let cut = StragglerCut(
+            groups: requests.count, n: settings.n, wanted: wanted, share: settings.stragglerShare,
+            tokens: settings.stragglerTokens)
+        let groups = try parts.rollout.generate(
             requests,
-            onToken: watch.map { watch in
-                { _ in
-                    watch.tick()
-                    return true
-                }
-            }
-        ).flatMap { $0 }
+            onToken: { token in
+                watch?.tick()
+                return cut.goesOn(request: token.request, sample: token.sample)
+            }, onSample: { request, _, _ in cut.sampleEnded(request: request) })
+        let lost = Set(cut.lost)
+        let samples = groups.enumerated().filter { !lost.contains($0.offset) }.flatMap(\.element)
         let statistics = parts.rollout.statistics
         var share = GenerationShare(
             responses: PackedRows(samples.map(\.tokens)), logProbs: PackedRows(samples.map(\.logProbs)),
-            isTruncated: samples.map { $0.finishReason == .length }, weightVersions: samples.map(\.weightVersion),
+            isTruncated: samples.map { $0.finishReason == .length || $0.finishReason == .abort },
+            weightVersions: samples.map(\.weightVersion),
             weightDigest: try weightDigest(), engineVersion: parts.rollout.weightVersion,
             promptTokens: statistics.promptTokens, prefilledTokens: statistics.prefilledTokens,
             generatedTokens: statistics.generatedTokens, decodeSteps: statistics.decodeSteps)
+        share.lostGroups = cut.lost
+        share.cutSamples = cut.cutSamples
         if plan.engine.freesCacheBetween {
             let slept = try parts.rollout.sleep()
             share.sleep = .init(
@@ -174,6 +189,38 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         }
         return share
     }
+
+    // MARK: - Prompts one by one
+
+    func continuousSampler() throws -> ContinuousSampler {
+        if let continuous, continuous.broken == nil { return continuous }
+        let sampler = try ContinuousSampler(loaded().rollout, rows: plan.poolRows, longest: plan.poolLongest)
+        continuous = sampler
+        return sampler
+    }
+
+    func nextRequest() -> Int {
+        lastRequest += 1
+        return lastRequest
+    }
+
+    func request(_ prompt: [Int32], _ settings: RolloutRequestSettings) throws -> RolloutRequest {
+        RolloutRequest(prompt: prompt, sampling: sampling(settings, try loaded(), seed: settings.seed))
+    }
+
+    func trajectories(_ prompt: PromptTask, _ samples: [GeneratedSample]) throws -> [Trajectory] {
+        let parts = try loaded(), digest = try weightDigest()
+        return samples.map { sample in
+            Trajectory(
+                prompt: prompt, response: sample.tokens, text: parts.text.decode(sample.tokens),
+                rolloutLogProbs: sample.logProbs, isTruncated: sample.finishReason == .length,
+                weightVersion: sample.tokens.isEmpty ? parts.rollout.weightVersion : sample.weightVersion,
+                weightDigest: digest)
+        }
+    }
+
+    /// Weights came from elsewhere.
+    func weightsChanged(digest: WeightDigest) { self.digest = "\(digest)" }
 
     /// One answer, token by token, as text; stops when `onText` gives false.
     public func stream(
@@ -242,12 +289,17 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         try training().1.trainer.scoreShared(trajectories.map(\.sequence)).logProbs
     }
 
-    public func advantages(_ trajectories: [Trajectory]) throws -> [[Float]] {
-        try training().1.advantages(trajectories)
+    public func sumsPiSquared(_ trajectories: [Trajectory]) throws -> [[Float]] {
+        try training().1.trainer.sumsPiSquaredShared(trajectories.map(\.sequence))
+    }
+
+    public func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) throws -> AdvantageEstimate {
+        try training().1.estimation(trajectories, klCoefficient: klCoefficient)
     }
 
     public func update(_ trajectories: [Trajectory], seed: UInt64) throws -> PhaseMetrics {
         let (parts, training) = try training()
+        precondition(!isHandingOver, "the weights are stepped while samplers read them")
         let before = parts.model.activationOffload?.statistics
         var metrics = try training.update(trajectories, seed: seed)
         if let before, let after = parts.model.activationOffload?.statistics {
@@ -288,7 +340,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
 
     private func saved(_ parts: Parts, _ training: TrainingParts) -> TrainingCheckpoints {
         TrainingCheckpoints(
-            store: training.store, optimizer: training.trainer.optimizer, model: parts.model, source: parts.source)
+            store: training.store, optimizer: training.trainer.optimizer, model: parts.model, source: parts.source,
+            critic: training.critic?.optimizer)
     }
 
     /// Removes the checkpoints of an earlier run in the same folder, so that a later resume cannot take one of them.
@@ -300,6 +353,16 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
 
     /// Waits until the checkpoint under way is whole.
     func settleCheckpoints() throws { try trainingParts?.ranked?.settle() }
+
+    // MARK: - Critic
+
+    public nonisolated var critic: any CriticGroup { WorkerCritic(worker: self) }
+
+    func values(_ trajectories: [Trajectory]) throws -> [[Float]] { try training().1.values(trajectories) }
+
+    func updateCritic(_ trajectories: [Trajectory], seed: UInt64) throws -> PhaseMetrics {
+        try training().1.updateCritic(trajectories, seed: seed)
+    }
 
     // MARK: - Reference
 
@@ -333,8 +396,20 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// What the optimizer keeps and where, and what of its settings changes nothing; nothing before ``prepare(_:)``.
     public func optimizerSummary() -> [String] {
         guard let optimizer = trainingParts?.trainer.optimizer else { return [] }
-        return [optimizer.summary] + optimizer.notes
+        let critic = trainingParts?.critic?.optimizer
+        return [optimizer.summary] + optimizer.notes + (critic.map { ["critic: " + $0.summary] } ?? [])
     }
+
+    /// Runs `body` on the worker's thread with its engine, and what makes a request's sampling of settings and a seed.
+    func withEngine<Result>(
+        _ body: (RolloutEngine, (RolloutRequestSettings, UInt64) -> SamplingParameters) throws -> Result
+    ) throws -> Result {
+        let parts = try loaded()
+        return try body(parts.rollout) { sampling($0, parts, seed: $1) }
+    }
+
+    /// Whether the cache's memory goes to training between rollouts.
+    nonisolated var freesCache: Bool { plan.engine.freesCacheBetween }
 
     /// Runs `body` on the worker's thread with its model.
     func withModel<Result: Sendable>(
@@ -361,6 +436,14 @@ extension PolicyWorker: BatchSampler {
         onSample: @escaping @Sendable (Int, Int, GeneratedSample) -> Void
     ) throws {
         _ = try loaded().rollout.generate(requests, onToken: { _ in onToken() }, onSample: onSample)
+    }
+}
+
+private struct WorkerCritic: CriticGroup {
+    let worker: PolicyWorker
+    func values(_ trajectories: [Trajectory]) async throws -> [[Float]] { try await worker.values(trajectories) }
+    func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
+        try await worker.updateCritic(trajectories, seed: seed)
     }
 }
 

@@ -1,4 +1,4 @@
-import ChatTemplates
+public import ChatTemplates
 public import Config
 public import Datasets
 public import Flow
@@ -10,13 +10,18 @@ public import Telemetry
 public struct PromptEncoder: Sendable {
     public let text: TextProcessor
     public let systemPrompt: String?
-    public let fewShot: [(user: String, assistant: String)]
+    public let fewShot: [ChatMessage]
     public let overlong: OverlongPrompts
+    /// What the model is told that it can call, as templates take it.
+    public let tools: TemplateValue
 
-    public init(text: TextProcessor, data: DataSettings) {
+    public init(text: TextProcessor, data: DataSettings, tools: TemplateValue = .null) {
         self.text = text
+        self.tools = tools
         systemPrompt = data.systemPrompt
-        fewShot = data.fewShot.map { ($0.user, $0.assistant) }
+        fewShot = data.fewShot.flatMap { turn in
+            [ChatMessage(role: turn.isTool ? "tool" : "user", content: .string(turn.user)), .assistant(turn.assistant)]
+        }
         let policy: OverlongPrompts.Policy =
             if data.filterOverlongPrompts { .filter } else {
                 switch data.truncation {
@@ -30,8 +35,14 @@ public struct PromptEncoder: Sendable {
     }
 
     func tokens(_ row: PromptRow) throws -> [Int32] {
+        if case .text(let plain) = row.prompt { return try text.encode(plain) }
+        return try text.encode(messages(row), tools: tools)
+    }
+
+    /// What is rendered: the row's turns with system turn and examples; none for plain text.
+    private func messages(_ row: PromptRow) -> [ChatMessage] {
         switch row.prompt {
-        case .text(let plain): return try text.encode(plain)
+        case .text: return []
         case .messages(let messages):
             var all = messages.map { ChatMessage(role: $0.role, content: .string($0.content)) }
             var start = all.first?.role == "system" ? 1 : 0
@@ -39,8 +50,8 @@ public struct PromptEncoder: Sendable {
                 all.insert(.system(systemPrompt), at: 0)
                 start = 1
             }
-            all.insert(contentsOf: fewShot.flatMap { [.user($0.user), .assistant($0.assistant)] }, at: start)
-            return try text.encode(all)
+            all.insert(contentsOf: fewShot, at: start)
+            return all
         }
     }
 
@@ -54,7 +65,8 @@ public struct PromptEncoder: Sendable {
         return PromptTask(
             group: group, tokens: try overlong.fit(tokens(row), origin: row.origin), text: shown,
             dataSource: row.dataSource, groundTruth: row.groundTruthText, groundTruthJSON: row.groundTruth.text,
-            extraInfoJSON: row.extraInfo.map { JSONValue.object($0).text })
+            extraInfoJSON: row.extraInfo.map { JSONValue.object($0).text },
+            messages: messages(row).map { .init(role: $0.role, content: $0.content.string ?? "") })
     }
 
     /// Leaves out what is too long, or refuses it, as configured. The count of what went is in the result.

@@ -1,11 +1,18 @@
 import Config
+import Foundation
 public import OrderedCollections
 import Rewards
 
+/// For answers that are scored elsewhere: by their environment.
+struct NoReward: ItemReward {
+    func score(_ item: RewardRequest) -> RewardOutcome { .scored(0) }
+}
+
 /// A run's reward, from its configuration.
 enum RewardFactory {
-    /// - Throws: `RewardError`, before anything else is loaded: a reward file that does not import ends the run here.
-    static func make(_ config: RunConfig) async throws -> any Reward {
+    /// - Throws: `RewardError`, before the policy is loaded: a reward file that does not import ends the run here, as does a reward
+    ///   model that is none (`ModelError`, ``WorkerError``, `CheckpointError`).
+    static func make(_ config: RunConfig, _ plan: RunPlan) async throws -> any Reward {
         let settings = config.reward
         switch settings.source {
         case .named(let name): return try builtIn(name, settings)
@@ -19,6 +26,15 @@ enum RewardFactory {
             python.deadline = .milliseconds(Int((settings.timeoutSeconds * 1000).rounded()))
             python.memoryLimit = settings.memoryLimitMB.map { $0 << 20 }
             return try await PythonReward(python)
+        case .none: return NoReward()
+        case .model(let model):
+            let worker = RewardModelWorker(
+                .init(
+                    modelPath: model.path, templatePath: model.chatTemplate, dtype: plan.dtype, device: plan.device,
+                    tokensPerPass: model.maxTokenLength))
+            try await worker.load()
+            return RewardModelReward(worker: worker)
+        case .judge(let judge): return try JudgeReward(Self.judge(judge))
         }
     }
 
@@ -38,8 +54,26 @@ enum RewardFactory {
         }
     }
 
-    /// Ends the processes of a reward that has some.
-    static func shutdown(_ reward: any Reward) async {
-        if let python = reward as? PythonReward { await python.shutdown() }
+    /// The key comes from the environment alone, so that no file of the run holds it.
+    private static func judge(_ settings: JudgeSettings) throws -> JudgeConfiguration {
+        var judge = JudgeConfiguration(
+            url: settings.url, model: settings.model, prompt: settings.prompt, scorePattern: settings.scorePattern)
+        judge.system = settings.system
+        judge.grades = settings.minScore...settings.maxScore
+        judge.temperature = settings.temperature
+        judge.maxTokens = settings.maxTokens
+        judge.concurrency = settings.concurrency
+        judge.timeout = .seconds(settings.timeoutSeconds)
+        judge.retries = settings.retries
+        judge.deadline = .seconds(settings.deadlineSeconds)
+        judge.caFile = settings.caFile
+        if let variable = settings.apiKeyVariable {
+            guard let key = ProcessInfo.processInfo.environment[variable], !key.isEmpty else {
+                throw WorkerError(
+                    .badSetting, "reward.judge.api_key_env: the environment variable \(variable) is not set or empty")
+            }
+            judge.key = .init(key)
+        }
+        return judge
     }
 }

@@ -27,9 +27,6 @@ struct RunPlan {
     init(controlling config: RunConfig) throws { try self.init(config) { .cpu } }
 
     private init(_ config: RunConfig, device: () throws -> Device) throws {
-        if config.algorithm.useKLInReward, config.algorithm.klControl.type == .adaptive {
-            throw WorkerError(.badSetting, "algorithm.kl_ctrl.type: adaptive is not done yet; use fixed")
-        }
         try RolloutEngineSettings.refuseUnheeded(config)
         self.config = config
         self.device = try device()
@@ -70,31 +67,52 @@ struct RunPlan {
     }
 
     func training(totalSteps: Int, checkpoints: String?) -> TrainingPlan {
-        let perBatch = (config.data.trainBatchSize + config.actor.ppoMiniBatchSize - 1) / config.actor.ppoMiniBatchSize
+        let critic = config.critic, warmup = min(totalSteps, config.trainer.criticWarmup)
+        func steps(_ size: Int, _ epochs: Int) -> Int { (config.data.trainBatchSize + size - 1) / size * epochs }
         return TrainingPlan(
-            actor: config.actor, algorithm: config.algorithm, rollout: config.rollout,
-            optimizer: AdamW.Settings(config),
-            optimizerSteps: totalSteps * perBatch * config.actor.ppoEpochs,
+            actor: config.actor,
+            algorithm: config.async.mode != .synchronous && config.async.corrects
+                ? config.algorithm.correctingTokens : config.algorithm,
+            rollout: config.rollout, critic: critic,
+            policyLoss: config.policyLoss, bypassesOldLogProbs: config.bypassesOldLogProbs,
+            hasCritic: config.hasCritic, rewardWeights: config.reward.weights,
+            maxResponseLength: config.data.maxResponseLength,
+            optimizer: AdamW.Settings(config), criticOptimizer: AdamW.Settings(critic: config),
+            optimizerSteps: (totalSteps - warmup) * config.optimizerStepsPerBatch,
+            criticSteps: totalSteps
+                * steps(
+                    critic.ppoMiniBatchSize ?? config.actor.ppoMiniBatchSize,
+                    critic.ppoEpochs ?? config.actor.ppoEpochs),
             needsReference: config.needsReferenceModel, checkpointFolder: checkpoints,
             checkpointsKept: config.trainer.maxActorCheckpointsToKeep)
     }
 
     func loop(totalSteps: Int) -> PolicyLoop.Settings {
+        PolicyLoop.Settings(
+            totalSteps: totalSteps, rollout: sampling, seed: UInt64(config.seed), saveEvery: config.trainer.saveFreq,
+            evaluateEvery: config.trainer.testFreq, evaluatesFirst: config.trainer.valBeforeTrain,
+            learning: .init(
+                recomputesOldLogProbs: config.recomputesOldLogProbs, needsSumPiSquared: config.needsSumPiSquared,
+                criticWarmup: config.trainer.criticWarmup), samplesLogged: config.trainer.logSamples)
+    }
+
+    /// How training samples are drawn.
+    var sampling: RolloutRequestSettings {
         let rollout = config.rollout
-        let stepsPerBatch =
-            (config.data.trainBatchSize + config.actor.ppoMiniBatchSize - 1) / config.actor.ppoMiniBatchSize
-            * config.actor.ppoEpochs
-        return PolicyLoop.Settings(
-            totalSteps: totalSteps,
-            rollout: RolloutRequestSettings(
-                n: rollout.n, temperature: rollout.temperature, topK: rollout.topK, topP: rollout.topP,
-                minP: rollout.minP, repetitionPenalty: rollout.repetitionPenalty,
-                presencePenalty: rollout.presencePenalty, frequencyPenalty: rollout.frequencyPenalty,
-                minTokens: rollout.minTokens, maxTokens: config.data.maxResponseLength, seed: 0),
-            seed: UInt64(config.seed), saveEvery: config.trainer.saveFreq, evaluateEvery: config.trainer.testFreq,
-            evaluatesFirst: config.trainer.valBeforeTrain,
-            recomputesOldLogProbs: stepsPerBatch > 1 || config.algorithm.useKLInReward,
-            samplesLogged: config.trainer.logSamples)
+        var request = RolloutRequestSettings(
+            n: rollout.n, temperature: rollout.temperature, topK: rollout.topK, topP: rollout.topP,
+            minP: rollout.minP, repetitionPenalty: rollout.repetitionPenalty,
+            presencePenalty: rollout.presencePenalty, frequencyPenalty: rollout.frequencyPenalty,
+            minTokens: rollout.minTokens, maxTokens: config.data.maxResponseLength, seed: 0)
+        if rollout.overSampleRate > 0 { request.groupsWanted = config.data.trainBatchSize }
+        request.stragglerShare = rollout.stragglerShare
+        request.stragglerTokens = rollout.stragglerTokens
+        return request
+    }
+
+    var filter: GroupFilter? {
+        let settings = config.algorithm.filterGroups
+        return settings.enable ? GroupFilter(metric: settings.metric, maxBatches: settings.maxGenBatches) : nil
     }
 
     /// As `rollout.val_kwargs` says and nothing else: the training samples' penalties would measure another policy.
@@ -104,6 +122,26 @@ struct RunPlan {
             n: sampling.n, temperature: sampling.doSample ? sampling.temperature : 0, topK: sampling.topK,
             topP: sampling.topP, maxTokens: config.data.maxResponseLength,
             seed: SplitMix64Seed.validation(UInt64(config.seed)))
+    }
+}
+
+extension RunConfig {
+    /// The actor's optimizer steps on one batch.
+    var optimizerStepsPerBatch: Int {
+        (data.trainBatchSize + actor.ppoMiniBatchSize - 1) / actor.ppoMiniBatchSize * actor.ppoEpochs
+    }
+
+    /// Whether advantages need Σπ² of every token's distribution.
+    var needsSumPiSquared: Bool {
+        TrainingRun.knownNames.spreadAdvantageEstimators.contains(algorithm.advantageEstimator)
+    }
+
+    /// Whether log-probabilities of the answers take a pass of their own: for several steps on a batch, and where something is made of
+    /// them before the update. Bypass mode takes the sampler's.
+    var recomputesOldLogProbs: Bool {
+        if bypassesOldLogProbs { return false }
+        return optimizerStepsPerBatch > 1 || algorithm.useKLInReward || algorithm.rolloutCorrection.isOn
+            || needsSumPiSquared || async.mode != .synchronous || ["clip_cov", "kl_cov"].contains(policyLoss)
     }
 }
 
@@ -128,6 +166,9 @@ extension ActivationCheckpointing {
 }
 
 enum SplitMix64Seed {
+    /// A seed of two.
+    static func mixed(_ first: UInt64, _ second: UInt64) -> UInt64 { RolloutCore.SplitMix64.seed(first, second) }
+
     /// Validation draws from a stream of its own, so that evaluating more often changes nothing in training.
     static func validation(_ seed: UInt64) -> UInt64 { RolloutCore.SplitMix64.seed(seed, 0x76616C) }
 }

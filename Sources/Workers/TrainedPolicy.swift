@@ -14,6 +14,8 @@ protocol TrainedPolicy: RolloutGroup, ActorGroup, ReferenceGroup {
     func forgetCheckpoints() async throws
     /// Log-probabilities under the model as it was before training.
     nonisolated var reference: any ReferenceGroup { get }
+    /// What foresees returns, where one was asked for.
+    nonisolated var critic: any CriticGroup { get }
     /// The run is over.
     /// - Returns: seconds from this process's start to the first token drawn; nil where none was.
     func finish() async throws -> Double?

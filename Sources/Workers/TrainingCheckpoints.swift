@@ -18,14 +18,20 @@ struct TrainingCheckpoints {
     let optimizer: AdamW
     let model: any SequenceModel
     let source: ModelSource
+    /// The optimizer of a critic, where one is trained too.
+    var critic: AdamW?
 
     func save(step: Int, state: LoopState, weightVersion: Int) throws {
         guard let store else { return }
         try optimizer.settle()
-        let envelope = SavedState(
+        try critic?.settle()
+        var envelope = SavedState(
             loop: state, optimizerSteps: optimizer.stepCount, weightVersion: weightVersion, modelDigest: source.digest,
             adapter: model.adapter?.settings)
-        try store.save(step: step, tensors: try optimizer.state(), state: Array(JSONEncoder().encode(envelope)))
+        envelope.criticSteps = critic?.stepCount
+        let ofCritic = try critic?.state().map { (name: CriticTensors.prefix + $0.name, tensor: $0.tensor) } ?? []
+        try store.save(
+            step: step, tensors: try optimizer.state() + ofCritic, state: Array(JSONEncoder().encode(envelope)))
     }
 
     /// The folder of the checkpoint to go on from, `path` or that of the newest whole one of the run's own, and what was passed over
@@ -49,11 +55,16 @@ struct TrainingCheckpoints {
 
     /// Puts weights, moments and the count of steps back.
     func restore(_ found: Found) throws {
+        let criticSteps = try found.state.steps(of: critic, found.checkpoint.folder)
         if let sharded = found.checkpoint.sharded {
-            return try optimizer.restore(
-                stepCount: found.state.optimizerSteps, from: RankedTensors(checkpoint: sharded))
+            let tensors = RankedTensors(checkpoint: sharded)
+            try optimizer.restore(stepCount: found.state.optimizerSteps, from: tensors)
+            try critic?.restore(stepCount: criticSteps, from: CriticTensors(saved: tensors))
+            return
         }
-        try optimizer.restore(stepCount: found.state.optimizerSteps) { try found.checkpoint.tensors.tensor(named: $0) }
+        let tensors = found.checkpoint.tensors
+        try optimizer.restore(stepCount: found.state.optimizerSteps) { try tensors.tensor(named: $0) }
+        try critic?.restore(stepCount: criticSteps) { try tensors.tensor(named: CriticTensors.prefix + $0) }
     }
 
     /// Goes on from the checkpoint in ``folder(at:)``.
@@ -94,9 +105,24 @@ struct SavedState: Codable {
     var modelDigest: String
     /// Of the adapter that is trained in place of the weights.
     var adapter: LoRASettings?
+    /// The critic's optimizer steps; nil where none was trained.
+    var criticSteps: Int?
 }
 
 extension SavedState {
+    /// The steps of a critic to go on with; 0 without one.
+    /// - Throws: ``WorkerError`` with code `badCheckpoint` where the checkpoint has none.
+    func steps(of critic: AdamW?, _ folder: String) throws(WorkerError) -> Int {
+        guard critic != nil else { return 0 }
+        guard let criticSteps else {
+            throw WorkerError(
+                .badCheckpoint,
+                "\(folder): was written without a critic; give the run another folder (trainer.default_local_dir) or set "
+                    + "trainer.resume_mode=disable")
+        }
+        return criticSteps
+    }
+
     /// - Throws: ``WorkerError`` with code `badCheckpoint` for a checkpoint of another model or adapter.
     init(_ found: CheckpointStore.Checkpoint, of source: ModelSource, adapter: LoRA?) throws {
         self = try JSONDecoder().decode(SavedState.self, from: Data(found.state))

@@ -15,9 +15,17 @@ public struct TrainingPlan: Sendable {
     public var actor: ActorSettings
     public var algorithm: AlgorithmSettings
     public var rollout: RolloutSettings
-    public var optimizer: AdamW.Settings
-    /// Optimizer steps of the whole run, for the learning rate's schedule.
-    public var optimizerSteps: Int
+    public var critic: CriticSettings
+    /// The name of the loss, and whether the sampler's log-probabilities stand for the old policy's in it.
+    public var policyLoss: String
+    public var bypassesOldLogProbs: Bool
+    public var hasCritic: Bool
+    /// The parts of a weighted reward.
+    public var rewardWeights: OrderedDictionary<String, Double>
+    public var maxResponseLength: Int
+    public var optimizer, criticOptimizer: AdamW.Settings
+    /// Optimizer steps of the whole run, for the learning rates' schedules.
+    public var optimizerSteps, criticSteps: Int
     public var needsReference: Bool
     public var checkpointFolder: String?
     public var checkpointsKept: Int?
@@ -28,7 +36,9 @@ struct TrainingParts {
     let plan: TrainingPlan
     let trainer: PolicyTrainer
     let objective: PolicyObjective
-    let estimator: any AdvantageEstimator
+    let estimation: BatchEstimation
+    /// nil without one.
+    let critic: Critic?
     /// The model as it was before training; nil where it is not needed, or lies below an adapter.
     private let reference: PolicyTrainer?
     /// Of a run of one process, if it keeps any.
@@ -45,22 +55,10 @@ struct TrainingParts {
         if model.adapter == nil { try source.requireTrainableWeights() }
         try Self.checkTied(model, plan.optimizer)
         let actor = plan.actor, optim = actor.optim
-        guard let makeLoss = PolicyLosses.all[actor.policyLoss] else {
-            throw WorkerError(.badSetting, "actor.policy_loss: no loss is called '\(actor.policyLoss)'")
-        }
-        guard let makeEstimator = AdvantageEstimators.all[plan.algorithm.advantageEstimator] else {
-            throw WorkerError(
-                .badSetting, "algorithm.adv_estimator: no estimator is called '\(plan.algorithm.advantageEstimator)'")
-        }
-        objective = PolicyObjective(
-            policyLoss: makeLoss(
-                PolicyLossSettings(clipLow: actor.clipLow, clipHigh: actor.clipHigh, dualClip: actor.clipRatioC)),
-            aggregation: try Self.aggregation(actor), entropyCoefficient: actor.entropyCoefficient,
-            kl: actor.useKLLoss ? (try Self.estimator(actor.klLossType), actor.klLossCoefficient) : nil)
-        estimator = makeEstimator(
-            AdvantageSettings(
-                normalizesByStd: plan.algorithm.normAdvantageByStd, gamma: plan.algorithm.gamma,
-                lambda: plan.algorithm.lambda))
+        objective = try PolicyObjective(plan)
+        estimation = try BatchEstimation(
+            plan.algorithm, rewardWeights: plan.rewardWeights, bypassesOldLogProbs: plan.bypassesOldLogProbs)
+        let head = try Self.valueHead(plan, model, mesh)
         let settings = PolicyTrainer.Settings(
             microBatchTokens: actor.ppoMaxTokenLenPerGPU, gradClip: actor.gradClip ?? 0,
             temperature: plan.rollout.temperature > 0 ? plan.rollout.temperature : 1, sharesPrefixes: actor.sharePrefix,
@@ -78,8 +76,12 @@ struct TrainingParts {
                 model: model,
                 optimizer: try AdamW(parameters: model.trainableParameters, settings: plan.optimizer),
                 schedule: schedule,
-                settings: settings)
+                settings: settings, valueHead: head)
         }
+        critic =
+            if let head { .shared(head) } else if plan.hasCritic {
+                .own(try CriticParts(plan, models: models, source: source, sharding: sharding))
+            } else { nil }
         // Read anew, so that it never shares the weights that are trained. Below an adapter those are never trained, and are the
         // reference themselves.
         if plan.needsReference, model.adapter == nil {
@@ -96,7 +98,7 @@ struct TrainingParts {
             store = nil
             ranked = try RankedCheckpoints(
                 folder: plan.checkpointFolder, keepLast: plan.checkpointsKept, trainer: trainer, parallel: parallel,
-                models: models, source: source)
+                models: models, source: source, critic: critic)
         } else {
             ranked = nil
             store = try plan.checkpointFolder.map {
@@ -116,18 +118,21 @@ struct TrainingParts {
                 + "it otherwise; make model.param_dtype float32, or actor.optim.stochastic_rounding false")
     }
 
-    private static func aggregation(_ actor: ActorSettings) throws -> LossAggregation {
-        guard let mode = LossAggregation.Mode(rawValue: actor.lossAggregation.rawValue) else {
-            throw WorkerError(.badSetting, "actor.loss_agg_mode: '\(actor.lossAggregation.rawValue)' is not known")
+    /// The head of a critic that shares the policy's trunk.
+    private static func valueHead(
+        _ plan: TrainingPlan, _ model: any CausalLanguageModel, _ mesh: DeviceMesh?
+    ) throws -> TrainedValueHead? {
+        guard plan.hasCritic, plan.critic.sharesTrunk else { return nil }
+        guard mesh == nil else {
+            throw WorkerError(
+                .badSetting,
+                "critic.shares_trunk: a head on the policy's trunk is trained on one device only; remove it, or make "
+                    + "trainer.n_gpus_per_node 1")
         }
-        return LossAggregation(mode, scaleFactor: actor.lossScaleFactor)
-    }
-
-    private static func estimator(_ setting: Config.KLEstimator) throws -> PolicyAlgorithms.KLEstimator {
-        guard let estimator = PolicyAlgorithms.KLEstimator(name: setting.word) else {
-            throw WorkerError(.badSetting, "no KL estimator is called '\(setting.word)'")
-        }
-        return estimator
+        let head = try ValueHead(hidden: model.shape.hidden, device: model.device)
+        return TrainedValueHead(
+            head, optimizer: try AdamW(parameters: head.parameters, settings: plan.criticOptimizer),
+            schedule: LearningRateSchedule(plan.critic.optim, steps: plan.optimizerSteps))
     }
 
     // MARK: - Reference
@@ -141,35 +146,26 @@ struct TrainingParts {
         return try adapter.disabled { try trainer.scoreShared(sequences).logProbs }
     }
 
-    // MARK: - Advantages
+    // MARK: - Critic
 
-    /// Per-token advantages: the outcome score at the last token, less the KL penalty where it is part of the reward.
-    func advantages(_ trajectories: [Trajectory]) throws -> [[Float]] {
-        let padding = Padding(lengths: trajectories.map(\.response.count))
-        var rewards = trajectories.map { trajectory in
-            if let rewards = trajectory.tokenRewards { return rewards }
-            var row = [Float](repeating: 0, count: trajectory.response.count)
-            if !row.isEmpty { row[row.count - 1] = Float(trajectory.score ?? 0) }
-            return row
+    private func whole() throws -> Critic {
+        guard let critic else { throw WorkerError(.badSetting, "no critic was made") }
+        return critic
+    }
+
+    func values(_ trajectories: [Trajectory]) throws -> [[Float]] {
+        switch try whole() {
+        case .own(let parts): try parts.values(trajectories)
+        case .shared: try trainer.headValues(trajectories.map(\.sequence))
         }
-        if plan.algorithm.useKLInReward {
-            let estimator = try Self.estimator(plan.algorithm.klPenalty)
-            let coefficient = plan.algorithm.klControl.klCoefficient
-            for (index, trajectory) in trajectories.enumerated() {
-                guard let reference = trajectory.refLogProbs else { continue }
-                let policy = trajectory.oldLogProbs ?? trajectory.rolloutLogProbs
-                let kl = try estimator(Tensor(policy), Tensor(reference)).values(Float.self)
-                for token in kl.indices where trajectory.responseMask?[token] ?? true {
-                    rewards[index][token] -= Float(coefficient) * kl[token]
-                }
-            }
+    }
+
+    func updateCritic(_ trajectories: [Trajectory], seed: UInt64) throws -> PhaseMetrics {
+        switch try whole() {
+        case .own(let parts): try parts.update(trajectories, seed: seed)
+        // It learns with the policy.
+        case .shared: [:]
         }
-        let result = try estimator(
-            AdvantageInputs(
-                tokenLevelRewards: padding.pad(rewards, device: .cpu),
-                responseMask: padding.pad(trajectories.map(\.maskValues), device: .cpu),
-                groups: trajectories.map(\.prompt.group)))
-        return try padding.rows(result.advantages)
     }
 
     // MARK: - Update
@@ -179,54 +175,37 @@ struct TrainingParts {
             PolicySample(
                 sequence: $0.sequence, oldLogProbs: $0.oldLogProbs, advantages: $0.advantages,
                 rolloutLogProbs: $0.rolloutLogProbs, refLogProbs: $0.refLogProbs, responseMask: $0.responseMask,
-                importanceWeights: $0.importanceWeights)
+                importanceWeights: $0.importanceWeights, values: $0.values, returns: $0.returns)
         }
         // Their numbers are read when all steps have been launched.
         var steps: [PendingPolicyStep] = []
         for epoch in 0..<plan.actor.ppoEpochs {
-            for batch in miniBatches(trajectories, seed: seed &+ UInt64(epoch)) {
-                steps.append(try trainer.enqueueShared(batch.map { samples[$0] }) { try objective($0) })
+            let order = plan.actor.shuffle ? seed &+ UInt64(epoch) : nil
+            for batch in MiniBatches.split(
+                trajectories, prompts: plan.actor.ppoMiniBatchSize, shuffledBy: order)
+            {
+                let batch = batch.map { samples[$0] }, objective = try objective.fitted(to: batch)
+                steps.append(try trainer.enqueueShared(batch) { try objective($0) })
             }
         }
-        return try Self.metrics(steps.map { try $0.report() }, samples: samples.count)
+        return try StepReports.metrics(steps.map { try $0.report() }, group: "actor")
     }
+}
 
-    /// Indices by mini-batch: whole groups, `ppo_mini_batch_size` prompts each, shuffled where asked.
-    private func miniBatches(_ trajectories: [Trajectory], seed: UInt64) -> [[Int]] {
-        var groups: OrderedDictionary<Int, [Int]> = [:]
-        for (index, trajectory) in trajectories.enumerated() {
-            groups[trajectory.prompt.group, default: []].append(index)
+extension PolicyObjective {
+    init(_ plan: TrainingPlan) throws {
+        let actor = plan.actor
+        guard let makeLoss = PolicyLosses.all[plan.policyLoss] else {
+            throw WorkerError(.badSetting, "actor.policy_loss: no loss is called '\(plan.policyLoss)'")
         }
-        var order = Array(groups.values)
-        if plan.actor.shuffle {
-            var generator = SplitMix64(seed: seed)
-            order = generator.permutation(count: order.count).map { order[Int($0)] }
-        }
-        return stride(from: 0, to: order.count, by: plan.actor.ppoMiniBatchSize).map { start in
-            order[start..<min(start + plan.actor.ppoMiniBatchSize, order.count)].flatMap { $0 }
-        }
-    }
-
-    /// Means over the optimizer steps of one batch; maxima stay maxima.
-    private static func metrics(_ reports: [PolicyStepReport], samples: Int) throws -> PhaseMetrics {
-        var sums: OrderedDictionary<String, (total: Double, count: Int, greatest: Double)> = [:]
-        for report in reports where report.microBatches > 0 {
-            for (name, value) in report.metrics + [("actor/grad_norm", report.gradNorm)] {
-                let old = sums[name] ?? (0, 0, -Double.infinity)
-                sums[name] = (old.total + value, old.count + 1, max(old.greatest, value))
-            }
-        }
-        var metrics: PhaseMetrics = [:]
-        for (name, sum) in sums {
-            let isMaximum = name.hasSuffix("_max")
-            metrics[try MetricName(String(name))] = isMaximum ? sum.greatest : sum.total / Double(sum.count)
-        }
-        metrics["actor/lr"] = reports.last?.learningRate ?? 0
-        metrics["actor/optimizer_steps"] = Double(reports.count { $0.stepped })
-        // A gradient that was not finite leaves the weights alone: worth an alarm.
-        metrics["actor/nonfinite_gradients"] = Double(reports.count { $0.microBatches > 0 && !$0.stepped })
-        metrics["actor/micro_batches"] = Double(reports.reduce(0) { $0 + $1.microBatches })
-        metrics["actor/computed_tokens"] = Double(reports.reduce(0) { $0 + $1.computedTokens })
-        return metrics
+        self.init(
+            policyLoss: makeLoss(try PolicyLossSettings(actor, plan.algorithm.rolloutCorrection)),
+            aggregation: try LossAggregation(
+                actor.lossAggregation, scaleFactor: actor.lossScaleFactor, width: plan.maxResponseLength),
+            entropyCoefficient: actor.entropyCoefficient,
+            kl: actor.useKLLoss ? (try .init(actor.klLossType), actor.klLossCoefficient) : nil,
+            bypassesOldLogProbs: plan.bypassesOldLogProbs,
+            value: plan.hasCritic && plan.critic.sharesTrunk
+                ? (try ValueObjective(plan), plan.critic.valueLossCoefficient) : nil)
     }
 }

@@ -33,17 +33,16 @@ public struct TrainingRun: Sendable {
         folder = RunFolder(config.runFolder)
     }
 
-    /// The names that a configuration may use: of the registries, what this loop can feed. Estimators that want a critic or
-    /// another baseline, and losses that are fitted to whole batches, are not wired yet.
+    /// The names that a configuration may use: those of the registries.
     public static var knownNames: KnownNames {
-        let comparing: Set<String> = ["grpo", "grpo_vectorized", "grpo_passk", "rloo", "rloo_vectorized", "opo"]
-        let estimators = comparing.union(["gpg", "reinforce_plus_plus", "reinforce_plus_plus_baseline"])
-        let unwired: Set<String> = ["bypass_mode", "clip_cov", "kl_cov"]
+        let spread: Set<String> = ["optimal_token_baseline", "tir_optimal_token_baseline"]
         return KnownNames(
-            advantageEstimators: AdvantageEstimators.all.keys.filter(estimators.contains).sorted(),
-            groupAdvantageEstimators: comparing,
-            policyLosses: PolicyLosses.all.keys.filter { !unwired.contains($0) }.sorted(),
-            rewards: RewardRegistry.builtIn.entries.map(\.name))
+            advantageEstimators: AdvantageEstimators.all.keys.sorted(),
+            groupAdvantageEstimators: spread.union([
+                "grpo", "grpo_vectorized", "grpo_passk", "gdpo", "rloo", "rloo_vectorized", "opo",
+            ]),
+            policyLosses: PolicyLosses.all.keys.sorted(), spreadAdvantageEstimators: spread,
+            rejectionRules: RejectionRule.names, rewards: RewardRegistry.builtIn.entries.map(\.name))
     }
 
     /// What a run came to.
@@ -62,28 +61,25 @@ public struct TrainingRun: Sendable {
         if config.trainer.deterministic { Torch.useDeterministicAlgorithms(true) }
 
         // What can fail cheaply comes first: the reward file, the data, then the weights.
-        let reward = try await RewardFactory.make(config)
-        do {
-            let outcome = try await run(plan, reward, onStart)
-            await RewardFactory.shutdown(reward)
-            return outcome
-        } catch {
-            await RewardFactory.shutdown(reward)
-            throw error
-        }
+        return try await RunServices.with(plan, log) { try await run(plan, $0, onStart) }
     }
 
     private func run(
-        _ plan: RunPlan, _ reward: any Reward, _ onStart: @Sendable (RunObserver) -> Void
+        _ plan: RunPlan, _ services: RunServices, _ onStart: @Sendable (RunObserver) -> Void
     ) async throws -> Outcome {
         let start = ContinuousClock.now
         let data = try DataSources(config)
-        let loading = try await load(plan)
-        let prompts = try data.prepare(config, PromptEncoder(text: loading.text, data: config.data), log)
+        let loading = try await load(plan), text = loading.text
+        let prompts = try data.prepare(config, services.encoder(text, config), log)
         try folder.create()
-        let policy = loading.policy, device = try await loading.device()
+        let policy = loading.policy, loaded = try await loading.loaded()
         let training = plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints)
         for line in try await policy.prepare(training, totalSteps: prompts.totalSteps) { log.info("\(line)") }
+        let samplers = try plan.samplers()
+        try await withThrowingTaskGroup(of: Void.self) { tasks in
+            for sampler in samplers ?? [] { tasks.addTask { try await sampler.load() } }
+            try await tasks.waitForAll()
+        }
 
         let resumed = try await resume(policy)?.goingOn(to: prompts.totalSteps)
         let recorder = try RunRecorder(
@@ -99,23 +95,33 @@ public struct TrainingRun: Sendable {
             folder: folder, recorder: recorder, view: view,
             summary: RunSummary(
                 status: .running, steps: resumed?.step ?? 0, totalSteps: prompts.totalSteps, model: config.model.path,
-                device: device, versions: versions, heldOutExactMatch: resumed?.exactMatch),
+                device: loaded.device, versions: versions, heldOutExactMatch: resumed?.exactMatch),
             progress: policy as? any PhaseListener)
         try observer.finish { _ in }
         onStart(observer)
 
-        let rewards = RewardWorker(
-            reward: reward, policy: RewardFactory.policy(config.reward),
-            maxResponseTokens: config.data.maxResponseLength)
+        let rewards = services.worker(config)
+        let rollout = try await services.rollout(config, policy, contextLength: loaded.contextLength, text, log)
+        var scoring: any RewardGroup = try rewards.punishing(config.reward.overlongBuffer)
+        if config.algorithm.advantageEstimator == "remax" {
+            scoring = GreedyBaseline(scoring, rollout: rollout, settings: plan.sampling)
+        }
         let evaluator = HeldOutEvaluator(
-            prompts: prompts.heldOut, rollout: policy, settings: plan.validation, reward: rewards,
+            prompts: prompts.heldOut, rollout: rollout, settings: plan.validation, reward: rewards,
             batchSize: config.data.valBatchSize ?? prompts.heldOut.count)
         let loop = PolicyLoop(
-            settings: plan.loop(totalSteps: prompts.totalSteps), prompts: prompts.pipeline, rollout: policy,
-            reward: rewards, actor: policy, reference: config.needsReferenceModel ? policy.reference : nil,
+            settings: plan.loop(totalSteps: prompts.totalSteps), prompts: prompts.pipeline, rollout: rollout,
+            reward: scoring, actor: policy, critic: config.hasCritic ? policy.critic : nil,
+            reference: config.needsReferenceModel ? policy.reference : nil, filter: plan.filter,
             evaluator: prompts.heldOut.isEmpty ? nil : evaluator, observer: observer, log: log)
         do {
-            let state = try await loop.run(from: resumed)
+            let state: LoopState
+            if let samplers, let overlap = plan.overlap, let trainer = policy as? PolicyWorker {
+                let pool = SamplerPool(trainer: trainer, samplers: samplers)
+                state = try await OverlappedLoop(loop, pool: pool, overlap: overlap).run(from: resumed)
+            } else {
+                state = try await loop.run(from: resumed)
+            }
             let firstToken = try await policy.finish()
             let seconds = (ContinuousClock.now - start) / .seconds(1)
             try observer.finish { summary in
@@ -138,23 +144,28 @@ public struct TrainingRun: Sendable {
         var policy: any TrainedPolicy
         var text: TextProcessor
         /// Waits until it is loaded, and says on what.
-        var device: () async throws -> String
+        var loaded: () async throws -> LoadPolicy.Answer
     }
 
     private func load(_ plan: RunPlan) async throws -> Loading {
         guard let ranks else {
             for note in try plan.notes + plan.checkMemory() { log.warning("\(note)") }
             let worker = PolicyWorker(try plan.policy(nil))
-            return Loading(policy: worker, text: try await worker.load()) { plan.device.description }
+            let text = try await worker.load(), length = try await worker.contextLength()
+            return Loading(policy: worker, text: text) {
+                LoadPolicy.Answer(device: plan.device.description, notes: [], contextLength: length)
+            }
         }
         let sharding = try ShardingPlan(config.actor, config.rollout, ranks: ranks.count)
         let text = try TextProcessor(at: config.model.path, templatePath: config.model.chatTemplate)
-        let policy = RankedPolicy(group: ranks, text: text, ranksPerSampler: sharding.rollout[.tensor])
+        let policy = RankedPolicy(
+            group: ranks, text: text, ranksPerSampler: sharding.rollout[.tensor],
+            estimation: try HostEstimation(plan.training(totalSteps: 1, checkpoints: nil)))
         let pending = try ranks.issue(LoadPolicy(), .broadcast, .first)
         return Loading(policy: policy, text: text) { [log] in
             let loaded = try await pending.value
             for note in loaded.notes { log.warning("\(note)") }
-            return loaded.device
+            return loaded
         }
     }
 

@@ -50,6 +50,15 @@ struct RankedCommand {
         case .auto, .cuda(nil):
             let visible = VisibleDevices.count()
             if settings.device == .auto, visible == 0 { return asked ?? 1 }
+            if let samplers = settings.rollout.gpusPerNode {
+                guard samplers < visible else {
+                    throw WorkerError(
+                        .device,
+                        "rollout.n_gpus_per_node is \(samplers), beside one that trains, and this machine shows \(visible) CUDA devices"
+                    )
+                }
+                return 1
+            }
             guard let asked else { return max(1, visible) }
             guard asked <= visible else {
                 throw WorkerError(

@@ -95,7 +95,7 @@ import Testing
         ),
         (
             "algorithm: {adv_estimator: gae}\n",
-            "recipe.yaml:8:28: algorithm.adv_estimator: gae: needs a critic, which is not supported yet; give grpo"
+            "recipe.yaml:8:28: algorithm.adv_estimator: gae: not supported yet; give grpo"
         ),
         (
             "seed: !!python/object 3\n",
@@ -104,8 +104,8 @@ import Testing
         ("<<: {seed: 3}\n", "recipe.yaml:8:1: merge keys (<<) are not supported; write the settings out"),
         ("? [a, b]\n: 3\n", "recipe.yaml:8:3: a key that is a list or a mapping; keys are names"),
         (
-            "critic: {}\n",
-            "recipe.yaml:8:1: critic: not supported yet; use an estimator without a critic, as algorithm.adv_estimator: grpo"
+            "critic: {strategy: fsdp}\n",
+            "recipe.yaml:8:10: critic.strategy: not needed: there is one training engine; remove it"
         ),
         ("learning_rate: 1e-6\n", "recipe.yaml:8:1: learning_rate: has another name here; write actor.optim.lr"),
     ])

@@ -10,7 +10,7 @@ import Testing
 
 @Suite struct RewardTrainingTests {
     /// A tiny language model's folder, loaded with a new head of one number.
-    final class Folder {
+    final class Folder: Sendable {
         let path = NSTemporaryDirectory() + "fledge-reward-\(UUID().uuidString)"
         deinit { try? FileManager.default.removeItem(atPath: path) }
 

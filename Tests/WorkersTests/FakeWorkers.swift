@@ -27,15 +27,20 @@ final class FakeWorkers: PromptProvider, RolloutGroup, RewardGroup, ActorGroup, 
 
     var events: [String] { notes.withLock { $0.events } }
     var steps: [StepMetrics] { notes.withLock { $0.steps } }
-    private func note(_ event: String) { notes.withLock { $0.events.append(event) } }
+    func note(_ event: String) { notes.withLock { $0.events.append(event) } }
 
-    func loop(_ steps: Int, saveEvery: Int = 0, evaluateEvery: Int = 0, recomputes: Bool = false) -> PolicyLoop {
+    func loop(
+        _ steps: Int, saveEvery: Int = 0, evaluateEvery: Int = 0, recomputes: Bool = false,
+        critic: (any CriticGroup)? = nil,
+        criticWarmup: Int = 0
+    ) -> PolicyLoop {
         let rollout = RolloutRequestSettings(n: 2, temperature: 1, maxTokens: 4, seed: 0)
         return PolicyLoop(
             settings: .init(
                 totalSteps: steps, rollout: rollout, seed: 3, saveEvery: saveEvery, evaluateEvery: evaluateEvery,
-                recomputesOldLogProbs: recomputes, samplesLogged: 1),
-            prompts: self, rollout: self, reward: self, actor: self, reference: nil, evaluator: self, observer: self,
+                learning: .init(recomputesOldLogProbs: recomputes, criticWarmup: criticWarmup), samplesLogged: 1),
+            prompts: self, rollout: self, reward: self, actor: self, critic: critic, reference: nil, evaluator: self,
+            observer: self,
             log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
     }
 
@@ -75,8 +80,10 @@ final class FakeWorkers: PromptProvider, RolloutGroup, RewardGroup, ActorGroup, 
         note("logProbs of \(trajectories.count)")
         return trajectories.map { $0.response.map { _ in -2 } }
     }
-    func advantages(_ trajectories: [Trajectory]) -> [[Float]] {
-        trajectories.map { [Float($0.score ?? .nan)] }
+    func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) -> AdvantageEstimate {
+        if let klCoefficient { note("kl \(klCoefficient)") }
+        let scores = trajectories.map { [Float($0.score ?? .nan)] }
+        return AdvantageEstimate(advantages: scores, returns: scores, klCoefficient: (klCoefficient ?? 1) / 2)
     }
     func update(_ trajectories: [Trajectory], seed: UInt64) -> PhaseMetrics {
         note("update with \(trajectories.map(\.text).joined(separator: " "))")

@@ -83,4 +83,38 @@ import Testing
         #expect(workers.events.filter { $0.hasPrefix("update") } == ["update with 0 1"])
         #expect(workers.steps[0]["critic/score/mean"] == nil)
     }
+
+    /// Foresees two, and notes what it is asked.
+    private struct FakeCritic: CriticGroup {
+        let workers: FakeWorkers
+        func values(_ trajectories: [Trajectory]) -> [[Float]] {
+            workers.note("values of \(trajectories.count)")
+            return trajectories.map { $0.response.map { _ in 2 } }
+        }
+        func update(_ trajectories: [Trajectory], seed: UInt64) -> PhaseMetrics {
+            let isWhole = trajectories.allSatisfy { $0.values == [2] && $0.returns == [Float($0.score ?? .nan)] }
+            workers.note(isWhole ? "critic learns" : "critic lacks something")
+            return ["critic/vf_loss": 1]
+        }
+    }
+
+    @Test func criticLearnsBeforeThePolicyAndAloneAtFirst() async throws {
+        let workers = FakeWorkers()
+        _ = try await workers.loop(3, critic: FakeCritic(workers: workers), criticWarmup: 2).run(from: nil)
+        let events = workers.events.filter { $0.contains("critic") || $0.hasPrefix("update") || $0.hasPrefix("values") }
+        let alone = ["values of 2", "critic learns"]
+        #expect(events == alone + alone + alone + ["update with 0 1"])
+        #expect(workers.steps.allSatisfy { $0["critic/vf_loss"] == 1 })
+        #expect(workers.steps.map { $0["actor/samples"] } == [nil, nil, 2])
+    }
+
+    @Test func klCoefficientGoesOnFromStepToStepAndRunToRun() async throws {
+        let workers = FakeWorkers()
+        let state = try await workers.loop(2).run(from: nil)
+        #expect(state.klCoefficient == 0.25)
+        #expect(workers.events.filter { $0.hasPrefix("kl") } == ["kl 0.5"])
+        let later = FakeWorkers()
+        _ = try await later.loop(3).run(from: state)
+        #expect(later.events.filter { $0.hasPrefix("kl") } == ["kl 0.25"])
+    }
 }

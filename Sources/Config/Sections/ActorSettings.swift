@@ -2,6 +2,7 @@
 public struct ActorSettings: Hashable, Sendable {
     public enum LossAggregation: String, CaseIterable, Hashable, Sendable, SettingWord {
         case tokenMean = "token-mean"
+        case tokenSum = "token-sum"
         case sequenceMeanTokenSum = "seq-mean-token-sum"
         case sequenceMeanTokenMean = "seq-mean-token-mean"
         case sequenceMeanTokenSumNorm = "seq-mean-token-sum-norm"
@@ -19,6 +20,7 @@ public struct ActorSettings: Hashable, Sendable {
     public let lossAggregation: LossAggregation
     public let lossScaleFactor: Double?
     public let policyLoss: String
+    public let policyLossNumbers: PolicyLossNumbers
     public let entropyCoefficient: Double
     public let useKLLoss: Bool
     public let klLossCoefficient: Double
@@ -69,6 +71,7 @@ public struct ActorSettings: Hashable, Sendable {
         policyLoss = section.name(
             "policy_loss", default: "vanilla", from: section.names.policyLosses,
             doc: "The policy's loss; vanilla is PPO's clipped objective with dual clip.")
+        policyLossNumbers = PolicyLossNumbers(&section)
         entropyCoefficient = section.number(
             "entropy_coeff", default: 0, in: .any, doc: "The weight of an entropy bonus; 0 for none.")
         useKLLoss = section.bool(
@@ -125,8 +128,11 @@ public struct OptimizerSettings: Hashable, Sendable {
     public let minLRRatio: Double
     public let totalTrainingSteps: Int?
 
-    init(_ section: inout SectionReader) {
-        lr = section.number("lr", default: 1e-6, in: .nonNegative, doc: "The greatest learning rate.")
+    init(_ section: inout SectionReader) { self.init(&section, lr: 1e-6) }
+
+    /// - Parameter rate: the default learning rate.
+    init(_ section: inout SectionReader, lr rate: Double) {
+        lr = section.number("lr", default: rate, in: .nonNegative, doc: "The greatest learning rate.")
         betas = section.numbers(
             "betas", default: [0.9, 0.999], in: NumberRange(lower: 0, upper: 1, isUpperOpen: true),
             doc: "AdamW's decay of the first and of the second moment.")

@@ -7,11 +7,24 @@ public struct AlgorithmSettings: Hashable, Sendable {
     public let klControl: KLControlSettings
     public let gamma: Double
     public let lambda: Double
+    public let gdpoRewardKeys: [String]
+    public let gdpoRewardWeights: [Double]
+    public let gpgNorm: Double
+    public let masksTruncated: Bool
+    public let filterGroups: FilterGroupsSettings
+    public private(set) var rolloutCorrection: RolloutCorrectionSettings
+
+    /// The same with weights of tokens for samples that other weights drew, where nothing else corrects.
+    public var correctingTokens: Self {
+        var settings = self
+        settings.rolloutCorrection = rolloutCorrection.correctingTokens
+        return settings
+    }
 
     init(_ section: inout SectionReader) {
         advantageEstimator = section.name(
             "adv_estimator", default: "grpo", from: section.names.advantageEstimators,
-            doc: "How scores become advantages; grpo compares the samples of one prompt.")
+            doc: "How scores become advantages; grpo compares the samples of one prompt, gae asks a critic.")
         normAdvantageByStd = section.bool(
             "norm_adv_by_std_in_grpo", default: true,
             doc: "Divide GRPO's advantages by the group's standard deviation; false is Dr. GRPO.")
@@ -23,7 +36,23 @@ public struct AlgorithmSettings: Hashable, Sendable {
             doc: "Its estimator; see actor.kl_loss_type.")
         gamma = section.number("gamma", default: 1, in: .unit, doc: "The discount of later rewards.")
         lambda = section.number("lam", default: 1, in: .unit, doc: "GAE's mix of bias and variance.")
+        gdpoRewardKeys = section.strings(
+            "gdpo_reward_keys",
+            doc: "gdpo: the reward's details that are its components; none for the parts of reward.weights.")
+        gdpoRewardWeights = section.numberList(
+            "gdpo_reward_weights", in: .any,
+            doc: "gdpo: the components' weights, in their order; none for 1, or for those of reward.weights.")
+        gpgNorm = section.number("f_norm", default: 1, in: .positive, doc: "gpg: what advantages are divided by.")
+        masksTruncated = section.bool(
+            "mask_truncated", default: false,
+            doc:
+                "Learn nothing from responses that were cut at data.max_response_length; they count in their group all the same."
+        )
         klControl = section.section("kl_ctrl", doc: "The weight of use_kl_in_reward.", KLControlSettings.init)
+        filterGroups = section.section("filter_groups", doc: "Dynamic sampling (DAPO).", FilterGroupsSettings.init)
+        rolloutCorrection = section.section(
+            "rollout_correction", doc: "For a sampler whose policy is not quite the one that is trained.",
+            RolloutCorrectionSettings.init)
     }
 }
 

@@ -4,13 +4,19 @@ public struct DataSettings: Hashable, Sendable {
         case error, left, right, middle
     }
 
-    /// A solved example that is put before every prompt, as a user turn and an assistant turn.
+    /// A solved example that is put before every prompt, as a user's or a tool's turn and an assistant turn.
     public struct FewShotTurn: Hashable, Sendable {
         public let user: String
+        /// Whether a tool said it, in answer to the turn before.
+        public let isTool: Bool
         public let assistant: String
 
         init(_ section: inout SectionReader) {
-            user = section.requiredString("user", example: "2 + 2", doc: "What the user says.")
+            isTool = section.holds("tool")
+            user =
+                isTool
+                ? section.requiredString("tool", example: "4", doc: "What a tool says, in place of the user.")
+                : section.requiredString("user", example: "2 + 2", doc: "What the user says.")
             assistant = section.requiredString("assistant", example: "4", doc: "What the model should answer.")
         }
     }
@@ -81,7 +87,8 @@ public struct DataSettings: Hashable, Sendable {
             "system_prompt", doc: "A system turn put before prompts that have none.")
         fewShot = section.records(
             "few_shot", accepts: "a list of {user: text, assistant: text}",
-            doc: "Solved examples put before every prompt, as turns.", FewShotTurn.init)
+            doc: "Solved examples put before every prompt, as turns; tool: text in place of user: is a tool's result.",
+            FewShotTurn.init)
         arithmetic = section.section(
             "arithmetic", doc: "The problems of builtin:arithmetic.", ArithmeticSettings.init)
     }

@@ -22,29 +22,41 @@ public struct RewardSettings: Hashable, Sendable {
         /// The sum of the rewards, each times its weight.
         case weighted(OrderedDictionary<String, Double>)
         case custom(CustomFunction)
+        case model(ScoringModelSettings)
+        case judge(JudgeSettings)
+        /// The environment's rewards alone count.
+        case none
     }
 
     public let type: String?
     public let weights: OrderedDictionary<String, Double>
     public let customRewardFunction: CustomFunction?
+    public let model: ScoringModelSettings?
+    public let judge: JudgeSettings?
     public let pattern: String?
     public let timeoutSeconds: Double
     public let numWorkers: Int
     public let memoryLimitMB: Int?
     public let onFailure: FailurePolicy
     public let failureScore: Double?
+    public let overlongBuffer: OverlongBufferSettings
 
-    /// That exactly one of the three is set was checked.
+    /// That exactly one is set, or none where an environment gives all rewards, was checked.
     public var source: Source {
         if let customRewardFunction { return .custom(customRewardFunction) }
-        return type.map(Source.named) ?? .weighted(weights)
+        if let model { return .model(model) }
+        if let judge { return .judge(judge) }
+        if let type { return .named(type) }
+        return weights.isEmpty ? .none : .weighted(weights)
     }
 
     init(_ section: inout SectionReader) {
         let rewards = section.names.rewards
         type = section.optionalName(
             "type", from: rewards, example: rewards.first,
-            doc: "A built-in reward. Set exactly one of type, weights and custom_reward_function.")
+            doc:
+                "A built-in reward. Set exactly one of type, weights, custom_reward_function.path, model.path and judge.url."
+        )
         weights = section.weights(
             "weights", from: rewards, doc: "A sum of built-in rewards, each by its weight: shapes a reward.")
         pattern = section.optionalString("pattern", doc: "The pattern of the rewards that match one (regex, format).")
@@ -58,6 +70,9 @@ public struct RewardSettings: Hashable, Sendable {
             doc: "When a reward raises, hangs or gives no number (always counted): drop the sample or its group, abort "
                 + "the run, or score it failure_score.")
         failureScore = section.optionalNumber("failure_score", in: .any, doc: "The score for on_failure: score.")
+        overlongBuffer = section.section(
+            "overlong_buffer", doc: "Soft punishment of overlong responses in training (DAPO).",
+            OverlongBufferSettings.init)
         customRewardFunction = section.section("custom_reward_function", doc: "A Python file's function.") { section in
             let path = section.optionalString(
                 "path",
@@ -65,6 +80,10 @@ public struct RewardSettings: Hashable, Sendable {
                     + "extra_info), in worker processes.")
             let name = section.string("name", default: "compute_score", doc: "The function.")
             return path.map { CustomFunction(path: $0, name: name) }
+        }
+        model = section.section("model", doc: "A model that scores answers.") { ScoringModelSettings.read(&$0) }
+        judge = section.section("judge", doc: "A language model on a server that grades answers.") {
+            JudgeSettings.read(&$0)
         }
     }
 }

@@ -15,8 +15,14 @@ public struct RolloutSettings: Hashable, Sendable {
     public let stop: [String]
     public let ignoreEOS: Bool
     public let calculateLogProbs: Bool
+    /// Devices that only sample, beside those that train; nil: the same.
+    public let gpusPerNode: Int?
+    public let overSampleRate: Double
+    public let stragglerShare: Double?
+    public let stragglerTokens: Int
     public let engine: RolloutEngineKeys
     public let speculative: SpeculativeSettings
+    public let multiTurn: MultiTurnSettings
     public let valKwargs: ValidationSamplingSettings
 
     init(_ section: inout SectionReader) {
@@ -48,9 +54,29 @@ public struct RolloutSettings: Hashable, Sendable {
         calculateLogProbs = section.bool(
             "calculate_log_probs", default: true,
             doc: "Record the sampler's log-probabilities, and report how far the trainer's are from them.")
+        gpusPerNode = section.optionalInt(
+            "n_gpus_per_node", in: 1...64,
+            doc:
+                "GPUs that only sample, beside the one that trains (on the CPU, samplers with weights of their own); null to sample "
+                + "where training is.")
+        overSampleRate = section.number(
+            "over_sample_rate", default: 0, in: NumberRange(lower: 0, upper: 4),
+            doc:
+                "Prompts beyond train_batch_size that are begun, as a share of it; when so many groups are whole, the slowest are "
+                + "given up and counted.")
+        stragglerShare = section.optionalNumber(
+            "straggler_share", in: .unit,
+            doc:
+                "When this share of a step's samples has ended, the others may draw straggler_tokens more; null: no bound."
+        )
+        stragglerTokens = section.int(
+            "straggler_tokens", default: 256, in: 0...16_777_216,
+            doc: "The tokens that stragglers may draw yet; what they have then counts as cut off.")
         engine = RolloutEngineKeys(&section)
         speculative = section.section(
             "speculative", doc: "Guessing several tokens at a time.", SpeculativeSettings.init)
+        multiTurn = section.section(
+            "multi_turn", doc: "Episodes of several turns.", MultiTurnSettings.init)
         valKwargs = section.section(
             "val_kwargs", doc: "Sampling in validation.", ValidationSamplingSettings.init)
     }

@@ -14,6 +14,8 @@ public struct TrainerSettings: Hashable, Sendable {
     public let saveFreq: Int
     public let testFreq: Int
     public let valBeforeTrain: Bool
+    /// Steps in which the critic alone learns.
+    public let criticWarmup: Int
     public let defaultLocalDir: String?
     public let resumeMode: ResumeMode
     public let resumeFromPath: String?
@@ -47,6 +49,12 @@ public struct TrainerSettings: Hashable, Sendable {
             "test_freq", default: -1, in: -1...Int.max, doc: "Steps between validations; -1 or 0 for none on the way.")
         valBeforeTrain = section.bool(
             "val_before_train", default: true, doc: "Validate before the first step, when there are data.val_files.")
+        criticWarmup =
+            trainsOnOneDevice
+            ? 0
+            : section.int(
+                "critic_warmup", default: 0, in: 0...Int.max,
+                doc: "Steps in which the critic alone learns, so that it knows something before the policy heeds it.")
         defaultLocalDir = section.optionalString(
             "default_local_dir", doc: "The run's folder; null for runs/ and the experiment_name.")
         resumeMode = section.choice(

@@ -2,6 +2,8 @@
 public struct EpisodeLimits: Hashable, Sendable {
     /// Replies of the model.
     public var turns: Int
+    /// Tokens of the opening messages; an episode with more fails.
+    public var promptTokens: Int
     /// Tokens of one reply.
     public var turnTokens: Int
     /// Tokens behind the prompt, drawn and shown ones together.
@@ -17,11 +19,13 @@ public struct EpisodeLimits: Hashable, Sendable {
     public var concurrency: Int
 
     public init(
-        turns: Int = 8, turnTokens: Int = 1024, responseTokens: Int = 4096, contextTokens: Int = .max,
+        turns: Int = 8, promptTokens: Int = .max, turnTokens: Int = 1024, responseTokens: Int = 4096,
+        contextTokens: Int = .max,
         resetTime: Duration = .seconds(60), stepTime: Duration = .seconds(60), episodeTime: Duration = .seconds(600),
         concurrency: Int = 1024
     ) {
         self.turns = turns
+        self.promptTokens = promptTokens
         self.turnTokens = turnTokens
         self.responseTokens = responseTokens
         self.contextTokens = contextTokens
@@ -34,7 +38,8 @@ public struct EpisodeLimits: Hashable, Sendable {
     /// - Throws: ``EnvironmentError`` that names what is not above 0.
     func check() throws {
         let counts = [
-            ("turns", turns), ("turnTokens", turnTokens), ("responseTokens", responseTokens),
+            ("turns", turns), ("promptTokens", promptTokens), ("turnTokens", turnTokens),
+            ("responseTokens", responseTokens),
             ("contextTokens", contextTokens), ("concurrency", concurrency),
         ]
         let bad =

@@ -86,6 +86,10 @@ struct EpisodePlay {
         }
         result.conversation = talk
         let prompt = talk.tokens.count
+        guard prompt <= limits.promptTokens else {
+            throw EpisodeFailure(
+                .garbage, "the opening messages are \(prompt) tokens, of at most \(limits.promptTokens)")
+        }
         for turn in 0..<limits.turns {
             let room = min(
                 limits.contextTokens - talk.tokens.count, limits.responseTokens - (talk.tokens.count - prompt))
@@ -138,6 +142,7 @@ struct EpisodePlay {
             let text = rollout.format.spell(talk.tokens[sampled.tokens].dropLast(sampled.isComplete ? 1 : 0))
             let parsed = rollout.replies(text)
             try talk.readReply(as: parsed.message)
+            result.answer = parsed.calls.isEmpty ? parsed.content : ""
             let reply = EpisodeReply(text: text, parsed: parsed, turn: turn, tokens: drawn.tokens.count)
             return (reply, drawn.isTruncated && !sampled.isComplete)
         } catch {

@@ -19,6 +19,8 @@ public struct EpisodeResult: Sendable {
     public var score: Double?
     /// Where each part of the score was earned, for credit by turns. What the episode's end added is at the last token.
     public var turnRewards: [TurnReward] = []
+    /// What the last reply says, calls and reasoning apart; empty where it holds a call.
+    public var answer = ""
     /// Summed over the steps.
     public var details: OrderedDictionary<String, Double> = [:]
     public var turns = 0

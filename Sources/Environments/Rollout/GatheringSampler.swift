@@ -1,5 +1,6 @@
 /// A sampler over an engine that draws one batch at a time: requests wait for each other until all live episodes are
-/// there, or for ``patience``, as some may be long in their environments. What is drawn depends on neither.
+/// there, or for ``patience``, as some may be long in their environments. Which token a draw comes to depends on neither, but for
+/// the rounding of an engine whose sums depend on the batch: without patience batches are the same in every run, and every bit is.
 public actor GatheringSampler: ContinuationSampler {
     public typealias Draw = @Sendable ([ContinuationRequest]) async throws -> [SampledContinuation]
 
@@ -8,7 +9,7 @@ public actor GatheringSampler: ContinuationSampler {
         let caller: CheckedContinuation<SampledContinuation, any Error>
     }
 
-    private let patience: Duration
+    private let patience: Duration?
     private let draw: Draw
     private var live = 0
     private var waiting: [Waiting] = []
@@ -16,8 +17,10 @@ public actor GatheringSampler: ContinuationSampler {
     /// Counts the batches, so that a late timer starts none.
     public private(set) var batches = 0
 
-    /// - Parameter draw: as many continuations as requests, in their order.
-    public init(patience: Duration = .milliseconds(20), draw: @escaping Draw) {
+    /// - Parameters:
+    ///   - patience: nil waits for all live episodes, however long they are in their environments.
+    ///   - draw: as many continuations as requests, in their order, which is that of their episodes.
+    public init(patience: Duration? = .milliseconds(20), draw: @escaping Draw) {
         self.patience = patience
         self.draw = draw
     }
@@ -38,8 +41,9 @@ public actor GatheringSampler: ContinuationSampler {
     }
 
     private func waitForOthers() {
+        guard let patience else { return }
         let batch = batches
-        Task { [patience] in
+        Task {
             try? await Task.sleep(for: patience)
             startDrawing(unless: batch)
         }
@@ -55,7 +59,7 @@ public actor GatheringSampler: ContinuationSampler {
 
     private func startDrawing() {
         guard !isDrawing, !waiting.isEmpty else { return }
-        let batch = waiting
+        let batch = waiting.sorted { $0.request.episode < $1.request.episode }
         waiting = []
         isDrawing = true
         batches += 1

@@ -12,6 +12,7 @@ public struct BypassModeLoss: PolicyLoss {
         case reinforce
     }
 
+    public var needsWholeBatch: Bool { correction.normalizes }
     public var settings: PolicyLossSettings
     private var weightMean: Double?
     public init(_ settings: PolicyLossSettings) { self.settings = settings }

@@ -9,6 +9,7 @@ internal import TensorCore
 ///
 /// Source: verl `core_algos.compute_policy_loss_clip_cov`.
 public struct ClipCovLoss: PolicyLoss {
+    public var needsWholeBatch: Bool { true }
     public var settings: PolicyLossSettings
     private var cut: Cut?
     public init(_ settings: PolicyLossSettings = PolicyLossSettings()) { self.settings = settings }

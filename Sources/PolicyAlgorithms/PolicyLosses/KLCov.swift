@@ -9,6 +9,7 @@ internal import TensorCore
 public struct KLCovLoss: PolicyLoss {
     /// The pull towards the old policy acts without advantages too.
     public var vanishesWithoutAdvantage: Bool { false }
+    public var needsWholeBatch: Bool { true }
     public var settings: PolicyLossSettings
     private var cut: Cut?
     public init(_ settings: PolicyLossSettings = PolicyLossSettings()) { self.settings = settings }

@@ -64,12 +64,16 @@ public protocol PolicyLoss: Sendable {
     /// then, so give the old ones for both. A loss that was not fitted takes each call's rows for the whole batch.
     func fitted(to batch: PolicyLossArguments) throws -> any PolicyLoss
 
+    /// Whether ``fitted(to:)`` has anything to find out.
+    var needsWholeBatch: Bool { get }
+
     /// Whether rows whose advantages are all zero have no gradient, so that they need not be computed.
     var vanishesWithoutAdvantage: Bool { get }
 }
 
 extension PolicyLoss {
     public func fitted(to batch: PolicyLossArguments) throws -> any PolicyLoss { self }
+    public var needsWholeBatch: Bool { false }
     public var vanishesWithoutAdvantage: Bool { true }
 }
 

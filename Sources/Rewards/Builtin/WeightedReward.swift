@@ -27,6 +27,10 @@ public struct WeightedReward: Reward {
         self.parts = parts
     }
 
+    public func shutdown() async {
+        for part in parts { await part.reward.shutdown() }
+    }
+
     /// Details: each part's score by its name, and its own details as `name/detail`.
     public func score(_ items: [RewardRequest]) async -> [RewardOutcome] {
         var sums = items.map { _ in 0.0 }

@@ -1,3 +1,5 @@
+import TensorCore
+
 /// Which rank computes which sequences of a batch.
 public enum BatchAssignment {
     /// Divides `sequences` among `ranks` by estimated work. Answers to one prompt stay on one rank, which computes the prompt once,
@@ -91,6 +93,18 @@ extension MicroBatches {
             weighed.append((cost, part.map { indices[$0] }))
         }
         return weighed.sorted { $0.cost > $1.cost }.map(\.part)
+    }
+
+    /// ``split(_:indices:tokenBudget:sharesPrefixes:)``, and over ranks, which wait for one another in every layer, of about equal work.
+    static func ofEqualWork(
+        _ sequences: [TrainingSequence], indices: [Int], tokenBudget: Int, sharesPrefixes: Bool,
+        over parallel: DataParallel?
+    ) throws(TorchError) -> [[Int]] {
+        let split = split(sequences, indices: indices, tokenBudget: tokenBudget, sharesPrefixes: sharesPrefixes)
+        guard let parallel, parallel.count > 1 else { return split }
+        return balanced(
+            sequences, indices: indices, into: try parallel.greatest(split.count), tokenBudget: tokenBudget,
+            work: parallel.work, sharesPrefixes: sharesPrefixes) ?? split
     }
 
     /// `indices` of `sequences` in micro-batches of `size` sequences, answers to one prompt side by side.

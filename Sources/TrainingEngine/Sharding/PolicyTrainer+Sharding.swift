@@ -33,6 +33,14 @@ extension PolicyTrainer {
         )
     }
 
+    /// Σπ² of sequences that all ranks have.
+    public func sumsPiSquaredShared(_ sequences: [TrainingSequence]) throws -> [[Float]] {
+        guard let parallel else { return try sumsPiSquared(sequences) }
+        let share = parallel.share(of: sequences, sharesPrefixes: settings.sharesPrefixes)
+        return try parallel.joined(
+            sumsPiSquared(share.map { sequences[$0] }), of: share, total: sequences.count)
+    }
+
     /// One optimizer step on a mini-batch that all ranks have: each computes its share.
     public func updateShared(_ samples: [PolicySample], loss: PolicyLossFunction) throws -> PolicyStepReport {
         try enqueueShared(samples, loss: loss).report()

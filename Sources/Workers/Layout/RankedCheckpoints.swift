@@ -16,11 +16,13 @@ struct RankedCheckpoints {
     private let models: RankModels
     private let source: ModelSource
     private let isFirst: Bool
+    private let critic: ValueTrainer?
 
     init(
         folder: String?, keepLast: Int?, trainer: PolicyTrainer, parallel: DataParallel, models: RankModels,
-        source: ModelSource
+        source: ModelSource, critic: Critic? = nil
     ) throws {
+        self.critic = if case .own(let parts)? = critic { parts.trainer } else { nil }
         self.trainer = trainer
         self.models = models
         self.source = source
@@ -42,13 +44,18 @@ struct RankedCheckpoints {
             step: step, mesh: parameters.mesh.shape, model: try trained.flatMap { try $0.localShards() },
             modelDType: model.trainableParameters.first?.tensor.dtype ?? model.dtype)
         contents.states = try optimizer.shards()
+        if let critic, let parallel = critic.parallel {
+            let weights = try parallel.parameters.all.filter { $0.trains && !$0.rows.isEmpty }
+                .flatMap { try $0.localShards() }
+            contents.states += (weights + (try critic.optimizer.shards())).map(CriticTensors.named)
+        }
         if model.adapter == nil { contents.config = source.config }
         if isFirst, let state {
-            contents.state = try Array(
-                JSONEncoder().encode(
-                    SavedState(
-                        loop: state, optimizerSteps: optimizer.stepCount, weightVersion: weightVersion,
-                        modelDigest: source.digest, adapter: model.adapter?.settings)))
+            var saved = SavedState(
+                loop: state, optimizerSteps: optimizer.stepCount, weightVersion: weightVersion,
+                modelDigest: source.digest, adapter: model.adapter?.settings)
+            saved.criticSteps = critic?.optimizer.stepCount
+            contents.state = try Array(JSONEncoder().encode(saved))
             if model.adapter == nil { contents.companions = try ModelExport.companions(of: source) }
         }
         try store.save(contents)
@@ -75,13 +82,21 @@ struct RankedCheckpoints {
         }
         guard let checkpoint else { return (nil, skipped) }
         let saved = try SavedState(checkpoint, of: source, adapter: trainer.model.adapter)
+        let criticSteps = try saved.steps(of: critic?.optimizer, checkpoint.folder)
         if let sharded = checkpoint.sharded {
-            try trainer.optimizer.restore(stepCount: saved.optimizerSteps, from: RankedTensors(checkpoint: sharded))
+            let tensors = RankedTensors(checkpoint: sharded)
+            try trainer.optimizer.restore(stepCount: saved.optimizerSteps, from: tensors)
+            try critic?.optimizer.restore(stepCount: criticSteps, from: CriticTensors(saved: tensors))
         } else {
             // Of a model with parts of all tensors: other ranks may have the layers or experts beside which this one's lay.
             let whole = models.sampled.parameters + (trainer.model.adapter?.parameters ?? [])
             try trainer.optimizer.restore(
                 stepCount: saved.optimizerSteps, from: WholeTensors(checkpoint.tensors, whole))
+            if let critic {
+                try critic.optimizer.restore(
+                    stepCount: criticSteps,
+                    from: WholeTensors(checkpoint.tensors, critic.model.parameters, prefix: CriticTensors.prefix))
+            }
         }
         return (saved, skipped)
     }

@@ -11,15 +11,35 @@ struct RankedTensors: SavedShards {
     func fill(_ targets: [LocalShard]) throws { try checkpoint.fill(targets) }
 }
 
+/// The critic's among the tensors that several ranks wrote.
+struct CriticTensors: SavedShards {
+    static let prefix = "critic."
+    let saved: RankedTensors
+
+    func contains(_ name: String) -> Bool { saved.contains(Self.prefix + name) }
+    func fill(_ targets: [LocalShard]) throws { try saved.fill(targets.map(Self.named)) }
+
+    /// A tensor of the critic under its name in a checkpoint.
+    static func named(_ shard: LocalShard) -> LocalShard {
+        LocalShard(
+            box: ShardBox(name: prefix + shard.box.name, shape: shard.box.shape, ranges: shard.box.ranges),
+            tensor: shard.tensor)
+    }
+}
+
 /// What one process wrote, by its optimizer's names, as boxes of the checkpoint's tensors.
 struct WholeTensors: SavedShards {
     private let saved: SafetensorsModel
     /// Of each of the model's tensors: the optimizer's tensor that it is a part of, and which of its rows.
     private let places: [String: (parameter: String, rows: Range<Int>)]
 
+    /// What the names of this model's tensors begin with.
+    private let prefix: String
+
     /// - Parameter parameters: of a model that has a part of every tensor at least.
-    init(_ saved: SafetensorsModel, _ parameters: [Parameter]) {
+    init(_ saved: SafetensorsModel, _ parameters: [Parameter], prefix: String = "") {
         self.saved = saved
+        self.prefix = prefix
         var places: [String: (String, Range<Int>)] = [:]
         for parameter in parameters {
             var rows = 0
@@ -58,9 +78,9 @@ struct WholeTensors: SavedShards {
     }
 
     private func whole(_ kind: String, _ parameter: String) throws -> Tensor {
-        let tensor = try saved.tensor(named: kind + parameter)
+        let tensor = try saved.tensor(named: prefix + kind + parameter)
         guard tensor.dtype == .uint8 else { return tensor }
-        let scales = try saved.tensor(named: kind.dropLast() + "_scale." + parameter)
+        let scales = try saved.tensor(named: prefix + kind.dropLast() + "_scale." + parameter)
         return try tensor.decodedMoments(scales: scales, isSigned: kind == "exp_avg.").reshaped(tensor.shape)
     }
 }

@@ -13,7 +13,7 @@ import TrainingEngine
 /// - the cache of keys and values in whole blocks, as the engine asks for, or as much as its share of free memory gives.
 public struct MemoryForecast: Sendable, Hashable {
     public enum Kind: String, Sendable, Hashable, CaseIterable {
-        case weights, reference
+        case weights, reference, critic
         case masters = "master weights"
         case moments
         case gradients
@@ -74,6 +74,7 @@ public struct MemoryForecast: Sendable, Hashable {
         var resident: [(Kind, Int)] = [(.context, device.contextBytes), (.weights, share.weights)]
         if layout.devices > 1, device.isCUDA { resident.append((.communication, Self.communication(layout))) }
         if work.needsReference { resident.append((.reference, share.weights)) }
+        if work.trainsCritic { resident.append((.critic, share.critic)) }
         let isOnHost = device.isCUDA
         for (kind, bytes, moving) in [
             (Kind.masters, share.masters, work.optimizer.offloadsMasters ? 1 : 0),
@@ -92,6 +93,8 @@ public struct MemoryForecast: Sendable, Hashable {
             phase("generate", share.generation(device: device, free: max(0, device.memory - held)))
         }
         if work.recomputesLogProbs || work.needsReference { phase("log-prob", training.scoring) }
+        // Below an adapter the policy's own gradients are few; a critic trains all of its weights.
+        if work.trainsCritic, model.usesAdapter { phase("update critic", training.updateOfCritic) }
         phase("update", training.update)
         phase("optimizer step", training.step(offloaded: hostBytes > 0))
         if layout.devices > 1 {
@@ -151,6 +154,16 @@ struct DeviceShare {
         work.dtype == .float32 || !work.optimizer.keepsMasters ? 0 : sum(model.trained) { 4 * state($0) }
     }
     var moments: Int { sum(model.trained) { 2 * work.optimizer.moments.bytes(state($0)) } }
+    /// A critic's weights, masters and moments, as of a model like the policy whose weights are all trained.
+    var critic: Int {
+        let isWide = work.dtype == .float32 || !work.optimizer.keepsMasters
+        return sum(model.tensors) { tensor in
+            let own = shard(tensor)
+            return own * width + (isWide ? 0 : 4 * own) + 2 * work.optimizer.moments.bytes(own)
+        }
+    }
+    /// Its gradients.
+    var criticGradients: Int { sum(model.tensors) { gradientWidth * shard($0) } }
     var gradientWidth: Int { work.dtype == .float32 ? 4 : work.optimizer.gradDType.size }
     var gradients: Int { sum(model.trained) { gradientWidth * state($0) } }
     var trainedCount: Int { sum(model.trained) { state($0) } }
@@ -281,6 +294,14 @@ struct TrainingBytes {
     /// Forward alone: one layer at a time.
     var scoring: [(MemoryForecast.Kind, Int)] {
         [(.gathered, share.gathered), (.layer, transient), (.activations, last), (.logits, logits)]
+    }
+
+    /// A critic's backward, with all activations and all gradients.
+    var updateOfCritic: [(MemoryForecast.Kind, Int)] {
+        [
+            (.gathered, share.gathered), (.gradients, share.criticGradients), (.activations, kept + last),
+            (.layer, transient),
+        ]
     }
 
     /// Backward begins with all activations and ends with all gradients; with gradients of an earlier micro-batch it has both.

@@ -21,6 +21,8 @@ public struct PlanWork: Sendable, Hashable {
     public var offloadsActivations = false
     /// Whether the initial model is kept beside, and whether old log-probabilities take a pass of their own.
     public var needsReference = false, recomputesLogProbs = false
+    /// Whether a critic with a model of its own is trained beside.
+    public var trainsCritic = false
     public var engine = RolloutEngineSettings()
     /// Whether there is generation at all.
     public var generates = true
@@ -39,8 +41,8 @@ public struct PlanWork: Sendable, Hashable {
         checkpointing = ActivationCheckpointing(config.model)
         offloadsActivations = config.model.activationOffload
         needsReference = config.needsReferenceModel && !config.model.usesLoRA
-        let steps = (prompts + miniBatch - 1) / miniBatch * epochs
-        recomputesLogProbs = steps > 1 || config.algorithm.useKLInReward
+        recomputesLogProbs = config.recomputesOldLogProbs
+        trainsCritic = config.hasCritic && !config.critic.sharesTrunk
         engine = RolloutEngineSettings(config.rollout)
     }
 

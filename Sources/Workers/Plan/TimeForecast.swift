@@ -58,7 +58,8 @@ public struct TimeForecast: Sendable, Hashable {
             let waiting = tp > 1 ? steps * Double(2 * model.layers) * shares.message : 0
             phases.append(("generate", limit.seconds / shares.generation + waiting))
         }
-        let scorings = (work.recomputesLogProbs ? 1 : 0) + (work.needsReference ? 1 : 0)
+        let scorings =
+            (work.recomputesLogProbs ? 1 : 0) + (work.needsReference ? 1 : 0) + (work.trainsCritic ? 1 : 0)
         if scorings > 0 {
             let seconds = forward / Double(work.epochs) / (devices * device.peak * shares.scoring)
             phases.append(("log-prob", Double(scorings) * seconds))
@@ -73,7 +74,9 @@ public struct TimeForecast: Sendable, Hashable {
         let compute = operations / (devices * device.peak * shares.training * fullness) + gathering
         let traffic = Self.traffic(share, microBatches: memory.microBatches)
         // Gathers run beside products, tensor parallelism's sums between them.
-        phases.append(("update", max(compute, traffic.hidden / device.link) + traffic.exposed / device.link))
+        let update = max(compute, traffic.hidden / device.link) + traffic.exposed / device.link
+        if work.trainsCritic { phases.append(("update critic", update)) }
+        phases.append(("update", update))
         let touched = 2 * (share.masters + share.moments + share.weights) + 2 * share.gradients
         let streamed = Double(memory.hostBytes) / shares.hostLink
         phases.append(

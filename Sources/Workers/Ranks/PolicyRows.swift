@@ -3,6 +3,7 @@ import Flow
 
 /// Prompts to answer: each rank takes those of its turn.
 struct GenerationRequest: Codable {
+    var count: Int { prompts.count }
     var prompts: PackedRows<Int32>
     var settings: RolloutRequestSettings
 
@@ -21,6 +22,10 @@ struct GenerationShare: Codable {
     var weightDigest: String
     var engineVersion: Int
     var promptTokens, prefilledTokens, generatedTokens, decodeSteps: Int
+    /// Of its prompts, those that were given up: their answers are not among the others.
+    var lostGroups: [Int] = []
+    /// Answers that were cut off because most others had ended.
+    var cutSamples = 0
     var sleep: Sleep?
     /// What bringing the weights together took.
     var reshard: ReshardReport?
@@ -36,19 +41,11 @@ struct TrainingRows: Codable {
     var groups: [Int]
     var prompts, responses: PackedRows<Int32>
     var rolloutLogProbs, advantages: PackedRows<Float>
-    var oldLogProbs, refLogProbs, importanceWeights: PackedRows<Float>?
+    var oldLogProbs, refLogProbs, importanceWeights, values, returns: PackedRows<Float>?
     /// 1 at the tokens that are learned.
     var responseMask: PackedRows<UInt8>?
-    /// What advantages are made of; left out where they are known.
-    var scores: [Double?]?
-    var tokenRewards: PackedRows<Float>?
 
-    /// - Parameter withScores: whether advantages are to be made of them.
-    init(_ trajectories: [Trajectory], withScores: Bool = false) {
-        if withScores {
-            scores = trajectories.map(\.score)
-            tokenRewards = Self.all(trajectories.map(\.tokenRewards))
-        }
+    init(_ trajectories: [Trajectory]) {
         groups = trajectories.map(\.prompt.group)
         prompts = PackedRows(trajectories.map(\.prompt.tokens))
         responses = PackedRows(trajectories.map(\.response))
@@ -57,6 +54,8 @@ struct TrainingRows: Codable {
         oldLogProbs = Self.all(trajectories.map(\.oldLogProbs))
         refLogProbs = Self.all(trajectories.map(\.refLogProbs))
         importanceWeights = Self.all(trajectories.map(\.importanceWeights))
+        values = Self.all(trajectories.map(\.values))
+        returns = Self.all(trajectories.map(\.returns))
         if trajectories.contains(where: { $0.responseMask != nil }) {
             responseMask = PackedRows(
                 trajectories.map { one in
@@ -73,7 +72,7 @@ struct TrainingRows: Codable {
     var trajectories: [Trajectory] {
         let responses = responses.rows, rollout = rolloutLogProbs.rows, advantages = advantages.rows
         let old = oldLogProbs?.rows, ref = refLogProbs?.rows, weights = importanceWeights?.rows
-        let mask = responseMask?.rows, earned = tokenRewards?.rows
+        let mask = responseMask?.rows, values = values?.rows, returns = returns?.rows
         return prompts.rows.enumerated().map { index, prompt in
             var trajectory = Trajectory(
                 prompt: PromptTask(group: groups[index], tokens: prompt, text: "", dataSource: "", groundTruth: ""),
@@ -84,8 +83,8 @@ struct TrainingRows: Codable {
             trajectory.refLogProbs = ref?[index]
             trajectory.importanceWeights = weights?[index]
             trajectory.responseMask = mask?[index].map { $0 != 0 }
-            trajectory.score = scores?[index]
-            trajectory.tokenRewards = earned?[index]
+            trajectory.values = values?[index]
+            trajectory.returns = returns?[index]
             return trajectory
         }
     }
@@ -97,10 +96,15 @@ extension GenerationShare {
         _ prompts: [PromptTask], n: Int, _ shares: [GenerationShare], _ text: TextProcessor
     ) -> [Trajectory] {
         let responses = shares.map(\.responses.rows), logProbs = shares.map(\.logProbs.rows)
-        return prompts.enumerated().flatMap { index, prompt in
+        let lost = shares.map { Set($0.lostGroups) }
+        // The answers of each share that are behind.
+        var places = shares.map { _ in 0 }
+        return prompts.enumerated().flatMap { index, prompt -> [Trajectory] in
             let rank = index % shares.count, share = shares[rank]
+            if lost[rank].contains(index / shares.count) { return [] }
+            defer { places[rank] += n }
             return (0..<n).map { sample in
-                let place = index / shares.count * n + sample, response = responses[rank][place]
+                let place = places[rank] + sample, response = responses[rank][place]
                 return Trajectory(
                     prompt: prompt, response: response, text: text.decode(response),
                     rolloutLogProbs: logProbs[rank][place], isTruncated: share.isTruncated[place],

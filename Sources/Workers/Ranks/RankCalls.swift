@@ -15,8 +15,7 @@ extension RankWorker {
         calls.add(ForgetCheckpoints.self)
         calls.add(GenerateShare.self)
         calls.add(ScoreRows.self)
-        calls.add(EstimateAdvantages.self)
-        calls.add(UpdatePolicy.self)
+        calls.add(UpdateModel.self)
         calls.add(SavePolicy.self)
         calls.add(EnterPhase.self)
         calls.add(FinishRun.self)
@@ -30,6 +29,8 @@ struct LoadPolicy: WorkerCall {
         var device: String
         /// What is to be said to people.
         var notes: [String]
+        /// The most tokens of a prompt with its answer.
+        var contextLength: Int
     }
     func perform(on worker: RankWorker) async throws -> Answer { try await worker.load() }
 }
@@ -74,45 +75,48 @@ struct GenerateShare: WorkerCall {
     }
 }
 
-/// Log-probabilities of every answer token. All ranks come to the same; the first tells them.
+/// A number for every answer token. All ranks come to the same; the first tells them.
 struct ScoreRows: WorkerCall {
-    enum Model: String, Codable {
-        /// The weights as they are.
-        case actor
-        /// The model as it was before training.
-        case reference
+    enum Quantity: String, Codable {
+        /// Under the weights as they are, and under the model as it was before training.
+        case logProbs, referenceLogProbs
+        /// Σπ² of the distribution that a token was drawn from.
+        case sumsPiSquared
+        /// The critic's.
+        case values
     }
-    var model: Model
+    var quantity: Quantity
     var rows: TrainingRows
     func perform(on worker: RankWorker) async throws -> PackedRows<Float>? {
         let policy = try worker.policy().worker, rows = rows.trajectories
         let scores =
-            switch model {
-            case .actor: try await policy.logProbs(rows)
-            case .reference: try await policy.referenceLogProbs(rows)
+            switch quantity {
+            case .logProbs: try await policy.logProbs(rows)
+            case .referenceLogProbs: try await policy.referenceLogProbs(rows)
+            case .sumsPiSquared: try await policy.sumsPiSquared(rows)
+            case .values: try await policy.values(rows)
             }
         return worker.speaks ? PackedRows(scores) : nil
     }
 }
 
-/// Advantages of scored answers, which take microseconds: for one rank alone.
-struct EstimateAdvantages: WorkerCall {
-    var rows: TrainingRows
-    func perform(on worker: RankWorker) async throws -> PackedRows<Float> {
-        PackedRows(try await worker.policy().worker.advantages(rows.trajectories))
-    }
-}
-
 /// Every optimizer step of one batch.
-struct UpdatePolicy: WorkerCall {
+struct UpdateModel: WorkerCall {
+    enum Model: String, Codable { case actor, critic }
     struct Metric: Codable, Sendable {
         var name: String
         var value: Double
     }
+    var model: Model
     var rows: TrainingRows
     var seed: UInt64
     func perform(on worker: RankWorker) async throws -> [Metric] {
-        let metrics = try await worker.policy().worker.update(rows.trajectories, seed: seed)
+        let policy = try worker.policy().worker
+        let metrics =
+            switch model {
+            case .actor: try await policy.update(rows.trajectories, seed: seed)
+            case .critic: try await policy.updateCritic(rows.trajectories, seed: seed)
+            }
         return worker.speaks ? metrics.map { Metric(name: $0.key.text, value: $0.value) } : []
     }
 }

@@ -107,6 +107,8 @@ public final class RankMembership: Sendable {
 
     /// What to say of an error: where another rank was lost, that is the cause of what broke here.
     public func cause(of error: any Error) async -> any Error {
+        // Whatever a rank makes of what a broken operation left behind, the lost rank is why.
+        do { try watch.verify() } catch { return error }
         guard let broken = error as? TorchError, broken.code == .operation else { return error }
         // A connection breaks a moment before its other end is seen to be gone.
         for _ in 0..<100 {

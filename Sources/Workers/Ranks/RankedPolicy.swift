@@ -2,6 +2,7 @@ import Collectives
 import Flow
 import OrderedCollections
 import Telemetry
+import TensorCore
 
 /// The policy over all ranks, as the controller's loop sees it: calls on their group, whose answers are put together.
 struct RankedPolicy: Sendable {
@@ -9,6 +10,7 @@ struct RankedPolicy: Sendable {
     let text: TextProcessor
     /// Ranks that sample together; what they sample is the same.
     let ranksPerSampler: Int
+    let estimation: HostEstimation
 
     func generate(
         _ prompts: [PromptTask], _ settings: RolloutRequestSettings
@@ -33,24 +35,35 @@ struct RankedPolicy: Sendable {
 
     // MARK: - Actor and reference
 
-    func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] { try await score(trajectories, .actor) }
+    func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] { try await score(trajectories, .logProbs) }
 
     var reference: any ReferenceGroup { RankedReference(policy: self) }
 
-    fileprivate func score(_ trajectories: [Trajectory], _ model: ScoreRows.Model) async throws -> [[Float]] {
+    fileprivate func score(_ trajectories: [Trajectory], _ quantity: ScoreRows.Quantity) async throws -> [[Float]] {
         try await group.call(
-            ScoreRows(model: model, rows: TrainingRows(trajectories)), .broadcast,
+            ScoreRows(quantity: quantity, rows: TrainingRows(trajectories)), .broadcast,
             .concat { $0?.rows ?? [] })
     }
 
-    func advantages(_ trajectories: [Trajectory]) async throws -> [[Float]] {
-        try await group.call(
-            EstimateAdvantages(rows: TrainingRows(trajectories, withScores: true)), .rankZero, .concat())
+    func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) async throws -> AdvantageEstimate {
+        try await estimation.advantages(trajectories, klCoefficient: klCoefficient)
     }
 
+    func sumsPiSquared(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+        try await score(trajectories, .sumsPiSquared)
+    }
+
+    var critic: any CriticGroup { RankedCritic(policy: self) }
+
     func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
+        try await update(.actor, trajectories, seed)
+    }
+
+    fileprivate func update(
+        _ model: UpdateModel.Model, _ trajectories: [Trajectory], _ seed: UInt64
+    ) async throws -> PhaseMetrics {
         let told = try await group.call(
-            UpdatePolicy(rows: TrainingRows(trajectories), seed: seed), .broadcast, .first)
+            UpdateModel(model: model, rows: TrainingRows(trajectories), seed: seed), .broadcast, .first)
         return PhaseMetrics(uniqueKeysWithValues: try told.map { (try MetricName($0.name), $0.value) })
     }
 
@@ -92,7 +105,34 @@ extension RankedPolicy: PhaseListener {
 private struct RankedReference: ReferenceGroup {
     let policy: RankedPolicy
     func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] {
-        try await policy.score(trajectories, .reference)
+        try await policy.score(trajectories, .referenceLogProbs)
+    }
+}
+
+private struct RankedCritic: CriticGroup {
+    let policy: RankedPolicy
+    func values(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+        try await policy.score(trajectories, .values)
+    }
+    func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
+        try await policy.update(.critic, trajectories, seed)
+    }
+}
+
+/// Advantages of whole batches, which take microseconds and no model: the controller makes them itself, on the host.
+actor HostEstimation {
+    private let executor = TensorExecutor()
+    private let estimation: BatchEstimation
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    init(_ plan: TrainingPlan) throws {
+        estimation = try BatchEstimation(
+            plan.algorithm, rewardWeights: plan.rewardWeights, bypassesOldLogProbs: plan.bypassesOldLogProbs)
+    }
+
+    func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) throws -> AdvantageEstimate {
+        try estimation(trajectories, klCoefficient: klCoefficient)
     }
 }
 
@@ -115,6 +155,9 @@ extension GenerationShare {
             "rollout/weight_digest": Double(UInt32(truncatingIfNeeded: UInt64(own.weightDigest, radix: 16) ?? 0)),
             "perf/rollout_tokens_per_second": sum(\.generatedTokens) / seconds,
         ]
+        let lost = shares.reduce(0) { $0 + $1.lostGroups.count }, cut = sum(\.cutSamples)
+        if lost > 0 { metrics["rollout/lost_groups"] = Double(lost) }
+        if cut > 0 { metrics["rollout/cut_samples"] = cut }
         let sleeps = ranks.compactMap(\.sleep)
         if !sleeps.isEmpty {
             metrics["perf/rollout_sleep_ms"] = sleeps.map(\.milliseconds).max()

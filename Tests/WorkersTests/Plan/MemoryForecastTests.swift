@@ -80,6 +80,19 @@ import TrainingEngine
         #expect(forecast.peak == forecast.phases.map(\.total).max())
     }
 
+    /// A critic is a second model that is trained: its weights, masters and moments are there in every phase.
+    @Test func criticIsAnotherTrainedModel() throws {
+        var work = PlanWork()
+        let model = try Self.model("qwen2.5-0.5b")
+        let without = MemoryForecast(model, work, PlanLayout(), device: Self.h200)
+        work.trainsCritic = true
+        let with = MemoryForecast(model, work, PlanLayout(), device: Self.h200)
+        for (own, other) in zip(with.phases, without.phases) where own.name != "generate" {
+            #expect(own[.critic] == own[.weights] + own[.masters] + own[.moments])
+            #expect(own.total - other.total == own[.critic])
+        }
+    }
+
     @Test func moreTokensNeverTakeLess() throws {
         for name in ["tiny", "qwen2.5-0.5b", "qwen2-7b"] {
             let model = try Self.model(name)

@@ -1,0 +1,27 @@
+public import Telemetry
+
+/// Samplers on devices of their own, which work while the actor learns elsewhere.
+public protocol RolloutPool: Sendable {
+    /// `settings.n` answers to a prompt. Calls at the same time are answered together; a task that is cancelled gives its samples up.
+    /// - Parameter settings: its seed decides every draw of the group.
+    func answer(_ prompt: PromptTask, _ settings: RolloutRequestSettings) async throws -> [Trajectory]
+    /// Gives every sampler the actor's weights as they are now, which become `version`. Samples that are under way go on with them.
+    /// - Throws: where what arrived is not what was sent.
+    func install(version: Int) async throws -> PhaseMetrics
+    /// What the samplers have done since the last call.
+    func work() async -> PoolWork
+}
+
+/// What samplers have done in a while.
+public struct PoolWork: Sendable, Hashable {
+    public var samplers: Int
+    /// Of all samplers together, in which steps ran.
+    public var busySeconds: Double
+    public var generatedTokens: Int
+
+    public init(samplers: Int, busySeconds: Double, generatedTokens: Int) {
+        self.samplers = samplers
+        self.busySeconds = busySeconds
+        self.generatedTokens = generatedTokens
+    }
+}

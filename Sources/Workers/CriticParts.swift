@@ -1,0 +1,100 @@
+import Checkpoints
+import Collectives
+import Config
+import Flow
+import Models
+import PolicyAlgorithms
+import Telemetry
+import TensorCore
+import TrainingEngine
+
+/// The critic of a policy worker: a model of its own, or a head on the policy's last layer. Lives on the worker's thread.
+enum Critic {
+    case own(CriticParts)
+    /// Learns in the policy's passes.
+    case shared(TrainedValueHead)
+
+    var optimizer: AdamW {
+        switch self {
+        case .own(let parts): parts.trainer.optimizer
+        case .shared(let head): head.optimizer
+        }
+    }
+}
+
+/// A critic with a model of its own.
+struct CriticParts {
+    let plan: TrainingPlan
+    let trainer: ValueTrainer
+    private let objective: ValueObjective
+
+    /// - Parameter source: of the policy's model, which the critic's is too unless another is named.
+    init(_ plan: TrainingPlan, models: RankModels, source: ModelSource, sharding: ShardingOptions) throws {
+        self.plan = plan
+        let policy = models.trained, settings = plan.critic
+        let source = try settings.modelPath.map { try ModelSource.open($0) } ?? source
+        try source.requireTrainableWeights()
+        let model = try ModelRegistry.loadScoring(
+            source, dtype: policy.dtype, device: policy.device, newHead: ScoringModel.NewHead(),
+            parallel: policy.parallel)
+        guard model.shape.vocabulary >= policy.shape.vocabulary else {
+            throw WorkerError(
+                .badSetting,
+                "critic.model.path: \(source.path) knows \(model.shape.vocabulary) tokens and the policy draws from "
+                    + "\(policy.shape.vocabulary); take a model of the same tokenizer")
+        }
+        model.checkpointing = policy.checkpointing
+        let trainerSettings = ValueTrainer.Settings(
+            microBatchTokens: settings.ppoMaxTokenLenPerGPU ?? plan.actor.ppoMaxTokenLenPerGPU,
+            gradClip: settings.gradClip ?? 0, sharesPrefixes: plan.actor.sharePrefix)
+        let schedule = LearningRateSchedule(settings.optim, steps: plan.criticSteps)
+        if let mesh = models.mesh {
+            var sharding = sharding
+            sharding.gradDType = plan.criticOptimizer.gradDType
+            let parallel = try DataParallel(
+                model, trained: model.trainableParameters, mesh: mesh, sharding: sharding, axes: { GradientAxes($0) })
+            trainer = try ValueTrainer(
+                model: model, optimizer: try parallel.optimizer(plan.criticOptimizer), schedule: schedule,
+                settings: trainerSettings, parallel: parallel)
+        } else {
+            trainer = try ValueTrainer(
+                model: model,
+                optimizer: try AdamW(parameters: model.trainableParameters, settings: plan.criticOptimizer),
+                schedule: schedule, settings: trainerSettings)
+        }
+        objective = try ValueObjective(plan)
+    }
+
+    func values(_ trajectories: [Trajectory]) throws -> [[Float]] {
+        try trainer.valuesShared(trajectories.map(\.sequence))
+    }
+
+    func update(_ trajectories: [Trajectory], seed: UInt64) throws -> PhaseMetrics {
+        let samples = try trajectories.map { trajectory in
+            guard let values = trajectory.values, let returns = trajectory.returns else {
+                throw WorkerError(.badSetting, "the critic was asked to learn without values or returns")
+            }
+            return ValueSample(
+                sequence: trajectory.sequence, values: values, returns: returns, responseMask: trajectory.responseMask)
+        }
+        let settings = plan.critic, size = settings.ppoMiniBatchSize ?? plan.actor.ppoMiniBatchSize
+        // Their numbers are read when all steps have been launched.
+        var steps: [PendingPolicyStep] = []
+        for epoch in 0..<(settings.ppoEpochs ?? plan.actor.ppoEpochs) {
+            let order = (settings.shuffle ?? plan.actor.shuffle) ? seed &+ UInt64(epoch) : nil
+            for batch in MiniBatches.split(trajectories, prompts: size, shuffledBy: order) {
+                steps.append(try trainer.enqueueShared(batch.map { samples[$0] }) { try objective($0) })
+            }
+        }
+        return try StepReports.metrics(steps.map { try $0.report() }, group: "critic")
+    }
+}
+
+extension ValueObjective {
+    init(_ plan: TrainingPlan) throws {
+        self.init(
+            loss: ValueLoss(clipRange: plan.critic.clipRangeValue),
+            aggregation: try LossAggregation(
+                plan.critic.lossAggregation, scaleFactor: nil, width: plan.maxResponseLength))
+    }
+}
