@@ -29,7 +29,9 @@ public struct Evaluation: Sendable {
                 throw WorkerError(.badData, "data.val_files names nothing to measure on")
             }
             let evaluator = HeldOutEvaluator(
-                prompts: prompts.heldOut, rollout: try await services.rollout(config, worker, text, log),
+                prompts: prompts.heldOut,
+                rollout: try await services.rollout(
+                    config, worker, contextLength: try await worker.contextLength(), text, log),
                 settings: plan.validation, reward: services.worker(config),
                 batchSize: config.data.valBatchSize ?? prompts.heldOut.count)
             let (metrics, answers) = try await evaluator.answers()

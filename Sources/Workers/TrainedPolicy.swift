@@ -16,8 +16,6 @@ protocol TrainedPolicy: RolloutGroup, ActorGroup, ReferenceGroup {
     nonisolated var reference: any ReferenceGroup { get }
     /// What foresees returns, where one was asked for.
     nonisolated var critic: any CriticGroup { get }
-    /// The most tokens of a prompt with its answer.
-    func contextLength() async throws -> Int
     /// The run is over.
     /// - Returns: seconds from this process's start to the first token drawn; nil where none was.
     func finish() async throws -> Double?

@@ -69,13 +69,17 @@ public struct TrainingRun: Sendable {
     ) async throws -> Outcome {
         let start = ContinuousClock.now
         let data = try DataSources(config)
-        let loading = try await load(plan)
-        let prompts = try data.prepare(config, services.encoder(loading.text, config), log)
+        let loading = try await load(plan), text = loading.text
+        let prompts = try data.prepare(config, services.encoder(text, config), log)
         try folder.create()
-        let policy = loading.policy, device = try await loading.device()
+        let policy = loading.policy, loaded = try await loading.loaded()
         let training = plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints)
         for line in try await policy.prepare(training, totalSteps: prompts.totalSteps) { log.info("\(line)") }
-        let samplers = try await loadedSamplers(plan)
+        let samplers = try plan.samplers()
+        try await withThrowingTaskGroup(of: Void.self) { tasks in
+            for sampler in samplers ?? [] { tasks.addTask { try await sampler.load() } }
+            try await tasks.waitForAll()
+        }
 
         let resumed = try await resume(policy)?.goingOn(to: prompts.totalSteps)
         let recorder = try RunRecorder(
@@ -91,13 +95,13 @@ public struct TrainingRun: Sendable {
             folder: folder, recorder: recorder, view: view,
             summary: RunSummary(
                 status: .running, steps: resumed?.step ?? 0, totalSteps: prompts.totalSteps, model: config.model.path,
-                device: device, versions: versions, heldOutExactMatch: resumed?.exactMatch),
+                device: loaded.device, versions: versions, heldOutExactMatch: resumed?.exactMatch),
             progress: policy as? any PhaseListener)
         try observer.finish { _ in }
         onStart(observer)
 
         let rewards = services.worker(config)
-        let rollout = try await services.rollout(config, policy, loading.text, log)
+        let rollout = try await services.rollout(config, policy, contextLength: loaded.contextLength, text, log)
         var scoring: any RewardGroup = try rewards.punishing(config.reward.overlongBuffer)
         if config.algorithm.advantageEstimator == "remax" {
             scoring = GreedyBaseline(scoring, rollout: rollout, settings: plan.sampling)
@@ -140,34 +144,29 @@ public struct TrainingRun: Sendable {
         var policy: any TrainedPolicy
         var text: TextProcessor
         /// Waits until it is loaded, and says on what.
-        var device: () async throws -> String
+        var loaded: () async throws -> LoadPolicy.Answer
     }
 
     private func load(_ plan: RunPlan) async throws -> Loading {
         guard let ranks else {
             for note in try plan.notes + plan.checkMemory() { log.warning("\(note)") }
             let worker = PolicyWorker(try plan.policy(nil))
-            return Loading(policy: worker, text: try await worker.load()) { plan.device.description }
+            let text = try await worker.load(), length = try await worker.contextLength()
+            return Loading(policy: worker, text: text) {
+                LoadPolicy.Answer(device: plan.device.description, notes: [], contextLength: length)
+            }
         }
         let sharding = try ShardingPlan(config.actor, config.rollout, ranks: ranks.count)
         let text = try TextProcessor(at: config.model.path, templatePath: config.model.chatTemplate)
-        let policy = RankedPolicy(group: ranks, text: text, ranksPerSampler: sharding.rollout[.tensor])
+        let policy = RankedPolicy(
+            group: ranks, text: text, ranksPerSampler: sharding.rollout[.tensor],
+            estimation: try HostEstimation(plan.training(totalSteps: 1, checkpoints: nil)))
         let pending = try ranks.issue(LoadPolicy(), .broadcast, .first)
         return Loading(policy: policy, text: text) { [log] in
             let loaded = try await pending.value
             for note in loaded.notes { log.warning("\(note)") }
-            return loaded.device
+            return loaded
         }
-    }
-
-    /// Samplers beside the device that trains, with the model read; nil where there are none.
-    private func loadedSamplers(_ plan: RunPlan) async throws -> [PolicyWorker]? {
-        guard ranks == nil, let samplers = try plan.samplers() else { return nil }
-        try await withThrowingTaskGroup(of: Void.self) { tasks in
-            for sampler in samplers { tasks.addTask { try await sampler.load() } }
-            try await tasks.waitForAll()
-        }
-        return samplers
     }
 
     private func resume(_ policy: any TrainedPolicy) async throws -> LoopState? {

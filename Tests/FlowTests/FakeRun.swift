@@ -150,7 +150,6 @@ final class FakeRun: PromptProvider, RewardGroup, ActorGroup, RolloutGroup, Roll
     func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) -> AdvantageEstimate {
         AdvantageEstimate(advantages: trajectories.map { _ in [1] })
     }
-    func sumsPiSquared(_ trajectories: [Trajectory]) -> [[Float]] { [] }
     func update(_ trajectories: [Trajectory], seed: UInt64) async -> PhaseMetrics {
         let step = notes.withLock { notes in
             notes.learned.append(trajectories)

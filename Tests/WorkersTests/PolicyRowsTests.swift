@@ -28,16 +28,12 @@ import Testing
         second.rolloutLogProbs = []
         second.advantages = []
         first.responseMask = [true, false, true]
-        first.score = 0.5
-        first.tokenRewards = [0, 0, 1]
-        second.tokenRewards = []
-        let update = try roundTrip(UpdatePolicy(rows: TrainingRows([first, second]), seed: .max))
+        first.values = [3, 2, 1]
+        second.values = []
+        let update = try roundTrip(UpdateModel(model: .critic, rows: TrainingRows([first, second]), seed: .max))
         #expect(update.seed == .max)
         let found = update.rows.trajectories
-        #expect(found[0].responseMask == [true, false, true] && found[0].score == nil)
-        let scored = try roundTrip(EstimateAdvantages(rows: TrainingRows([first, second], withScores: true)))
-        #expect(scored.rows.trajectories.map(\.score) == [0.5, nil])
-        #expect(scored.rows.trajectories.map(\.tokenRewards) == [[0, 0, 1], []])
+        #expect(found[0].responseMask == [true, false, true] && found.map(\.values) == [[3, 2, 1], []])
         #expect(found.map(\.prompt.group) == [3, 4] && found.map(\.prompt.tokens) == [[1, 2], [1, 2]])
         #expect(found.map(\.response) == [[7, 8, 9], []] && found[0].advantages == first.advantages)
         #expect(found[0].rolloutLogProbs == first.rolloutLogProbs && found[0].oldLogProbs == nil)

@@ -48,11 +48,11 @@ struct RunServices: Sendable {
 
     /// What answers prompts: the policy itself, or episodes that it plays.
     func rollout(
-        _ config: RunConfig, _ policy: any TrainedPolicy, _ text: TextProcessor, _ log: Logger
+        _ config: RunConfig, _ policy: any RolloutGroup, contextLength: Int, _ text: TextProcessor, _ log: Logger
     ) async throws -> any RolloutGroup {
         guard let environment else { return policy }
         let drawing: any EpisodeDrawing =
-            policy as? PolicyWorker ?? TurnByTurn(policy) { try await policy.contextLength() }
+            policy as? PolicyWorker ?? TurnByTurn(policy) { contextLength }
         return try await EpisodeRollout(config, drawing: drawing, environment: environment, text: text, log: log)
     }
 

@@ -44,25 +44,8 @@ struct TrainingRows: Codable {
     var oldLogProbs, refLogProbs, importanceWeights, values, returns: PackedRows<Float>?
     /// 1 at the tokens that are learned.
     var responseMask: PackedRows<UInt8>?
-    /// What advantages are made of; left out where they are known.
-    var worth: Worth?
 
-    struct Worth: Codable {
-        var scores, baselines: [Double?]
-        var details: [[String: Double]]
-        var isTruncated: [Bool]
-        var tokenRewards, sumsPiSquared: PackedRows<Float>?
-    }
-
-    /// - Parameter withScores: whether advantages are to be made of them.
-    init(_ trajectories: [Trajectory], withScores: Bool = false) {
-        if withScores {
-            worth = Worth(
-                scores: trajectories.map(\.score), baselines: trajectories.map(\.baselineScore),
-                details: trajectories.map(\.scoreDetails), isTruncated: trajectories.map(\.isTruncated),
-                tokenRewards: Self.all(trajectories.map(\.tokenRewards)),
-                sumsPiSquared: Self.all(trajectories.map(\.sumPiSquared)))
-        }
+    init(_ trajectories: [Trajectory]) {
         groups = trajectories.map(\.prompt.group)
         prompts = PackedRows(trajectories.map(\.prompt.tokens))
         responses = PackedRows(trajectories.map(\.response))
@@ -90,7 +73,6 @@ struct TrainingRows: Codable {
         let responses = responses.rows, rollout = rolloutLogProbs.rows, advantages = advantages.rows
         let old = oldLogProbs?.rows, ref = refLogProbs?.rows, weights = importanceWeights?.rows
         let mask = responseMask?.rows, values = values?.rows, returns = returns?.rows
-        let earned = worth?.tokenRewards?.rows, sums = worth?.sumsPiSquared?.rows
         return prompts.rows.enumerated().map { index, prompt in
             var trajectory = Trajectory(
                 prompt: PromptTask(group: groups[index], tokens: prompt, text: "", dataSource: "", groundTruth: ""),
@@ -103,14 +85,6 @@ struct TrainingRows: Codable {
             trajectory.responseMask = mask?[index].map { $0 != 0 }
             trajectory.values = values?[index]
             trajectory.returns = returns?[index]
-            if let worth {
-                trajectory.score = worth.scores[index]
-                trajectory.baselineScore = worth.baselines[index]
-                trajectory.scoreDetails = worth.details[index]
-                trajectory.isTruncated = worth.isTruncated[index]
-            }
-            trajectory.tokenRewards = earned?[index]
-            trajectory.sumPiSquared = sums?[index]
             return trajectory
         }
     }

@@ -2,7 +2,6 @@ import Collectives
 import Config
 public import Cluster
 import Flow
-import OrderedCollections
 import Telemetry
 
 /// What the controller asks of all ranks together. Each call is a struct with what it needs; ranks meet in it, so all get every one,
@@ -16,10 +15,7 @@ extension RankWorker {
         calls.add(ForgetCheckpoints.self)
         calls.add(GenerateShare.self)
         calls.add(ScoreRows.self)
-        calls.add(EstimateAdvantages.self)
-        calls.add(UpdatePolicy.self)
-        calls.add(UpdateCritic.self)
-        calls.add(TellContextLength.self)
+        calls.add(UpdateModel.self)
         calls.add(SavePolicy.self)
         calls.add(EnterPhase.self)
         calls.add(FinishRun.self)
@@ -33,6 +29,8 @@ struct LoadPolicy: WorkerCall {
         var device: String
         /// What is to be said to people.
         var notes: [String]
+        /// The most tokens of a prompt with its answer.
+        var contextLength: Int
     }
     func perform(on worker: RankWorker) async throws -> Answer { try await worker.load() }
 }
@@ -77,109 +75,49 @@ struct GenerateShare: WorkerCall {
     }
 }
 
-/// What a model says of every answer token, its log-probability for one. All ranks come to the same; the first tells them.
+/// A number for every answer token. All ranks come to the same; the first tells them.
 struct ScoreRows: WorkerCall {
-    enum Model: String, Codable {
-        /// The weights as they are.
-        case actor
-        /// The model as it was before training.
-        case reference
-        /// The critic's values.
-        case critic
-        /// Not of a model: Σπ² of the distributions that the tokens were drawn from.
+    enum Quantity: String, Codable {
+        /// Under the weights as they are, and under the model as it was before training.
+        case logProbs, referenceLogProbs
+        /// Σπ² of the distribution that a token was drawn from.
         case sumsPiSquared
+        /// The critic's.
+        case values
     }
-    var model: Model
+    var quantity: Quantity
     var rows: TrainingRows
     func perform(on worker: RankWorker) async throws -> PackedRows<Float>? {
         let policy = try worker.policy().worker, rows = rows.trajectories
         let scores =
-            switch model {
-            case .actor: try await policy.logProbs(rows)
-            case .reference: try await policy.referenceLogProbs(rows)
-            case .critic: try await policy.values(rows)
+            switch quantity {
+            case .logProbs: try await policy.logProbs(rows)
+            case .referenceLogProbs: try await policy.referenceLogProbs(rows)
             case .sumsPiSquared: try await policy.sumsPiSquared(rows)
+            case .values: try await policy.values(rows)
             }
         return worker.speaks ? PackedRows(scores) : nil
     }
 }
 
-/// Advantages of scored answers, which take microseconds: for one rank alone.
-struct EstimateAdvantages: WorkerCall {
-    struct Answer: Codable, Sendable {
-        var advantages: PackedRows<Float>
-        var returns, importanceWeights: PackedRows<Float>?
-        var responseMasks: PackedRows<UInt8>?
-        var klCoefficient: Double?
-        var told: ToldMetrics
-
-        init(_ estimate: AdvantageEstimate) {
-            advantages = PackedRows(estimate.advantages)
-            returns = estimate.returns.map { PackedRows($0) }
-            importanceWeights = estimate.importanceWeights.map { PackedRows($0) }
-            responseMasks = estimate.responseMasks.map { PackedRows($0.map { $0.map { $0 ? 1 : 0 } }) }
-            klCoefficient = estimate.klCoefficient
-            told = ToldMetrics(estimate.metrics)
-        }
-
-        var estimate: AdvantageEstimate {
-            get throws {
-                AdvantageEstimate(
-                    advantages: advantages.rows, returns: returns?.rows, importanceWeights: importanceWeights?.rows,
-                    responseMasks: responseMasks?.rows.map { $0.map { $0 != 0 } }, klCoefficient: klCoefficient,
-                    metrics: try told.metrics)
-            }
-        }
-    }
-    var rows: TrainingRows
-    var klCoefficient: Double?
-    func perform(on worker: RankWorker) async throws -> Answer {
-        Answer(try await worker.policy().worker.advantages(rows.trajectories, klCoefficient: klCoefficient))
-    }
-}
-
-/// Metrics on their way.
-struct ToldMetrics: Codable, Sendable {
-    private var names: [String]
-    private var values: [UInt64]
-
-    init(_ metrics: PhaseMetrics) {
-        names = metrics.keys.map(\.text)
-        // Exact, not-a-number included.
-        values = metrics.values.map(\.bitPattern)
-    }
-
-    var metrics: PhaseMetrics {
-        get throws {
-            var metrics: PhaseMetrics = [:]
-            for (name, value) in zip(names, values) { metrics[try MetricName(name)] = Double(bitPattern: value) }
-            return metrics
-        }
-    }
-}
-
 /// Every optimizer step of one batch.
-struct UpdatePolicy: WorkerCall {
+struct UpdateModel: WorkerCall {
+    enum Model: String, Codable { case actor, critic }
+    struct Metric: Codable, Sendable {
+        var name: String
+        var value: Double
+    }
+    var model: Model
     var rows: TrainingRows
     var seed: UInt64
-    func perform(on worker: RankWorker) async throws -> ToldMetrics {
-        ToldMetrics(try await worker.policy().worker.update(rows.trajectories, seed: seed))
-    }
-}
-
-/// Every optimizer step of the critic on one batch.
-struct UpdateCritic: WorkerCall {
-    var rows: TrainingRows
-    var seed: UInt64
-    func perform(on worker: RankWorker) async throws -> ToldMetrics {
-        ToldMetrics(try await worker.policy().worker.updateCritic(rows.trajectories, seed: seed))
-    }
-}
-
-/// The most tokens of a prompt with its answer.
-struct TellContextLength: WorkerCall {
-    func perform(on worker: RankWorker) async throws -> Int {
-        try await worker.policy().worker.contextLength()
+    func perform(on worker: RankWorker) async throws -> [Metric] {
+        let policy = try worker.policy().worker
+        let metrics =
+            switch model {
+            case .actor: try await policy.update(rows.trajectories, seed: seed)
+            case .critic: try await policy.updateCritic(rows.trajectories, seed: seed)
+            }
+        return worker.speaks ? metrics.map { Metric(name: $0.key.text, value: $0.value) } : []
     }
 }
 

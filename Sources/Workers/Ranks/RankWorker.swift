@@ -60,6 +60,7 @@ public final class RankWorker: Sendable {
             state.policy = policy
             state.plan = plan
         }
-        return LoadPolicy.Answer(device: plan.device.description, notes: notes)
+        return LoadPolicy.Answer(
+            device: plan.device.description, notes: notes, contextLength: try await policy.contextLength())
     }
 }

@@ -2,6 +2,7 @@ import Collectives
 import Flow
 import OrderedCollections
 import Telemetry
+import TensorCore
 
 /// The policy over all ranks, as the controller's loop sees it: calls on their group, whose answers are put together.
 struct RankedPolicy: Sendable {
@@ -9,6 +10,7 @@ struct RankedPolicy: Sendable {
     let text: TextProcessor
     /// Ranks that sample together; what they sample is the same.
     let ranksPerSampler: Int
+    let estimation: HostEstimation
 
     func generate(
         _ prompts: [PromptTask], _ settings: RolloutRequestSettings
@@ -33,21 +35,18 @@ struct RankedPolicy: Sendable {
 
     // MARK: - Actor and reference
 
-    func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] { try await score(trajectories, .actor) }
+    func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] { try await score(trajectories, .logProbs) }
 
     var reference: any ReferenceGroup { RankedReference(policy: self) }
 
-    fileprivate func score(_ trajectories: [Trajectory], _ model: ScoreRows.Model) async throws -> [[Float]] {
+    fileprivate func score(_ trajectories: [Trajectory], _ quantity: ScoreRows.Quantity) async throws -> [[Float]] {
         try await group.call(
-            ScoreRows(model: model, rows: TrainingRows(trajectories)), .broadcast,
+            ScoreRows(quantity: quantity, rows: TrainingRows(trajectories)), .broadcast,
             .concat { $0?.rows ?? [] })
     }
 
     func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) async throws -> AdvantageEstimate {
-        let told = try await group.call(
-            EstimateAdvantages(
-                rows: TrainingRows(trajectories, withScores: true), klCoefficient: klCoefficient), .rankZero, .first)
-        return try told.estimate
+        try await estimation.advantages(trajectories, klCoefficient: klCoefficient)
     }
 
     func sumsPiSquared(_ trajectories: [Trajectory]) async throws -> [[Float]] {
@@ -56,16 +55,16 @@ struct RankedPolicy: Sendable {
 
     var critic: any CriticGroup { RankedCritic(policy: self) }
 
-    fileprivate func updateCritic(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
-        try await group.call(
-            UpdateCritic(rows: TrainingRows(trajectories), seed: seed), .broadcast, .first
-        ).metrics
+    func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
+        try await update(.actor, trajectories, seed)
     }
 
-    func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
-        try await group.call(
-            UpdatePolicy(rows: TrainingRows(trajectories), seed: seed), .broadcast, .first
-        ).metrics
+    fileprivate func update(
+        _ model: UpdateModel.Model, _ trajectories: [Trajectory], _ seed: UInt64
+    ) async throws -> PhaseMetrics {
+        let told = try await group.call(
+            UpdateModel(model: model, rows: TrainingRows(trajectories), seed: seed), .broadcast, .first)
+        return PhaseMetrics(uniqueKeysWithValues: try told.map { (try MetricName($0.name), $0.value) })
     }
 
     // MARK: - Checkpoints
@@ -89,9 +88,6 @@ struct RankedPolicy: Sendable {
         try await group.call(PreparePolicy(totalSteps: totalSteps), .broadcast, .first)
     }
 
-    /// The most tokens of a prompt with its answer.
-    func contextLength() async throws -> Int { try await group.call(TellContextLength(), .rankZero, .first) }
-
     /// Tells all that there is nothing more to do.
     func finish() async throws -> Double? {
         let ages = try await group.call(FinishRun()).compactMap(\.secondsSinceFirstToken)
@@ -106,20 +102,37 @@ extension RankedPolicy: PhaseListener {
     }
 }
 
-private struct RankedCritic: CriticGroup {
-    let policy: RankedPolicy
-    func values(_ trajectories: [Trajectory]) async throws -> [[Float]] {
-        try await policy.score(trajectories, .critic)
-    }
-    func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
-        try await policy.updateCritic(trajectories, seed: seed)
-    }
-}
-
 private struct RankedReference: ReferenceGroup {
     let policy: RankedPolicy
     func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] {
-        try await policy.score(trajectories, .reference)
+        try await policy.score(trajectories, .referenceLogProbs)
+    }
+}
+
+private struct RankedCritic: CriticGroup {
+    let policy: RankedPolicy
+    func values(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+        try await policy.score(trajectories, .values)
+    }
+    func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
+        try await policy.update(.critic, trajectories, seed)
+    }
+}
+
+/// Advantages of whole batches, which take microseconds and no model: the controller makes them itself, on the host.
+actor HostEstimation {
+    private let executor = TensorExecutor()
+    private let estimation: BatchEstimation
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    init(_ plan: TrainingPlan) throws {
+        estimation = try BatchEstimation(
+            plan.algorithm, rewardWeights: plan.rewardWeights, bypassesOldLogProbs: plan.bypassesOldLogProbs)
+    }
+
+    func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) throws -> AdvantageEstimate {
+        try estimation(trajectories, klCoefficient: klCoefficient)
     }
 }
 
