@@ -4,6 +4,10 @@ import Subprocess
 import Telemetry
 import Testing
 
+#if canImport(Glibc)
+    import Glibc
+#endif
+
 extension CommandSuites {
     /// Rewards that are models: one beside the policy, one on a server.
     @Suite struct ScoringModelTests {
@@ -67,8 +71,11 @@ extension CommandSuites {
             process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
             process.arguments = ["python3", "judge.py"]
             process.currentDirectoryURL = workspace.folder
+            process.standardOutput = FileHandle.nullDevice
+            process.standardError = FileHandle.nullDevice
             try process.run()
-            defer { process.terminate() }
+            // It inherits what signals the tests' process ignores.
+            defer { Glibc.kill(process.processIdentifier, SIGKILL) }
             let file = workspace.folder.appending(path: "port")
             while !FileManager.default.fileExists(atPath: file.path), process.isRunning {
                 try await Task.sleep(for: .milliseconds(5))
