@@ -52,7 +52,10 @@ public struct ControllerBenchmark: Sendable {
         executable: String, environment: [String: String], arguments: (_ first: Int, _ count: Int) -> [String]
     ) async throws -> Report {
         try Self.allowConnections()
-        let registry = WorkerRegistry(TransportSettings())
+        var settings = TransportSettings()
+        // Hundreds of servers that share a few cores are slow to begin.
+        settings.lostAfter = .seconds(120)
+        let registry = WorkerRegistry(settings)
         let host = try LocalWorkers(executable: executable, environment: environment) { _, name, line in
             FileHandle.standardError.write(Data("[\(name)] \(line)\n".utf8))
         }
@@ -73,7 +76,7 @@ public struct ControllerBenchmark: Sendable {
                         .variables
                     processes.append(try await host.start(plan))
                 }
-                let remotes = try await registry.await((0..<workers).map(Self.name), deadline: .seconds(120))
+                let remotes = try await registry.await((0..<workers).map(Self.name), deadline: .seconds(300))
                 defer { for remote in remotes { remote.stop() } }
                 let group = WorkerGroup(
                     name: "simulation", endpoints: remotes.map { RemoteEndpoint<SimulatedWorker>($0) },
