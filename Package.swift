@@ -24,6 +24,10 @@ let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: 
 let asyncHTTPClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let grpc = Target.Dependency.product(name: "GRPCCore", package: "grpc-swift-2")
 let grpcTransport = Target.Dependency.product(name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let heap = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let orderedCollections = Target.Dependency.product(name: "OrderedCollections", package: "swift-collections")
@@ -50,6 +54,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
         .package(url: "https://github.com/grpc/grpc-swift-2", from: "2.4.3"),
         .package(url: "https://github.com/grpc/grpc-swift-nio-transport", from: "2.9.2"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
@@ -92,7 +98,7 @@ let package = Package(
         layer("RolloutEngine", ["TensorCore", "Collectives", "Models", "RolloutCore"]),
         layer("TrainingEngine", ["TensorCore", "Collectives", "Models", "PolicyAlgorithms", "Checkpoints"]),
         layer("PythonProcesses", [subprocess, systemPackage]),
-        layer("Rewards", ["PythonProcesses", asyncHTTPClient, orderedCollections]),
+        layer("Rewards", ["PythonProcesses", asyncHTTPClient, nioCore, nioHTTP1, nioSSL, orderedCollections]),
         layer("Datasets", ["CArrow"]),
         layer(
             "Environments",
@@ -151,7 +157,7 @@ let package = Package(
         tests(
             "TrainingEngine",
             ["TensorCore", "Collectives", "Models", "PolicyAlgorithms", "Checkpoints", orderedCollections]),
-        tests("Rewards", [orderedCollections]),
+        tests("Rewards", [nioCore, nioHTTP1, nioPosix, nioSSL, orderedCollections]),
         tests("Datasets", []),
         tests(
             "Environments",
