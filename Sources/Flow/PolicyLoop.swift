@@ -110,7 +110,8 @@ public struct PolicyLoop: Sendable {
 
         let sampled = try await sampling.sample(batch, request, metrics: &metrics, timer: timer, observer: observer)
         guard !sampled.kept.isEmpty else {
-            log.error("step \(metrics.step): nothing to learn from, the weights stay as they are")
+            let why = sampled.all.contains { $0.score != nil } ? "" : "every reward failed; "
+            log.error("step \(metrics.step): \(why)nothing to learn from, the weights stay as they are")
             return sampled.all
         }
         try await learning.learn(

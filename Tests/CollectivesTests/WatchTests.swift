@@ -99,6 +99,8 @@ import Testing
 
     @Test func aRankThatFailsTellsTheOthersWhy() throws {
         let found = try outcomes(3, deadline: .seconds(60)) { rank, watch, group in
+            // All are connected before one of them goes.
+            try group.barrier()
             watch.enter(step: 2, phase: "generate")
             if rank == 1 {
                 throw TorchError(code: .outOfMemory, operation: "empty", message: "no memory for the pages")
@@ -114,6 +116,7 @@ import Testing
 
     @Test func afterTroubleEveryOperationFails() throws {
         let found = try outcomes(2, deadline: .seconds(60)) { rank, watch, group in
+            try group.barrier()
             if rank == 1 { throw TorchError(code: .operation, operation: "test", message: "ends") }
             #expect(throws: TorchError.self) { try group.allReduce([Tensor([Float(1)])]) }
             #expect(throws: TorchError.self) { try watch.verify() }

@@ -168,9 +168,7 @@ extension CommandSuites {
         /// Settings that the configuration knows and nothing heeds must not pass in silence.
         @Test func unheededSettingsAreRefused() async throws {
             try await expectRefusal(
-                try Workspace(),
-                ["algorithm.use_kl_in_reward=true", "algorithm.kl_ctrl.type=adaptive", "actor.use_kl_loss=false"],
-                naming: ["algorithm.kl_ctrl.type"])
+                try Workspace(), ["rollout.kv_cache_dtype=bfloat16"], naming: ["rollout.kv_cache_dtype"])
             try await expectRefusal(try Workspace(), ["model.param_dtype=bfloat16"], naming: ["model.param_dtype"])
         }
 

@@ -147,9 +147,13 @@ extension CommandSuites {
             let workspace = try workspace(
                 """
                         import os, time
-                        if reply["turn"] == 1 and not os.path.exists("hung"):
-                            open("hung", "w").close()
-                            time.sleep(1000)
+                        if reply["turn"] == 1:
+                            try:
+                                os.close(os.open("hung", os.O_CREAT | os.O_EXCL))
+                            except FileExistsError:
+                                pass
+                            else:
+                                time.sleep(1000)
                 """)
             let outcome = try await workspace.train([
                 "trainer.total_training_steps=1", "trainer.val_before_train=false", "environment.timeout_s=5",

@@ -3,7 +3,7 @@ import OrderedCollections
 import Rewards
 import Testing
 
-@Suite(.timeLimit(.minutes(2))) struct PythonRewardTests {
+@Suite(.timeLimit(.minutes(20))) struct PythonRewardTests {
     private func source(_ body: String, _ head: String = "") -> String {
         head + "\ndef compute_score(data_source, solution_str, ground_truth, extra_info):\n"
             + body.split(separator: "\n").map { "    \($0)\n" }.joined()

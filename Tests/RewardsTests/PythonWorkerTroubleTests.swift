@@ -4,7 +4,7 @@ import Testing
 @testable import Rewards
 
 /// Workers that hang, die or never come up.
-@Suite(.timeLimit(.minutes(2))) struct PythonWorkerTroubleTests {
+@Suite(.timeLimit(.minutes(20))) struct PythonWorkerTroubleTests {
     private let stubborn = """
         import os, signal, subprocess, time
 
@@ -144,7 +144,7 @@ import Testing
 }
 
 /// Files that cannot be used are errors before any work.
-@Suite(.timeLimit(.minutes(2))) struct PythonRewardStartTests {
+@Suite(.timeLimit(.minutes(20))) struct PythonRewardStartTests {
     @Test(arguments: [
         ("def compute_score(:\n    pass", ["SyntaxError", "reward.py", "line 1"]),
         ("import no_such_module_of_anyone", ["ModuleNotFoundError", "no_such_module_of_anyone", "line 1"]),
