@@ -297,9 +297,9 @@ std::string Watch::overdue(const Ticket &ticket, int64_t now) {
                 begun = slot.groups[place].begun;
                 found = true;
             }
-        if (found && begun >= ticket.number) continue;
-        // A rank that works is not late, however long its share takes.
+        // A rank that works is not late, however long its share takes; nor does one hang that has arrived just now.
         since = std::max<int64_t>(since, slot.active);
+        if (found && begun >= ticket.number) continue;
         const char *state = slot.state == RankSlot::left ? "has ended" : slot.state == RankSlot::absent ? "has not started" : "has not arrived";
         names += (names.empty() ? "" : ", ") + std::to_string(other);
         missing += format("\n  rank %d (process %d) %s; ", other, slot.pid.load(), state) + describe(other);
