@@ -78,7 +78,7 @@ test_bundle() {
 
 test_bundle_that_is_too_large() {
     make_built_repo
-    truncate -s 60000000 repo/.build/release/fledge_Models.resources/data
+    truncate -s 90000000 repo/.build/release/fledge_Models.resources/data
     fails repo/scripts/bundle .build/release/fledge
-    says "are more than the limit of 60000000"
+    says "are more than the limit of 90000000"
 }
