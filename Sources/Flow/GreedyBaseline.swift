@@ -42,9 +42,7 @@ public struct GreedyBaseline: RewardGroup {
         let known = prompts.keys.compactMap { scores[$0] }
         if !known.isEmpty { metrics["reward/baseline/mean"] = known.reduce(0, +) / Double(known.count) }
         metrics["reward/dropped_baselines"] = Double(prompts.count - known.count)
-        for name in ["rollout/generated_tokens"] as [MetricName] {
-            if let tokens = greedy.metrics[name] { metrics["reward/baseline_tokens"] = tokens }
-        }
+        if let tokens = greedy.metrics["rollout/generated_tokens"] { metrics["reward/baseline_tokens"] = tokens }
         return (scored, metrics)
     }
 }

@@ -76,11 +76,7 @@ public struct PolicyLoop: Sendable {
             let trajectories = try await step(batch, &state, &metrics, timer)
             state.step += 1
             state.promptState = try await prompts.state()
-            if settings.evaluateEvery > 0, state.step % settings.evaluateEvery == 0, state.step < settings.totalSteps,
-                let evaluator
-            {
-                try metrics.add(try await timer.measure(.evaluate) { try await evaluator.evaluate() })
-            }
+            try await evaluateOnTheWay(state.step, &metrics, timer)
             try finish(&metrics, trajectories, timer)
             if settings.saveEvery > 0, state.step % settings.saveEvery == 0, state.step < settings.totalSteps {
                 try await timer.measure(.save) { [state] in try await save(state) }
@@ -133,6 +129,14 @@ public struct PolicyLoop: Sendable {
                     reward: $0.score ?? .nan)
             }
         try observer.stepEnded(metrics, samples: samples)
+    }
+
+    /// Every ``Settings/evaluateEvery`` steps, but for the last, which has a measure of its own.
+    func evaluateOnTheWay(_ step: Int, _ metrics: inout StepMetrics, _ timer: PhaseTimer) async throws {
+        guard settings.evaluateEvery > 0, step % settings.evaluateEvery == 0, step < settings.totalSteps,
+            let evaluator
+        else { return }
+        try metrics.add(try await timer.measure(.evaluate) { try await evaluator.evaluate() })
     }
 
     func evaluate(_ name: String, _ state: inout LoopState) async throws {

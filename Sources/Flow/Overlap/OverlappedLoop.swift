@@ -83,8 +83,7 @@ public struct OverlappedLoop: Sendable {
             state.step += 1
             for late in await flow.stepEnded() { await answers.cancel(late) }
 
-            let isSynced = state.step % overlap.syncEvery == 0 || state.step == settings.totalSteps
-            if isSynced, state.step < settings.totalSteps {
+            if state.step % overlap.syncEvery == 0, state.step < settings.totalSteps {
                 try base.observer.phaseBegins(.syncWeights)
                 let version = state.step
                 try await timer.measure(.settle) { try await flow.settle() }
@@ -92,11 +91,7 @@ public struct OverlappedLoop: Sendable {
                     try await timer.measure(.syncWeights) { try await pool.install(version: version) })
                 await flow.installed()
             }
-            if settings.evaluateEvery > 0, state.step % settings.evaluateEvery == 0,
-                state.step < settings.totalSteps, let evaluator = base.evaluator
-            {
-                try metrics.add(try await timer.measure(.evaluate) { try await evaluator.evaluate() })
-            }
+            try await base.evaluateOnTheWay(state.step, &metrics, timer)
             let now = ContinuousClock.now
             try await describe(flow, seconds: (now - start) / .seconds(1), &metrics)
             start = now
