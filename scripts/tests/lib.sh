@@ -28,6 +28,8 @@ make_repo() {
     mkdir -p repo/scripts index
     cp "$scripts/setup" "$scripts/fetch_wheels.py" repo/scripts/
     python3 "$scripts/tests/make_wheels.py" index repo/scripts/wheels.lock
+    # Tiny wheels need little room: these tests must pass on a disk that has no 12 GB to spare.
+    sed -i -E '/^NEEDED_BYTES/s/: [0-9_]+/: 2_000_000/g' repo/scripts/fetch_wheels.py
     export PIP_CONFIG_FILE=/dev/null PIP_NO_INDEX=1 PIP_FIND_LINKS=$PWD/index PIP_NO_CACHE_DIR=1
     setup=(repo/scripts/setup --no-cuda)
 }
