@@ -106,7 +106,8 @@ extern "C" int ct_compile_cuda_kernels(const char *architecture, int *count, ct_
         ct::compile_steps(architecture);
         ct::compile_attention(architecture);
         ct::compile_head(architecture);
-        *count += 3;
+        ct::compile_digest(architecture);
+        *count += 4;
         *count += ct::compile_quantized_kernels(architecture);
         *count += ct::compile_optimizer(architecture);
     });

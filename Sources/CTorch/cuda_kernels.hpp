@@ -20,7 +20,8 @@ struct PagedRows {
 at::Tensor paged_attention(const at::Tensor &query, const at::Tensor &key_pool, const at::Tensor &value_pool,
                            const PagedRows &rows, const AttentionTerms &terms);
 
-// Compiles this part's kernels for an architecture.
+// Compile these parts' kernels for an architecture.
 void compile_steps(const std::string &architecture);
+void compile_digest(const std::string &architecture);
 
 } // namespace ct

@@ -17,7 +17,7 @@ public struct WeightDigest: Sendable, Hashable, CustomStringConvertible {
     public private(set) var value: UInt64 = 0
     public init() {}
 
-    /// Adds a tensor's name and bytes, those of a CUDA tensor by way of the host.
+    /// Adds a tensor's name and bytes, read where it lies.
     public mutating func add(_ name: String, _ tensor: Tensor) throws(TorchError) {
         // FNV-1a of the name.
         let place = name.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
@@ -46,7 +46,7 @@ extension RolloutEngine {
     ///
     /// - Parameters:
     ///   - version: of these weights; another than ``weightVersion``, which it becomes.
-    ///   - digests: whether to make a digest of what comes, which takes a pass over it on the host.
+    ///   - digests: whether to make a digest of what comes, which takes a pass over it.
     /// - Throws: ``RolloutError`` `badUpdate` that names the tensors, `TorchError`.
     @discardableResult
     public func updateWeights(

@@ -27,6 +27,7 @@ extension SelfCheck {
                 try cachedAttention(
                     ", float8, small values", headDim: 48, valueDim: 32, kind: AttentionKind(scale: 0.15), float8: true),
                 try storedInFloat8(),
+                try digests(),
                 try cachedAttention(", small values", headDim: 48, valueDim: 32, kind: AttentionKind(scale: 0.15)),
             ] + layers() + quantized()
                 + SelfCheckSampling(device: device, dtype: dtype).errors().map {
@@ -112,6 +113,21 @@ extension SelfCheck {
         var result = try worst("store of heads in float8", withSeparateOperations { try stored() }, stored())
         result.tolerance = 0
         return result
+    }
+}
+
+// MARK: - Digests
+
+extension SelfCheck {
+    /// The same on both devices, of every length around a block's and from every kind of address.
+    private func digests() throws -> Result {
+        let values = try Tensor.randomNormal([20_003], generator: RandomGenerator(seed: 19)).to(.cpu, dtype: .bfloat16)
+        let ranges = [0..<0, 0..<1, 3..<20, 0..<8192, 0..<8193, 1..<8195, 5..<20_003, 0..<20_003]
+        let own = try values.to(device)
+        let differing = try ranges.count { range in
+            try values.narrowed(0, range).digest() != own.narrowed(0, range).digest()
+        }
+        return Result(name: "digests of bytes", error: Double(differing), tolerance: 0)
     }
 }
 
