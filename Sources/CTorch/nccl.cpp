@@ -47,6 +47,9 @@ struct NCCL {
 
     static const NCCL &get() {
         static const NCCL nccl = [] {
+            // A rank has a communicator for each axis of its mesh, and their kernels run at the same time. NCCL promises that two
+            // of them never wait for one another only when it may order their launches as the host does, the same on all ranks.
+            setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", 0);
             void *library = open();
             auto find = [&]<class Function>(Function &out, const char *name) {
                 out = reinterpret_cast<Function>(dlsym(library, name));

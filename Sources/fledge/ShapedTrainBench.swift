@@ -28,7 +28,7 @@ extension TrainBench {
         @Option(help: "The share of the optimizer's moments to keep in pinned host memory.") var offloadMoments = 0.0
         @Option(help: "What may compute attention on CUDA: fastest or flash.") var attention = "fastest"
         @Option(help: "Steps that do not count.") var warmup = 2
-        @Option(help: "Steps that count; the median gives the rate.") var steps = 4
+        @Option(help: "Steps that count; their mean gives the rate.") var steps = 4
         @Option(help: "The device's peak in TFLOP/s, which utilization refers to.") var peak = 989.0
         @Flag(help: "Trace one step more and tell where its time goes.") var profile = false
         @Option(help: "Decides weights and tokens.") var seed: UInt64 = 0

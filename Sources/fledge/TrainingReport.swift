@@ -52,7 +52,7 @@ struct TrainingReport {
             object.field("computed_tokens", report.computedTokens)
             object.key("seconds")
             object.array { list in for one in report.seconds { list.value(BenchReport.rounded(one, 1e5)) } }
-            object.field("step_seconds", BenchReport.rounded(report.medianSeconds, 1e5))
+            object.field("step_seconds", BenchReport.rounded(report.stepSeconds, 1e5))
             object.field("tokens_per_second", BenchReport.rounded(report.tokensPerSecond, 10))
             object.field("tflops", BenchReport.rounded(report.usefulRate / 1e12, 1e6))
             if hasUtilization {
@@ -86,7 +86,7 @@ struct TrainingReport {
             object.key(name)
             object.array { list in for value in values { list.value(BenchReport.rounded(value, digits)) } }
         }
-        list("step_seconds_by_rank", ranks.medianSeconds, 1e5)
+        list("step_seconds_by_rank", ranks.stepSeconds, 1e5)
         list("peak_memory_gib_by_rank", ranks.peakBytes.map { Double($0) / Double(1 << 30) }, 100)
         list("peak_reserved_gib_by_rank", ranks.peakReservedBytes.map { Double($0) / Double(1 << 30) }, 100)
         if let reference {
@@ -106,7 +106,7 @@ struct TrainingReport {
         var table = TextTable(["shape", "tokens", "step s", "tokens/s", "TFLOP/s", "MFU", "HFU", "peak GiB"])
         func share(_ value: Double) -> String { hasUtilization ? TextTable.number(value * 100, 1) + " %" : "" }
         table.add([
-            shape, "\(report.cost.tokens)", TextTable.number(report.medianSeconds, 3),
+            shape, "\(report.cost.tokens)", TextTable.number(report.stepSeconds, 3),
             TextTable.number(report.tokensPerSecond), TextTable.number(report.usefulRate / 1e12, 1),
             share(utilization), share(hardwareUtilization),
             TextTable.number(Double(report.peakBytes) / Double(1 << 30), 1),

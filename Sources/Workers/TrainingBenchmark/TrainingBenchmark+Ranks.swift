@@ -40,8 +40,8 @@ extension TrainingBenchmark {
         public var peakBytes: [Int]
         /// The same with what the allocator kept for later.
         public var peakReservedBytes: [Int]
-        /// Each rank's median step.
-        public var medianSeconds: [Double]
+        /// Each rank's mean step.
+        public var stepSeconds: [Double]
         /// Tokens a second of each device alone, where that was measured.
         public var aloneTokensPerSecond: [Double]
 
@@ -139,7 +139,7 @@ extension TrainingBenchmark {
         report.cost = report.cost.multiplied(by: count)
         report.ranks = RankReport(
             sharing: sharing, peakBytes: all.map(\.peakBytes), peakReservedBytes: all.map(\.peakReservedBytes),
-            medianSeconds: all.map { $0.seconds.sorted()[$0.seconds.count / 2] },
+            stepSeconds: all.map { $0.seconds.reduce(0, +) / Double($0.seconds.count) },
             aloneTokensPerSecond: all.compactMap(\.alone))
         return report
     }

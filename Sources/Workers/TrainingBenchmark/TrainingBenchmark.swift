@@ -108,12 +108,13 @@ public enum TrainingBenchmark {
         /// highest.
         public var ranks: RankReport?
 
-        public var medianSeconds: Double { seconds.sorted()[seconds.count / 2] }
-        public var tokensPerSecond: Double { Double(cost.tokens) / medianSeconds }
+        /// A mean: a step's own end is seen late where launching the next one waits for the device, but never the last one's.
+        public var stepSeconds: Double { seconds.reduce(0, +) / Double(seconds.count) }
+        public var tokensPerSecond: Double { Double(cost.tokens) / stepSeconds }
         /// Useful operations a second.
-        public var usefulRate: Double { cost.useful / medianSeconds }
+        public var usefulRate: Double { cost.useful / stepSeconds }
         /// The same, what is computed again counted too.
-        public var hardwareRate: Double { cost.computed / medianSeconds }
+        public var hardwareRate: Double { cost.computed / stepSeconds }
     }
 
     /// Everything happens on the calling thread.
