@@ -84,18 +84,28 @@ struct Plan: ParsableCommand {
             let layout =
                 try layout.flatMap(PlanLayout.init)
                 ?? PlanLayout(ShardingPlan(settings.actor, settings.rollout, ranks: count))
-            return try TrainingPlanner(model: model, work: work, device: device, devices: count).plan(layout: layout)
+            let result = try TrainingPlanner(model: model, work: work, device: device, devices: count).plan(
+                layout: layout)
+            let mapping =
+                count > 1 ? MappingPlanner(model: model, work: work, device: device, devices: count).plan() : nil
+            return (run: result, mapping: mapping)
         }
-        Console.say(json ? result.json.text() : PlanReport(result).text)
-        if result.verdict == .cannotFit { throw ExitCode(2) }
+        Console.say(
+            json ? result.run.json(mapping: result.mapping).text() : PlanReport(result.run, result.mapping).text)
+        if result.run.verdict == .cannotFit { throw ExitCode(2) }
     }
 }
 
 /// The plan for people.
 struct PlanReport {
     let result: TrainingPlanner.Result
+    /// Of several devices.
+    let mapping: MappingPlanner.Result?
 
-    init(_ result: TrainingPlanner.Result) { self.result = result }
+    init(_ result: TrainingPlanner.Result, _ mapping: MappingPlanner.Result? = nil) {
+        self.result = result
+        self.mapping = mapping
+    }
 
     var text: String {
         let work = result.work, device = result.device, asIs = result.asIs
@@ -138,7 +148,22 @@ struct PlanReport {
             lines.append("not taken:")
             lines += result.rejected.prefix(20).map { "  \($0.what): \($0.why)" }
         }
+        if let mapping { lines += [""] + self.mapping(mapping) }
         return lines.joined(separator: "\n")
+    }
+
+    private func mapping(_ mapping: MappingPlanner.Result) -> [String] {
+        guard let chosen = mapping.chosen else {
+            return ["roles on devices: no mapping fits"] + mapping.rejected.map { "  \($0.what): \($0.why)" }
+        }
+        var lines = ["roles on devices: \(chosen.description)", "  \(mapping.reason ?? "")"]
+        lines += chosen.pools.map { pool in
+            "  \(pool.name): \(pool.devices) devices, peak \(gib(pool.peak)) GiB in \(pool.phase), works "
+                + "\(TextTable.number(pool.busy, pool.busy < 10 ? 2 : 0)) s of \(TextTable.number(chosen.seconds, chosen.seconds < 10 ? 2 : 0)) s"
+        }
+        if chosen.pools.count > 1 { lines.append("  settings: \(chosen.settings.joined(separator: " "))") }
+        if !mapping.rejected.isEmpty { lines.append("not taken:") }
+        return lines + mapping.rejected.map { "  \($0.what): \($0.why)" }
     }
 
     private func memory(_ memory: MemoryForecast) -> [String] {

@@ -76,10 +76,13 @@ public struct MemoryForecast: Sendable, Hashable {
         if work.needsReference { resident.append((.reference, share.weights)) }
         if work.trainsCritic { resident.append((.critic, share.critic)) }
         let isOnHost = device.isCUDA
-        for (kind, bytes, moving) in [
-            (Kind.masters, share.masters, work.optimizer.offloadsMasters ? 1 : 0),
-            (.moments, share.moments, work.optimizer.offloadsMoments ? work.optimizer.offloadedMoments : 0),
-        ] where bytes > 0 {
+        for (kind, bytes, moving) in !work.learns
+            ? []
+            : [
+                (Kind.masters, share.masters, work.optimizer.offloadsMasters ? 1 : 0),
+                (.moments, share.moments, work.optimizer.offloadsMoments ? work.optimizer.offloadedMoments : 0),
+            ] where bytes > 0
+        {
             let onHost = isOnHost ? Int(Double(bytes) * moving) : 0
             hostBytes += onHost
             resident.append((kind, bytes - onHost))
@@ -95,12 +98,32 @@ public struct MemoryForecast: Sendable, Hashable {
         if work.recomputesLogProbs || work.needsReference { phase("log-prob", training.scoring) }
         // Below an adapter the policy's own gradients are few; a critic trains all of its weights.
         if work.trainsCritic, model.usesAdapter { phase("update critic", training.updateOfCritic) }
-        phase("update", training.update)
-        phase("optimizer step", training.step(offloaded: hostBytes > 0))
-        if layout.devices > 1 {
+        if work.learns {
+            phase("update", training.update)
+            phase("optimizer step", training.step(offloaded: hostBytes > 0))
+        }
+        if layout.devices > 1, work.generates {
             phase("weight sync", [(.rolloutWeights, share.rolloutCopy), (.bucket, share.staging)])
         }
         hostBytes += training.hostActivations
+    }
+
+    /// Of a device that only samples, beside others that learn.
+    static func ofSamplers(
+        _ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, device: PlanDevice
+    ) -> MemoryForecast {
+        MemoryForecast(samplers: DeviceShare(model, work, layout), device: device)
+    }
+
+    private init(samplers share: DeviceShare, device: PlanDevice) {
+        (microTokens, microBatches) = (0, 0)
+        var parts: [(Kind, Int)] = [(.context, device.contextBytes)]
+        // Several that sample together have a part of each matrix, which counts as sampling's own.
+        if share.layout.rollout == 1 { parts.append((.weights, share.weights)) }
+        if device.isCUDA { parts.append((.communication, Self.communication(share.layout))) }
+        let held = parts.reduce(0) { $0 + $1.1 }
+        parts += share.generation(device: device, free: max(0, device.memory - held))
+        phases = [Phase(name: "generate", parts: parts.filter { $0.1 > 0 }.map { (kind: $0.0, bytes: $0.1) })]
     }
 
     /// NCCL's buffers: the first group of ranks brings most, each further kind of groups some.

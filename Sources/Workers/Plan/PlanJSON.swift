@@ -4,7 +4,8 @@ import TensorCore
 
 extension TrainingPlanner.Result {
     /// The plan for programs: bytes and seconds.
-    public var json: JSONValue {
+    /// - Parameter mapping: of roles to devices, where there are several.
+    public func json(mapping: MappingPlanner.Result? = nil) -> JSONValue {
         .object([
             "model": .object([
                 "name": .string(model.name), "parameters": .int(model.parameterCount),
@@ -17,7 +18,33 @@ extension TrainingPlanner.Result {
             "verdict": .string(verdict.rawValue), "configured": asIs.json, "least": least.json,
             "chosen": chosen?.json ?? .null, "reason": reason.map(JSONValue.string) ?? .null,
             "rejected": .array(rejected.map { .object(["what": .string($0.what), "why": .string($0.why)]) }),
-            "remedies": .array(remedies.map(JSONValue.string)),
+            "remedies": .array(remedies.map(JSONValue.string)), "mapping": mapping?.json ?? .null,
+        ])
+    }
+}
+
+extension MappingPlanner.Result {
+    var json: JSONValue {
+        .object([
+            "chosen": chosen?.json ?? .null, "reason": reason.map(JSONValue.string) ?? .null,
+            "rejected": .array(rejected.map { .object(["what": .string($0.what), "why": .string($0.why)]) }),
+        ])
+    }
+}
+
+extension PlanMapping {
+    var json: JSONValue {
+        let pools = pools.map { pool in
+            JSONValue.object([
+                "name": .string(pool.name), "roles": .array(pool.roles.map(JSONValue.string)),
+                "devices": .int(pool.devices), "layout": .string(pool.layout.description),
+                "peak_bytes": .int(pool.peak),
+                "phase": .string(pool.phase), "busy_seconds": .double(pool.busy),
+            ])
+        }
+        return .object([
+            "pools": .array(pools), "overlap": .string(overlap.rawValue), "step_seconds": .double(seconds),
+            "idle": .double(idle), "settings": .array(settings.map(JSONValue.string)),
         ])
     }
 }

@@ -108,6 +108,12 @@ public struct PlanLayout: Sendable, Hashable {
         for tp in divisors(count) where tp <= 8 {
             for sp in divisors(count / tp) where sp <= 8 {
                 let rest = count / tp / sp
+                // Stages are for many devices, where a wider cut of every matrix costs more than waiting for the first micro-batch.
+                for pp in [2, 4] where count >= 16 && sp == 1 && rest % pp == 0 && model.layers >= 2 * pp {
+                    var layout = PlanLayout()
+                    (layout.tp, layout.pp, layout.fsdp) = (tp, pp, rest / pp)
+                    all.append(layout)
+                }
                 for ep in divisors(rest) where ep == 1 || (model.experts > 0 && model.experts % ep == 0) {
                     let sets = rest / ep
                     for sharding in Sharding.allCases where sets > 1 || sharding == .full {

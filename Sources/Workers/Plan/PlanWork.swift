@@ -26,6 +26,8 @@ public struct PlanWork: Sendable, Hashable {
     public var engine = RolloutEngineSettings()
     /// Whether there is generation at all.
     public var generates = true
+    /// Whether anything is learned, or the model only read.
+    var learns = true
 
     public init() {}
 

@@ -43,20 +43,7 @@ public struct TimeForecast: Sendable, Hashable {
             case .full: 1
             }
         if work.generates {
-            let groups = max(1, layout.devices / layout.rollout), tp = Double(layout.rollout)
-            var sizes = model.decoder
-            (sizes.bytesPerElement, sizes.cacheBytesPerElement) = (work.dtype.size, work.dtype.size)
-            let limit = RolloutLimit(
-                RolloutCase(
-                    prompts: (work.prompts + groups - 1) / groups, input: work.promptTokens, output: work.responseTokens
-                ),
-                samples: work.samples, maxRows: work.engine.maxRows, sizes: sizes,
-                machine: MachineSpeed(bandwidth: device.bandwidth * tp, peak: device.peak * tp))
-            // Each token of a row waits for two sums a layer.
-            let rows = (work.prompts + groups - 1) / groups * work.samples, most = max(1, work.engine.maxRows)
-            let steps = Double(work.responseTokens * ((rows + most - 1) / most))
-            let waiting = tp > 1 ? steps * Double(2 * model.layers) * shares.message : 0
-            phases.append(("generate", limit.seconds / shares.generation + waiting))
+            phases.append(("generate", Self.generation(model, work, layout, device: device, shares: shares)))
         }
         let scorings =
             (work.recomputesLogProbs ? 1 : 0) + (work.needsReference ? 1 : 0) + (work.trainsCritic ? 1 : 0)
@@ -64,6 +51,7 @@ public struct TimeForecast: Sendable, Hashable {
             let seconds = forward / Double(work.epochs) / (devices * device.peak * shares.scoring)
             phases.append(("log-prob", Double(scorings) * seconds))
         }
+        guard work.learns else { return }
         let operations = 3 * forward + again * (forward - 2 * head * tokens) + 2 * head * tokens
         let share = DeviceShare(model, work, layout), micros = Double(memory.microBatches * work.optimizerSteps)
         // Each micro-batch reads the weights anew and adds to all gradients, and products of few rows stay below the rate.
@@ -71,7 +59,9 @@ public struct TimeForecast: Sendable, Hashable {
         let gathering =
             micros * Double(3 * share.whole + 2 * share.gradients)
             / (device.bandwidth * shares.memory)
-        let compute = operations / (devices * device.peak * shares.training * fullness) + gathering
+        // Stages wait for the first micro-batch to come, and after the last one.
+        let stages = Double(memory.microBatches + layout.pp - 1) / Double(memory.microBatches)
+        let compute = (operations / (devices * device.peak * shares.training * fullness) + gathering) * stages
         let traffic = Self.traffic(share, microBatches: memory.microBatches)
         // Gathers run beside products, tensor parallelism's sums between them.
         let update = max(compute, traffic.hidden / device.link) + traffic.exposed / device.link
@@ -84,7 +74,29 @@ public struct TimeForecast: Sendable, Hashable {
                 "optimizer step",
                 Double(work.optimizerSteps) * max(Double(touched) / (device.bandwidth * shares.memory), streamed)
             ))
-        if layout.devices > 1 { phases.append(("weight sync", Double(share.rolloutCopy) / device.link)) }
+        if layout.devices > 1, work.generates {
+            phases.append(("weight sync", Double(share.rolloutCopy) / device.link))
+        }
+    }
+
+    /// Seconds in which a layout's devices draw all answers of a step.
+    static func generation(
+        _ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, device: PlanDevice, shares: Shares = Shares()
+    ) -> Double {
+        let groups = max(1, layout.devices / layout.rollout), tp = Double(layout.rollout)
+        var sizes = model.decoder
+        (sizes.bytesPerElement, sizes.cacheBytesPerElement) = (work.dtype.size, work.dtype.size)
+        let limit = RolloutLimit(
+            RolloutCase(
+                prompts: (work.prompts + groups - 1) / groups, input: work.promptTokens, output: work.responseTokens
+            ),
+            samples: work.samples, maxRows: work.engine.maxRows, sizes: sizes,
+            machine: MachineSpeed(bandwidth: device.bandwidth * tp, peak: device.peak * tp))
+        // Each token of a row waits for two sums a layer.
+        let rows = (work.prompts + groups - 1) / groups * work.samples, most = max(1, work.engine.maxRows)
+        let steps = Double(work.responseTokens * ((rows + most - 1) / most))
+        let waiting = tp > 1 ? steps * Double(2 * model.layers) * shares.message : 0
+        return limit.seconds / shares.generation + waiting
     }
 
     /// Bytes that one device sends in a step, those that run beside products and those that do not.

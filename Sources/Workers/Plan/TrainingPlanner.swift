@@ -62,6 +62,11 @@ public struct TrainingPlanner: Sendable {
         self.devices = max(1, devices)
     }
 
+    /// - Parameter device: one of them, as it is while all are at work.
+    init(model: PlanModel, work: PlanWork, oneOf device: PlanDevice, devices: Int) {
+        (self.model, self.work, self.device, self.devices) = (model, work, device, devices)
+    }
+
     /// - Parameter layout: how the configuration splits; nil: FSDP over all devices.
     public func plan(layout given: PlanLayout? = nil) throws -> Result {
         var layout = given ?? PlanLayout()
@@ -76,7 +81,7 @@ public struct TrainingPlanner: Sendable {
         let asIs = candidate(work, layout, mode: Self.name(work.checkpointing))
         let least = Self.least(model, work, layout, device: device)
         let verdict: Verdict = asIs.memory.fits(device) ? .fits : least.fits(device) ? .mayRunOut : .cannotFit
-        let (chosen, rejected) = choose()
+        let (chosen, rejected) = fastest()
         return Result(
             model: model, device: device, work: work, asIs: asIs, verdict: verdict, least: least, chosen: chosen,
             reason: chosen.map(reason), rejected: rejected, remedies: chosen == nil ? remedies(layout) : [])
@@ -125,9 +130,9 @@ public struct TrainingPlanner: Sendable {
     }
 
     /// The fastest that fits; of those that the estimate cannot tell apart the simplest.
-    private func choose() -> (Candidate?, [Rejection]) {
+    func fastest() -> (chosen: Candidate?, rejected: [Rejection]) {
         var best: Candidate?, fitting: [Candidate] = [], rejected: [Rejection] = []
-        for layout in PlanLayout.candidates(devices, model) {
+        for layout in PlanLayout.candidates(devices, model) where work.generates || layout.rollout == 1 {
             if let problem = layout.problem(model) {
                 rejected.append(Rejection(what: layout.description, why: problem))
                 continue

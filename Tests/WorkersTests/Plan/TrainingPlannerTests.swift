@@ -72,7 +72,7 @@ import TrainingEngine
 
     @Test func theReportForProgramsHasEveryByte() throws {
         let result = try planner("qwen2.5-0.5b", device()).plan()
-        let json = try #require(result.json.objectValue)
+        let json = try #require(result.json().objectValue)
         let memory = try #require(json["configured"]?.objectValue?["memory"]?.objectValue)
         #expect(memory["peak_bytes"]?.intValue == result.asIs.memory.peak)
         let phases = try #require(memory["phases"]?.arrayValue)
