@@ -102,6 +102,14 @@ public struct MappingPlanner: Sendable {
         var name: String
         var devices: Int
         var generates, scores: Bool
+        /// Whose sizes it has to have: reference and critic are cut as the actor is.
+        var cut: PlanLayout?
+
+        func allows(_ layout: PlanLayout) -> Bool {
+            guard let cut else { return true }
+            return [layout.tp, layout.sp, layout.ep, layout.pp] == [cut.tp, cut.sp, cut.ep, cut.pp]
+                && (layout.fsdp == 1 || cut.fsdp == 1 || layout.sharding == cut.sharding)
+        }
     }
 
     // MARK: - One division
@@ -121,7 +129,8 @@ public struct MappingPlanner: Sendable {
         update += busy["optimizer step"]
         var sync = busy["weight sync"]
         if division.scoring > 0 {
-            let key = PoolKey(name: "scores", devices: division.scoring, generates: false, scores: true)
+            let key = PoolKey(
+                name: "scores", devices: division.scoring, generates: false, scores: true, cut: actor.pool.layout)
             guard let beside = pool(key, &known) else {
                 return .failure(Unfit(why: "\(division.scoring) devices have no room for reference and critic"))
             }
@@ -190,7 +199,9 @@ public struct MappingPlanner: Sendable {
         } else if !key.scores {
             (part.needsReference, part.trainsCritic) = (false, false)
         }
-        return TrainingPlanner(model: model, work: part, oneOf: device, devices: key.devices).fastest().chosen
+        return TrainingPlanner(model: model, work: part, oneOf: device, devices: key.devices).fastest(
+            where: key.allows
+        ).chosen
     }
 
     /// Devices that only sample, in groups of as many as are fastest.

@@ -47,9 +47,15 @@ public struct PlanMapping: Sendable, Hashable {
     /// What a recipe says for it.
     public var settings: [String] {
         guard pools.count > 1 else { return pools.flatMap(\.settings) }
-        var all = pools.map { "resource_pools.\($0.name).n_gpus_per_node=\($0.devices)" }
-        for pool in pools { all += pool.roles.map { "roles.\($0)=\(pool.name)" } }
-        all += pools.flatMap(\.settings).filter { !$0.hasPrefix("trainer.n_gpus_per_node=") }
+        let sizes = pools.map { "\($0.name): \($0.devices)" }.joined(separator: ", ")
+        var all = ["'resource_pools={\(sizes)}'"]
+        // The first pool is the actor's, and that of each role that is not named.
+        for pool in pools.dropFirst() { all += pool.roles.map { "roles.\($0)=\(pool.name)" } }
+        all += pools.flatMap(\.settings).compactMap { setting in
+            if setting.hasPrefix("trainer.n_gpus_per_node=") { return nil }
+            // Each pool's own number, which is all of it.
+            return setting.hasPrefix("actor.fsdp_config.fsdp_size=") ? "actor.fsdp_config.fsdp_size=-1" : setting
+        }
         if overlap != .synchronous { all.append("async_training.mode=\(overlap.rawValue)") }
         return all
     }

@@ -130,9 +130,11 @@ public struct TrainingPlanner: Sendable {
     }
 
     /// The fastest that fits; of those that the estimate cannot tell apart the simplest.
-    func fastest() -> (chosen: Candidate?, rejected: [Rejection]) {
+    /// - Parameter isWanted: which layouts are looked at.
+    func fastest(where isWanted: (PlanLayout) -> Bool = { _ in true }) -> (chosen: Candidate?, rejected: [Rejection]) {
         var best: Candidate?, fitting: [Candidate] = [], rejected: [Rejection] = []
-        for layout in PlanLayout.candidates(devices, model) where work.generates || layout.rollout == 1 {
+        for layout in PlanLayout.candidates(devices, model)
+        where (work.generates || layout.rollout == 1) && isWanted(layout) {
             if let problem = layout.problem(model) {
                 rejected.append(Rejection(what: layout.description, why: problem))
                 continue

@@ -73,8 +73,8 @@ import Testing
         ]
         #expect(
             mapping.settings == [
-                "resource_pools.actor.n_gpus_per_node=2", "resource_pools.samplers.n_gpus_per_node=1",
-                "roles.actor=actor", "roles.reference=actor", "roles.rollout=samplers", "actor.fsdp_config.fsdp_size=2",
+                "'resource_pools={actor: 2, samplers: 1}'", "roles.rollout=samplers",
+                "actor.fsdp_config.fsdp_size=-1",
                 "async_training.mode=one_step_off",
             ])
         #expect(mapping.description == "actor+reference on 2 (fsdp=2 FULL_SHARD) | rollout on 1, one_step_off")
