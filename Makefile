@@ -9,7 +9,7 @@ RELEASE_FLAGS := $(SWIFT_FLAGS) -c release --static-swift-stdlib --product fledg
 FLEDGE := .build/release/fledge
 SWIFT_FILES := Package.swift Sources Tests
 
-.PHONY: help setup parquet build release quickstart test build-tests import-check format lint bundle sanitize fuzz clean
+.PHONY: help setup parquet ray build release quickstart test build-tests import-check format lint bundle sanitize fuzz clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -19,6 +19,9 @@ setup: ## Fetch libtorch and the quickstart's model (SETUP_FLAGS=--cuda for the 
 
 parquet: setup ## Fetch Arrow's library and build the reader of Parquet files (the tests need it)
 	@scripts/setup --parquet
+
+ray: setup ## Install Ray into .deps/ray (the tests of runs on a cluster need it)
+	@scripts/setup --ray
 
 quickstart: release ## Train SmolLM2-135M-Instruct by GRPO on this machine
 	$(FLEDGE) train recipes/quickstart.yaml
@@ -36,7 +39,7 @@ build-tests: setup
 # A no-op build when the tests are built: the check itself runs each time, while the build is planned.
 import-check: build-tests ## Check that each target declares what it imports
 
-test: parquet build-tests ## Run all tests (FILTER=Golden for those whose name matches)
+test: parquet ray build-tests ## Run all tests (FILTER=Golden for those whose name matches)
 	swift test --skip-build --disable-xctest $(if $(FILTER),--filter '$(FILTER)')
 	scripts/tests/run
 

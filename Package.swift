@@ -108,7 +108,9 @@ let package = Package(
             ]),
         // Layer 5, torch-free
         layer("Flow", ["Telemetry", logging, orderedCollections]),
-        layer("Cluster", ["CProcess", "Flow", asyncHTTPClient, grpc, grpcTransport, logging]),
+        layer(
+            "Cluster",
+            ["CProcess", "Flow", "PythonProcesses", asyncHTTPClient, grpc, grpcTransport, logging, nioCore, nioHTTP1]),
         // Layer 6
         layer(
             "Workers",

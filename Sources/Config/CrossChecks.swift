@@ -38,6 +38,7 @@ struct CrossChecks: LedgerChecks {
         checkReward()
         checkAsync()
         checkTrainer(config.trainer, valFiles: config.data.valFiles)
+        checkCluster()
     }
 
     // MARK: Checks

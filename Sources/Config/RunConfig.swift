@@ -25,6 +25,7 @@ public struct RunConfig: Sendable {
     public let environment: EnvironmentSettings
     public let trainer: TrainerSettings
     public let async: AsyncSettings
+    public let cluster: ClusterSettings
 
     /// What is allowed and likely not meant.
     public private(set) var warnings: [Diagnostic] = []
@@ -82,6 +83,7 @@ public struct RunConfig: Sendable {
             "trainer", doc: "The run: its length, folder and reports.", TrainerSettings.init)
         async = section.section(
             "async_training", doc: "How sampling and learning overlap.", AsyncSettings.init)
+        cluster = section.section("cluster", doc: "Where the ranks run, and who starts them.", ClusterSettings.init)
     }
 
     /// Reads a configuration from YAML text.
@@ -128,7 +130,7 @@ extension RunConfig: Equatable {
             && left.actor == right.actor && left.rollout == right.rollout && left.algorithm == right.algorithm
             && left.critic == right.critic && left.reward == right.reward && left.environment == right.environment
             && left.trainer == right.trainer
-            && left.async == right.async
+            && left.async == right.async && left.cluster == right.cluster
     }
 }
 

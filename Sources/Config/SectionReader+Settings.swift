@@ -229,6 +229,25 @@ extension SectionReader {
         }
     }
 
+    /// Amounts of at least 0 by names of any kind.
+    mutating func amounts(_ key: String, doc: String) -> OrderedDictionary<String, Double> {
+        let accepts = "a mapping from names to numbers of at least 0"
+        let text = { (amounts: OrderedDictionary<String, Double>) in
+            YAMLText.mapping(amounts.map { ($0.key, YAMLText.number($0.value)) })
+        }
+        return setting(key, .value([:]), accepts: accepts, doc: doc, text: text) { node throws(Misfit) in
+            guard case .mapping(let entries) = node.content else { throw .type("a mapping", node) }
+            var amounts: OrderedDictionary<String, Double> = [:]
+            for (name, entry) in entries {
+                guard !name.isEmpty else {
+                    throw Misfit(code: .outOfRange, message: "an empty name", place: entry.keyPlace)
+                }
+                amounts[name] = try entry.node.number(in: NumberRange(lower: 0, upper: 1e12))
+            }
+            return amounts
+        }
+    }
+
     /// A list of small sections.
     mutating func records<Record>(
         _ key: String, accepts: String, doc: String, _ read: (inout SectionReader) -> Record

@@ -1,7 +1,14 @@
 import Subprocess
 
-/// Cuts a process's output into frames: a length in four bytes, the greatest first, and so many bytes.
+/// Cuts a process's output into frames.
 public struct FrameReader {
+    public enum Framing: Sendable {
+        /// A length in four bytes, the greatest first, and so many bytes.
+        case lengths
+        /// Bytes up to a line feed, which is not theirs.
+        case lines
+    }
+
     public enum Next: Sendable {
         case frame([UInt8])
         /// The process closed its end.
@@ -11,39 +18,62 @@ public struct FrameReader {
     }
 
     private let maximumLength: Int
+    private let framing: Framing
     private var chunks: SubprocessOutputSequence.AsyncIterator
     private var bytes: [UInt8] = []
     /// Where the next frame begins.
     private var start = 0
+    /// Up to where there is no line feed.
+    private var searched = 0
 
-    init(_ output: SubprocessOutputSequence, maximumLength: Int) {
+    init(_ output: SubprocessOutputSequence, maximumLength: Int, framing: Framing = .lengths) {
         chunks = output.makeAsyncIterator()
         self.maximumLength = maximumLength
+        self.framing = framing
+    }
+
+    /// The bytes from `start` to the frame's end; nil before it is there.
+    private mutating func whole() -> Next? {
+        switch framing {
+        case .lengths:
+            guard bytes.count - start >= 4 else { return nil }
+            let length = bytes[start..<start + 4].reduce(0) { $0 << 8 | Int($1) }
+            guard length <= maximumLength else { return .broken }
+            guard bytes.count - start >= 4 + length else { return nil }
+            defer { start += 4 + length }
+            return .frame(Array(bytes[(start + 4)..<(start + 4 + length)]))
+        case .lines:
+            guard let end = bytes[max(start, searched)...].firstIndex(of: UInt8(ascii: "\n")) else {
+                searched = bytes.count
+                return bytes.count - start > maximumLength ? .broken : nil
+            }
+            guard end - start <= maximumLength else { return .broken }
+            defer {
+                start = end + 1
+                searched = start
+            }
+            return .frame(Array(bytes[start..<end]))
+        }
     }
 
     public mutating func next() async -> Next {
         while true {
-            if bytes.count - start >= 4 {
-                let length = bytes[start..<start + 4].reduce(0) { $0 << 8 | Int($1) }
-                guard length <= maximumLength else { return .broken }
-                if bytes.count - start >= 4 + length {
-                    let body = Array(bytes[(start + 4)..<(start + 4 + length)])
-                    start += 4 + length
-                    if start == bytes.count {
-                        bytes.removeAll(keepingCapacity: true)
-                        start = 0
-                    }
-                    return .frame(body)
-                }
+            if let next = whole() {
+                if start == bytes.count { forget() }
+                return next
             }
-            if start > 1 << 16 {
-                bytes.removeFirst(start)
-                start = 0
-            }
+            if start > 1 << 16 { forget() }
             // A failed read ends the process as the end of its output does.
             guard let chunk = try? await chunks.next(isolation: #isolation) else { return .end }
             chunk.withUnsafeBytes { bytes.append(contentsOf: $0) }
         }
+    }
+
+    /// Drops what was given out.
+    private mutating func forget() {
+        bytes.removeFirst(start)
+        searched = max(0, searched - start)
+        start = 0
     }
 
     /// A body as a frame.

@@ -25,6 +25,8 @@ public struct PythonProcess: Sendable {
     public var environment: [String: String] = [:]
     /// The most bytes of a frame that the program sends.
     public var maximumFrame = 1 << 20
+    /// How the program's output is cut into frames.
+    public var framing = FrameReader.Framing.lengths
 
     public init(interpreter: String, program: String) {
         self.interpreter = interpreter
@@ -75,7 +77,8 @@ public struct PythonProcess: Sendable {
                 let result = await body(
                     Channel(
                         writer: Writer(input: execution.standardInputWriter),
-                        reader: FrameReader(execution.standardOutput, maximumLength: maximumFrame), group: group))
+                        reader: FrameReader(
+                            execution.standardOutput, maximumLength: maximumFrame, framing: framing), group: group))
                 // The process is not reaped before this closure returns, so the number is still its group's.
                 kill(-group, SIGKILL)
                 await tasks.waitForAll()

@@ -22,6 +22,43 @@ public final class RankBoard: @unchecked Sendable {
         try made("the board") { ct_board_open(path, Int32(ranks), $0, $1) }
     }
 
+    // MARK: - Ranks on several hosts
+
+    /// Says where a rank runs, before any starts. One that is `elsewhere` is known by its host's reports only.
+    public func place(_ rank: Int, node: String, elsewhere: Bool) throws(TorchError) {
+        try check("rank \(rank)") { ct_board_place(raw, Int32(rank), node, elsewhere, $0) }
+    }
+
+    /// What other hosts must know of a rank of this one; see ``take(_:of:)``.
+    public func report(_ rank: Int) throws(TorchError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: Int(CT_BOARD_REPORT)), count = 0
+        try check("report of rank \(rank)") { ct_board_report(raw, Int32(rank), &bytes, bytes.count, &count, $0) }
+        return Array(bytes[..<count])
+    }
+
+    /// Takes another host's report of a rank of its own.
+    /// - Throws: ``TorchError`` where it is none; nothing is changed then.
+    public func take(_ report: [UInt8], of rank: Int) throws(TorchError) {
+        try check("report of rank \(rank)") { ct_board_take(raw, Int32(rank), report, report.count, $0) }
+    }
+
+    /// A rank of another host is gone without a last word: it counts as dead.
+    public func lose(_ rank: Int) throws(TorchError) {
+        try check("rank \(rank)") { ct_board_lose(raw, Int32(rank), $0) }
+    }
+
+    /// Nothing can be heard of a rank of another host, through no fault of its own: it does not count as lifeless.
+    public func keep(_ rank: Int) throws(TorchError) {
+        try check("rank \(rank)") { ct_board_keep(raw, Int32(rank), $0) }
+    }
+
+    /// Whether a rank works and has shown life within the time, or has not started; whether it has said that it ends.
+    public func facts(_ rank: Int, within time: Duration) throws(TorchError) -> (isAlive: Bool, hasEnded: Bool) {
+        var isAlive = false, hasEnded = false
+        try check("rank \(rank)") { ct_board_facts(raw, Int32(rank), time.milliseconds, &isAlive, &hasEnded, $0) }
+        return (isAlive, hasEnded)
+    }
+
     private static func made(
         _ what: String, _ call: (UnsafeMutablePointer<ct_board?>, UnsafeMutablePointer<ct_message?>) -> Int32
     ) throws(TorchError) -> RankBoard {

@@ -21,7 +21,8 @@ struct Fledge: AsyncParsableCommand {
               130 stopped by Ctrl-C; what was done is saved
             """,
         subcommands: [
-            Train.self, Plan.self, SFT.self, DPO.self, RewardModel.self, Generate.self, Chat.self, Tokenize.self,
+            Train.self, Submit.self, Plan.self, SFT.self, DPO.self, RewardModel.self, Generate.self, Chat.self,
+            Tokenize.self,
             Template.self, Evaluate.self, Inspect.self,
             Export.self,
             DataCommand.self, Runs.self, Bench.self, SelfTest.self,

@@ -20,6 +20,14 @@ struct RankedCommand {
     let place: RankEnvironment?
     /// Whether another process gets this one's errors as answers, and says them.
     var hasController = false
+    /// The network interface to be reached by; nil: the one that leads to rank 0.
+    var interface: String?
+    /// Where the ranks are started, unless on this host.
+    var ray: RayRanks.Plan?
+    /// The folder that all hosts must share.
+    var sharedFolder: String?
+    /// What all hosts must have the same of.
+    var versions: [String: String] { ["fledge": Version.number, "torch": Torch.version] }
 
     /// - Throws: ``ClusterError`` where the environment is not whole.
     init(count: @autoclosure () throws -> Int, deadline: Duration, remedy: String) throws {
@@ -32,7 +40,7 @@ struct RankedCommand {
     }
 
     /// Whether this is the process that says what concerns the whole run.
-    var speaks: Bool { place.map { $0.rank == 0 } ?? (count == 1) }
+    var speaks: Bool { place.map { $0.rank == 0 } ?? (count == 1 && ray == nil) }
 
     /// The ranks that a configuration asks for.
     static func count(_ settings: RunConfig) throws -> Int {
@@ -87,6 +95,7 @@ struct RankedCommand {
 
     /// Runs `body` in each rank; with neither place nor members where there is one rank only.
     func run(_ body: (RankEnvironment?, RankMembership?) async throws -> Void) async throws {
+        if let ray { return try await launch(ray) }
         if let place {
             return try await takePart(place) { members in
                 try await body(place, members)
@@ -95,6 +104,19 @@ struct RankedCommand {
         }
         if count == 1 { return try await body(nil, nil) }
         try await launch()
+    }
+
+    /// Starts the ranks on a Ray cluster's nodes.
+    func launch(_ ray: RayRanks.Plan) async throws {
+        var plan = ray
+        plan.remedy = remedy
+        let ranks = RayRanks(plan) { stream, line in
+            if stream == .output { Console.say(line) } else { Console.note(line) }
+        }
+        let interrupts = InterruptHandler()
+        interrupts.onFirst { ranks.forward(SIGINT) }
+        let code = try await ranks.run()
+        if code != 0 { throw ExitCode(code) }
     }
 
     /// This program, for a rank.
@@ -126,7 +148,9 @@ struct RankedCommand {
     func takePart(_ place: RankEnvironment, _ body: (RankMembership) async throws -> Int32) async throws {
         var members: RankMembership?
         do {
-            let joined = try RankMembership.join(place, deadline: deadline)
+            let joined = try RankMembership.join(
+                place, deadline: deadline, interface: interface, versions: versions, folder: sharedFolder)
+            for warning in joined.warnings { Console.note("warning: \(warning)") }
             members = joined
             let code = try await body(joined)
             joined.leave()

@@ -22,19 +22,18 @@ struct RankedTraining {
         self.config = config
         worker = try WorkerPlace.given(ProcessInfo.processInfo.environment)
         WorkerPlace.forgetToken()
-        var command = try RankedCommand(
-            count: RankedCommand.count(config), deadline: .seconds(config.trainer.collectiveTimeout),
-            remedy: "the run's checkpoints are whole: the same command goes on from the last one")
+        var command = try TrainingCluster.ranks(config)
         command.hasController = worker != nil || (command.place?.rank ?? 0) > 0
         self.command = command
     }
 
     /// Whether this is the process that says what concerns the whole run.
-    var speaks: Bool { worker == nil && (command.place?.rank ?? 0) == 0 }
+    var speaks: Bool { worker == nil && command.ray == nil && (command.place?.rank ?? 0) == 0 }
 
     /// - Parameter train: runs the loop over the ranks, or alone, and gives the exit code.
     func run(_ train: @escaping @Sendable (WorkerGroup<RankWorker>?) async throws -> Int32) async throws {
         guard let place = command.place else {
+            if let ray = command.ray { return try await command.launch(ray) }
             let code = try await command.count == 1 ? train(nil) : heal { try await control(train, isAgain: $0) }
             if code != 0 { throw ExitCode(code) }
             return

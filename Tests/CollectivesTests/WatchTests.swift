@@ -154,4 +154,95 @@ import Testing
         watches.1.enter(step: 7, phase: "save")
         #expect(try watches.0.describe(1).contains("at step 7, phase save: started"))
     }
+
+    /// Two hosts' boards, each with a place for both ranks; reports go by hand.
+    private func boards() throws -> (near: RankBoard, far: RankBoard) {
+        let near = try RankBoard.local(ranks: 2), far = try RankBoard.local(ranks: 2)
+        for (board, own) in [(near, 0), (far, 1)] {
+            for rank in 0..<2 { try board.place(rank, node: "10.0.0.\(rank + 1)", elsewhere: rank != own) }
+        }
+        return (near, far)
+    }
+
+    @Test func anotherHostsRanksAreSeenByItsReports() throws {
+        let (near, far) = try boards()
+        let watch = try RankWatch(near, rank: 0, deadline: .seconds(60))
+        let other = try RankWatch(far, rank: 1, deadline: .seconds(60))
+        #expect(try watch.describe(1) == "it has not started")
+        other.enter(step: 7, phase: "save", unit: "layer 3")
+        try near.take(far.report(1), of: 1)
+        #expect(try watch.describe(1).contains("at step 7, phase save, layer 3: started"))
+        try watch.verify()
+        other.leave(failure: "no memory")
+        try near.take(far.report(1), of: 1)
+        let message = try #require(problem(of: watch))
+        #expect(message.contains("rank 1 failed at step 7, phase save, layer 3: no memory"), "\(message)")
+    }
+
+    @Test func aLostHostsRanksAreDead() throws {
+        let (near, far) = try boards()
+        let watch = try RankWatch(near, rank: 0, deadline: .seconds(60))
+        let other = try RankWatch(far, rank: 1, deadline: .seconds(60))
+        other.enter(step: 2, phase: "update")
+        try near.take(far.report(1), of: 1)
+        try near.lose(1)
+        let message = try #require(problem(of: watch))
+        #expect(
+            message.contains("on 10.0.0.2) is dead; last, ") && message.contains("at step 2, phase update"),
+            "\(message)")
+    }
+
+    @Test func aSilentHostsRanksShowNoLifeUnlessTheyAreKept() throws {
+        let (near, far) = try boards()
+        let watch = try RankWatch(near, rank: 0, deadline: .milliseconds(300))
+        let other = try RankWatch(far, rank: 1, deadline: .seconds(60))
+        try near.take(far.report(1), of: 1)
+        for _ in 0..<60 {
+            try near.keep(1)
+            Thread.sleep(forTimeInterval: 0.01)
+        }
+        try watch.verify()
+        let message = try #require(problem(of: watch))
+        #expect(message.contains("rank 1 (process \(getpid()) on 10.0.0.2) hangs or its host is lost"), "\(message)")
+        #expect(try far.facts(1, within: .seconds(60)).isAlive)
+        other.leave()
+        let facts = try far.facts(1, within: .seconds(60))
+        #expect(!facts.isAlive && facts.hasEnded)
+    }
+
+    /// Reports come from the network: cut off, too long or of nonsense, they change nothing.
+    @Test func damagedReportsAreRefused() throws {
+        let (near, far) = try boards()
+        let other = try RankWatch(far, rank: 1, deadline: .seconds(60))
+        other.enter(step: 3, phase: "generate")
+        let report = try far.report(1)
+        try near.take(report, of: 1)
+        for count in 0..<report.count {
+            #expect(throws: TorchError.self) { try near.take(Array(report[..<count]), of: 1) }
+        }
+        #expect(throws: TorchError.self) { try near.take(report + [0], of: 1) }
+        #expect(throws: TorchError.self) { try near.take(report, of: 0) }
+        #expect(throws: TorchError.self) { try near.take(report, of: 2) }
+        #expect(throws: TorchError.self) { try near.take(report, of: -1) }
+        var random = SystemRandomNumberGenerator()
+        for _ in 0..<2000 {
+            var damaged = report
+            for _ in 0..<3 {
+                damaged[Int.random(in: 0..<report.count, using: &random)] = .random(in: 0...255, using: &random)
+            }
+            try? near.take(damaged, of: 1)
+        }
+        try near.take(report, of: 1)
+        let watch = try RankWatch(near, rank: 0, deadline: .seconds(60))
+        #expect(try watch.describe(1).contains("at step 3, phase generate"))
+    }
+
+    /// What a watch finds, within half a minute.
+    private func problem(of watch: RankWatch) -> String? {
+        for _ in 0..<3000 {
+            do { try watch.verify() } catch { return error.description }
+            Thread.sleep(forTimeInterval: 0.01)
+        }
+        return nil
+    }
 }

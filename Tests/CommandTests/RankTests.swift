@@ -174,12 +174,12 @@ func children(of process: pid_t) -> [pid_t] {
 }
 
 /// A port that was free a moment ago.
-private func freePort() throws -> Int {
+func freePort(at host: String = "127.0.0.1") throws -> Int {
     let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
     defer { close(descriptor) }
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    try #require(inet_pton(AF_INET, host, &address.sin_addr) == 1)
     var length = socklen_t(MemoryLayout<sockaddr_in>.size)
     let isBound = withUnsafeMutablePointer(to: &address) {
         $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {

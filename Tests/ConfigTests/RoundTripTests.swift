@@ -19,7 +19,7 @@ import Testing
             found == text, "run FLEDGE_WRITE_EXAMPLE=1 swift test --filter theExampleIsUpToDate and commit the file")
     }
 
-    @Test(arguments: ["example.yaml", "quickstart.yaml", "lora.yaml", "calculator.yaml"])
+    @Test(arguments: ["example.yaml", "quickstart.yaml", "lora.yaml", "calculator.yaml", "ray.yaml"])
     func recipesAreWhole(_ name: String) throws {
         let config = try RunConfig(contentsOf: Self.recipes.appending(path: name))
         #expect(config.warnings.isEmpty)

@@ -17,6 +17,19 @@ int ct_board_create(const char *path_or_null, int ranks, ct_board *out, ct_messa
 int ct_board_open(const char *path, int ranks, ct_board *out, ct_message *error);
 void ct_board_free(ct_board board);
 
+// Ranks on several hosts: each host has a board with a place for every rank of all. To be said before ranks start: the address of a
+// rank's host, and whether that is another one.
+int ct_board_place(ct_board board, int rank, const char *node, bool elsewhere, ct_message *error);
+// What other hosts must know of a rank of this one, to be taken there. At most `CT_BOARD_REPORT` bytes.
+#define CT_BOARD_REPORT 4096
+int ct_board_report(ct_board board, int rank, uint8_t *out, size_t capacity, size_t *count, ct_message *error);
+int ct_board_take(ct_board board, int rank, const uint8_t *bytes, size_t count, ct_message *error);
+// A rank of another host is gone without a last word; or nothing can be heard of it, through no fault of its own.
+int ct_board_lose(ct_board board, int rank, ct_message *error);
+int ct_board_keep(ct_board board, int rank, ct_message *error);
+// Of a rank: whether it works and has shown life within the time (or has not started); whether it has said that it ends.
+int ct_board_facts(ct_board board, int rank, int64_t within_ms, bool *is_alive, bool *has_ended, ct_message *error);
+
 // ---- the watch: publishes what this rank does, and sees who is late or dead
 // Where trouble was found, the groups end with an error; a process that has not ended `exit_after_ms` later is ended with
 // `exit_code` (0 ms: never).

@@ -78,7 +78,10 @@ public struct TrainerSettings: Hashable, Sendable {
             "n_gpus_per_node", in: 1...1024,
             doc: trainsOnOneDevice
                 ? "Ranks: one." : "Ranks, one process and device each; null for all visible GPUs, on the CPU for one.")
-        nodes = section.int("nnodes", default: 1, in: 1...1, doc: "Hosts: one.")
+        nodes = section.int(
+            "nnodes", default: 1, in: 1...(trainsOnOneDevice ? 1 : 65_536),
+            doc: trainsOnOneDevice
+                ? "Hosts: one." : "Hosts, each with n_gpus_per_node ranks; several take a cluster.type.")
         maxRestarts = section.int(
             "max_restarts", default: 0, in: 0...1_048_576,
             doc:

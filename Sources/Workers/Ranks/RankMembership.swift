@@ -11,20 +11,44 @@ public final class RankMembership: Sendable {
     let store: RendezvousStore
     var watch: RankWatch { progress.watch }
 
-    private init(rank: Int, size: Int, store: RendezvousStore, watch: RankWatch, rehearsal: FailureRehearsal?) {
+    /// Where all ranks are.
+    public let map: HostMap
+    /// This host's, as the other ranks reach it.
+    public var address: String { map.hosts[map.host(of: rank)].address }
+    /// How many ranks share this host.
+    public var ranksOfHost: Int { map.hosts[map.host(of: rank)].ranks.count }
+    /// What is likely wrong with the hosts' settings; rank 0's.
+    public let warnings: [String]
+    /// Where there are several hosts.
+    private let link: HostLink?
+
+    private init(
+        rank: Int, store: RendezvousStore, map: HostMap, watch: RankWatch, link: HostLink?, warnings: [String],
+        rehearsal: FailureRehearsal?
+    ) {
         self.rank = rank
-        self.size = size
+        size = map.ranks
         self.store = store
+        self.map = map
+        self.link = link
+        self.warnings = warnings
         progress = RankProgress(watch, rehearsal: rehearsal)
     }
 
     /// How long a process with a lost peer may take to end by itself.
     private static let exitTime = Duration.seconds(8)
 
-    /// Meets the other ranks.
-    /// - Parameter deadline: how long an operation waits for a rank that does nothing.
-    /// - Throws: ``TorchError``; ``WorkerError`` where the ranks are not all on this host.
-    public static func join(_ place: RankEnvironment, deadline: Duration) throws -> RankMembership {
+    /// Meets the other ranks, on this host and on others.
+    /// - Parameters:
+    ///   - deadline: how long an operation waits for a rank that does nothing.
+    ///   - interface: the network interface that the other hosts' ranks reach this one by; nil: that from which it reaches rank 0.
+    ///   - versions: of what must be the same on all hosts.
+    ///   - folder: that all hosts must share.
+    /// - Throws: ``TorchError``; ``WorkerError``, ``ClusterError`` where the hosts cannot work together.
+    public static func join(
+        _ place: RankEnvironment, deadline: Duration, interface: String? = nil, versions: [String: String] = [:],
+        folder: String? = nil
+    ) throws -> RankMembership {
         let variables = ProcessInfo.processInfo.environment
         let rehearsal = try variables[FailureRehearsal.variable].map { text in
             guard let rehearsal = FailureRehearsal(text) else {
@@ -36,30 +60,63 @@ public final class RankMembership: Sendable {
         let store = try RendezvousStore.tcp(
             host: place.host, port: place.port, listens: listens, socket: listens ? place.storeSocket : nil,
             prefix: place.storePrefix, timeout: max(deadline, .seconds(60)))
-        let board = try board(store, place)
+        let map = try meet(store, place, variables, interface)
+        let board = try board(store, place, map)
+        let warnings = try HostCheck(store: store, map: map, rank: place.rank, versions: versions, folder: folder).run()
+        let link = try link(store, place, map, board, deadline)
         let watch = try RankWatch(
             board, rank: place.rank, deadline: deadline, exitsAfter: exitTime, exitCode: RankExit.lostOther)
         return RankMembership(
-            rank: place.rank, size: place.size, store: store, watch: watch, rehearsal: rehearsal)
+            rank: place.rank, store: store, map: map, watch: watch, link: link, warnings: warnings,
+            rehearsal: rehearsal)
     }
 
-    /// Memory that all ranks map, by way of a file that is gone when all have it.
-    private static func board(_ store: RendezvousStore, _ place: RankEnvironment) throws -> RankBoard {
-        if place.rank == 0 {
-            let folder = FileManager.default.isWritableFile(atPath: "/dev/shm") ? "/dev/shm" : NSTemporaryDirectory()
-            let path = folder + "/fledge-\(UUID().uuidString)"
+    /// Where memory that processes share is best kept.
+    private static var memory: String {
+        FileManager.default.isWritableFile(atPath: "/dev/shm") ? "/dev/shm" : NSTemporaryDirectory()
+    }
+
+    /// Says where this rank is, and hears where the others are.
+    private static func meet(
+        _ store: RendezvousStore, _ place: RankEnvironment, _ variables: [String: String], _ interface: String?
+    ) throws -> HostMap {
+        let own = try ThisHost.place(variables, interface: interface, peer: place.host, memory: memory)
+        guard place.rank == 0 else {
+            try store.set("place/\(place.rank)", Array(JSONEncoder().encode(own)))
+            return try JSONDecoder().decode(HostMap.self, from: Data(store.get("hosts")))
+        }
+        let others = try (1..<place.size).map {
+            try JSONDecoder().decode(HostMap.Place.self, from: Data(store.get("place/\($0)")))
+        }
+        let map = HostMap([own] + others)
+        try store.set("hosts", Array(JSONEncoder().encode(map)))
+        return map
+    }
+
+    /// Memory that all ranks of a host map, by way of a file that is gone when all have it.
+    private static func board(_ store: RendezvousStore, _ place: RankEnvironment, _ map: HostMap) throws -> RankBoard {
+        let host = map.host(of: place.rank), ranks = map.hosts[host].ranks
+        if place.rank == ranks[0] {
+            let path = memory + "/fledge-\(UUID().uuidString)"
             let board = try RankBoard.create(at: path, ranks: place.size)
             defer { unlink(path) }
-            try store.set("board", Array(path.utf8))
-            for rank in 1..<place.size {
+            if map.hosts.count > 1 {
+                for (index, other) in map.hosts.enumerated() {
+                    for rank in other.ranks { try board.place(rank, node: other.address, elsewhere: index != host) }
+                }
+            }
+            try store.set("board/host/\(host)", Array(path.utf8))
+            for rank in ranks.dropFirst() {
                 guard try store.get("board/\(rank)") == [1] else {
                     throw WorkerError(
-                        .badSetting, "rank \(rank) is on another host than rank 0; trainer.nnodes is 1: one host only")
+                        .badSetting,
+                        "rank \(rank) cannot map the memory of rank \(place.rank), though both say they are on one host; set "
+                            + "\(ThisHost.addressVariable) to the address of each one's own")
                 }
             }
             return board
         }
-        let path = String(decoding: try store.get("board"), as: UTF8.self)
+        let path = String(decoding: try store.get("board/host/\(host)"), as: UTF8.self)
         do {
             let board = try RankBoard.open(path, ranks: place.size)
             try store.set("board/\(place.rank)", [1])
@@ -70,12 +127,27 @@ public final class RankMembership: Sendable {
         }
     }
 
+    /// What tells the hosts how the ranks of the others do; nil where there is but one.
+    private static func link(
+        _ store: RendezvousStore, _ place: RankEnvironment, _ map: HostMap, _ board: RankBoard, _ deadline: Duration
+    ) throws -> HostLink? {
+        guard map.hosts.count > 1 else { return nil }
+        let shared = LinkedBoard(board: board)
+        if place.rank == 0 {
+            let hub = try HostLink.Hub(address: map.hosts[0].address)
+            try store.set("link", Array(JSONEncoder().encode(hub.meeting)))
+            return try HostLink(map, rank: 0, board: shared, meeting: hub.meeting, hub: hub, deadline: deadline)
+        }
+        let meeting = try JSONDecoder().decode(HostLink.Meeting.self, from: Data(store.get("link")))
+        return try HostLink(map, rank: place.rank, board: shared, meeting: meeting, deadline: deadline)
+    }
+
     /// A mesh of all ranks. To be made and used on one thread, by all ranks at the same point.
     /// - Parameter name: what tells its groups from those of another mesh of the same ranks.
     func mesh(_ shape: MeshShape, device: Device, name: String = "") -> DeviceMesh {
         DeviceMesh(
-            shape, rank: rank, store: store, device: device, timeout: max(watch.deadline, .seconds(60)), watch: watch,
-            name: name)
+            shape, rank: rank, store: store, device: device, host: address, timeout: max(watch.deadline, .seconds(60)),
+            watch: watch, name: name)
     }
 
     /// Rank 0 of ranks that somebody else started: tells the others where the controller is.
@@ -119,7 +191,26 @@ public final class RankMembership: Sendable {
     }
 
     /// Says that this rank ends, so that the others need not guess.
-    public func leave(failure: (any Error)? = nil) { watch.leave(failure: failure.map { "\($0)" }) }
+    public func leave(failure: (any Error)? = nil) {
+        watch.leave(failure: failure.map { "\($0)" })
+        link?.stop()
+    }
+}
+
+/// The board as the link between hosts sees it. A rank's number is always one of the board's.
+private struct LinkedBoard: SharedBoard {
+    let board: RankBoard
+
+    func report(_ rank: Int) -> [UInt8] { sure { try board.report(rank) } }
+    func take(_ report: [UInt8], of rank: Int) throws { try board.take(report, of: rank) }
+    func lose(_ rank: Int) { sure { try board.lose(rank) } }
+    func keep(_ rank: Int) { sure { try board.keep(rank) } }
+    func isAlive(_ rank: Int, within time: Duration) -> Bool { sure { try board.facts(rank, within: time).isAlive } }
+    func hasEnded(_ rank: Int) -> Bool { sure { try board.facts(rank, within: .zero).hasEnded } }
+
+    private func sure<Result>(_ body: () throws -> Result) -> Result {
+        do { return try body() } catch { preconditionFailure("the ranks' board: \(error)") }
+    }
 }
 
 extension TransportSettings {

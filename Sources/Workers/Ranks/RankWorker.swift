@@ -50,7 +50,7 @@ public final class RankWorker: Sendable {
     /// Opens the device and reads the model.
     func load() async throws -> LoadPolicy.Answer {
         let plan = try RunPlan(config, localRank: localRank)
-        plan.limitThreads(ranks: members.size)
+        plan.limitThreads(ranks: members.ranksOfHost)
         if config.trainer.deterministic { Torch.useDeterministicAlgorithms(true) }
         var notes: [String] = []
         if speaks { notes = try plan.notes + plan.checkMemory(ranks: members.size) }
