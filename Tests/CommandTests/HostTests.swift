@@ -15,6 +15,10 @@ private func isStopped(_ process: pid_t) -> Bool {
     return status.split(separator: ")").last?.split(separator: " ").first == "T"
 }
 
+private final class Processes: Sendable {
+    let all = Mutex<Set<pid_t>>([])
+}
+
 extension CommandSuites {
     /// Ranks on two hosts, which are two addresses of this one: they share no memory and see one another over TCP alone.
     @Suite struct HostTests {
@@ -30,15 +34,15 @@ extension CommandSuites {
             of rank: Int? = nil
         ) async throws -> [FledgeProcess.Outcome] {
             let port = try freePort(at: hosts[0])
-            let processes = Mutex<Set<pid_t>>([])
+            let processes = Processes()
             // Nobody else ends a rank that stands still: it is the last one then.
             let reaper = Task {
-                while processes.withLock({ $0.count }) < hosts.count
-                    || processes.withLock({ $0.contains { FledgeProcess.isRunning($0) && !isStopped($0) } })
+                while processes.all.withLock({ $0.count }) < hosts.count
+                    || processes.all.withLock({ $0.contains { FledgeProcess.isRunning($0) && !isStopped($0) } })
                 {
                     try await Task.sleep(for: .milliseconds(20))
                 }
-                for process in processes.withLock({ $0 }) where isStopped(process) { Glibc.kill(process, SIGKILL) }
+                for process in processes.all.withLock({ $0 }) where isStopped(process) { Glibc.kill(process, SIGKILL) }
             }
             defer { reaper.cancel() }
             return try await withThrowingTaskGroup(of: (Int, FledgeProcess.Outcome).self) { tasks in
@@ -54,7 +58,7 @@ extension CommandSuites {
                         let outcome = try await FledgeProcess.run(
                             ["train", "recipe.yaml"] + arguments, in: workspace.folder,
                             environment: place.merging(own) { $1 }
-                        ) { process in _ = processes.withLock { $0.insert(process) } }
+                        ) { process in _ = processes.all.withLock { $0.insert(process) } }
                         return (number, outcome)
                     }
                 }

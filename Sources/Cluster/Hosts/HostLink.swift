@@ -1,5 +1,5 @@
-public import Foundation
-internal import CProcess
+import Foundation
+import CProcess
 import Synchronization
 
 #if canImport(Glibc)

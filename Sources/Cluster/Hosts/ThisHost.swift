@@ -35,8 +35,9 @@ public enum ThisHost {
         gethostname(&name, name.count - 1)
         let host = String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
         let processes = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/ns/pid")) ?? ""
-        var facts = stat()
-        let device = stat(memory, &facts) == 0 ? "\(facts.st_dev):\(facts.st_ino)" : ""
+        let facts = (try? FileManager.default.attributesOfItem(atPath: memory)) ?? [:]
+        let device = [facts[.systemNumber], facts[.systemFileNumber]].map { ($0 as? Int).map(String.init) ?? "" }
+            .joined(separator: ":")
         return [given ?? "", host, boot, processes, device].joined(separator: "|")
     }
 
