@@ -15,7 +15,7 @@ private final class Said: Sendable {
     func has(_ line: String) -> Bool { lines.contains(line) }
 }
 
-private func holds(within time: Duration = .seconds(20), _ condition: () -> Bool) async -> Bool {
+private func holds(within time: Duration = .seconds(60), _ condition: () -> Bool) async -> Bool {
     let limit = ContinuousClock.now + time
     while ContinuousClock.now < limit {
         if condition() { return true }
@@ -97,8 +97,6 @@ private func holds(within time: Duration = .seconds(20), _ condition: () -> Bool
 
 /// With a real cluster of two nodes.
 @Suite(.serialized) struct RayTests {
-    private static let cluster = Task { try RayCluster.installed(for: "RayTests").map { try RayCluster(python: $0) } }
-
     private func connect(
         _ cluster: RayCluster, _ strategy: RayWorkers.Strategy, _ bundles: [[String: Double]],
         patience: Duration = .seconds(60),
@@ -124,170 +122,178 @@ private func holds(within time: Duration = .seconds(20), _ condition: () -> Bool
     }
 
     @Test func workersRunWhereTheyArePlacedAndAreSeen() async throws {
-        guard let cluster = try await Self.cluster.value else { return }
-        let said = Said()
-        defer { print("DEBUG", said.text) }
-        let workers = try await connect(cluster, .strictSpread, [["CPU": 1], ["CPU": 1]], said: said)
-        #expect(await Set(workers.nodes.map(\.address)) == Set(RayCluster.nodes))
-        let script =
-            "echo $GREETING $FLEDGE_NODE_ADDRESS \"[$CUDA_VISIBLE_DEVICES]\"; echo oh no >&2; read line; sleep 1000 & wait"
-        var all: [any WorkerProcess] = []
-        for index in 0..<2 { all.append(try await workers.start(plan("part/\(index)", script, bundle: index))) }
-        #expect(Set(all.map(\.node)) == Set(RayCluster.nodes))
-        for worker in all {
-            #expect(await holds { said.has("\(worker.name) 1 hello \(worker.node) []") })
-            #expect(await holds { said.has("\(worker.name) 2 oh no") })
-            #expect(FileManager.default.fileExists(atPath: "/proc/\(worker.processID)"))
-        }
-        // The dashboard shows them under their names.
-        let jobs = try RayJobs(address: cluster.dashboard)
-        let actors = String(decoding: try await jobs.bytes("logical/actors"), as: UTF8.self)
-        #expect(actors.contains("test/part/0") && actors.contains("test/part/1"))
+        try await RayCluster.use(for: "RayTests") { cluster in
+            let said = Said()
+            let workers = try await connect(cluster, .strictSpread, [["CPU": 1], ["CPU": 1]], said: said)
+            #expect(await Set(workers.nodes.map(\.address)) == Set(RayCluster.nodes))
+            let script =
+                "echo $GREETING $FLEDGE_NODE_ADDRESS \"[$CUDA_VISIBLE_DEVICES]\"; echo oh no >&2; read line; sleep 1000 & wait"
+            var all: [any WorkerProcess] = []
+            for index in 0..<2 { all.append(try await workers.start(plan("part/\(index)", script, bundle: index))) }
+            #expect(Set(all.map(\.node)) == Set(RayCluster.nodes))
+            for worker in all {
+                #expect(await holds { said.has("\(worker.name) 1 hello \(worker.node) []") })
+                #expect(await holds { said.has("\(worker.name) 2 oh no") })
+                #expect(FileManager.default.fileExists(atPath: "/proc/\(worker.processID)"))
+            }
+            // The dashboard shows them under their names.
+            let jobs = try RayJobs(address: cluster.dashboard)
+            let actors = String(decoding: try await jobs.bytes("logical/actors"), as: UTF8.self)
+            #expect(actors.contains("test/part/0") && actors.contains("test/part/1"))
 
-        await all[0].signal(SIGTERM)
-        let end = await all[0].ended()
-        #expect(end.exit == .signaled(SIGTERM) && end.standardErrorTail == ["oh no"] && !end.nodeLost)
-        await workers.shutdown()
-        let last = await all[1].ended()
-        #expect(last.exit == .signaled(SIGKILL))
-        #expect(await holds { !FileManager.default.fileExists(atPath: "/proc/\(all[1].processID)") })
+            await all[0].signal(SIGTERM)
+            let end = await all[0].ended()
+            #expect(end.exit == .signaled(SIGTERM) && end.standardErrorTail == ["oh no"] && !end.nodeLost)
+            await workers.shutdown()
+            let last = await all[1].ended()
+            #expect(last.exit == .signaled(SIGKILL))
+            #expect(await holds { !FileManager.default.fileExists(atPath: "/proc/\(all[1].processID)") })
+        }
     }
 
     @Test(arguments: [(RayWorkers.Strategy.strictPack, 1), (.pack, 1), (.spread, 2)])
     func strategiesPlace(strategy: RayWorkers.Strategy, nodes: Int) async throws {
-        guard let cluster = try await Self.cluster.value else { return }
-        let workers = try await connect(cluster, strategy, [["CPU": 1], ["CPU": 1]])
-        var found: Set<String> = []
-        for index in 0..<2 {
-            let worker = try await workers.start(plan("w\(index)", "exit \(index)", bundle: index))
-            found.insert(worker.node)
-            #expect(await worker.ended().exit == .exited(Int32(index)))
+        try await RayCluster.use(for: "RayTests") { cluster in
+            let workers = try await connect(cluster, strategy, [["CPU": 1], ["CPU": 1]])
+            var found: Set<String> = []
+            for index in 0..<2 {
+                let worker = try await workers.start(plan("w\(index)", "exit \(index)", bundle: index))
+                found.insert(worker.node)
+                #expect(await worker.ended().exit == .exited(Int32(index)))
+            }
+            #expect(found.count == nodes)
+            await workers.shutdown()
         }
-        #expect(found.count == nodes)
-        await workers.shutdown()
     }
 
     @Test func customResourcesDecideThePlace() async throws {
-        guard let cluster = try await Self.cluster.value else { return }
-        let workers = try await connect(cluster, .pack, [["CPU": 1, "place3": 1], ["CPU": 1, "place2": 1]])
-        for (index, place) in ["place3", "place2"].enumerated() {
-            let worker = try await workers.start(plan("w\(index)", "true", bundle: index, resources: [place: 1]))
-            #expect(worker.node == "127.0.0.\(place.last ?? "?")")
+        try await RayCluster.use(for: "RayTests") { cluster in
+            let workers = try await connect(cluster, .pack, [["CPU": 1, "place3": 1], ["CPU": 1, "place2": 1]])
+            for (index, place) in ["place3", "place2"].enumerated() {
+                let worker = try await workers.start(plan("w\(index)", "true", bundle: index, resources: [place: 1]))
+                #expect(worker.node == "127.0.0.\(place.last ?? "?")")
+            }
+            await workers.shutdown()
         }
-        await workers.shutdown()
     }
 
     @Test func whereThereIsNoRoomItIsSaid() async throws {
-        guard let cluster = try await Self.cluster.value else { return }
-        let error = await #expect(throws: ClusterError.self) {
-            try await connect(cluster, .strictSpread, [["CPU": 1], ["CPU": 1], ["CPU": 1]], patience: .seconds(2))
+        try await RayCluster.use(for: "RayTests") { cluster in
+            let error = await #expect(throws: ClusterError.self) {
+                try await connect(cluster, .strictSpread, [["CPU": 1], ["CPU": 1], ["CPU": 1]], patience: .seconds(2))
+            }
+            #expect(error?.code == .noRoom)
+            #expect(
+                error?.message.contains("3 bundles of CPU 1, placed by STRICT_SPREAD") == true,
+                "\(String(describing: error))")
+            #expect(error?.message.contains("127.0.0.3: CPU 4") == true, "\(String(describing: error))")
         }
-        #expect(error?.code == .noRoom)
-        #expect(
-            error?.message.contains("3 bundles of CPU 1, placed by STRICT_SPREAD") == true,
-            "\(String(describing: error))")
-        #expect(error?.message.contains("127.0.0.3: CPU 4") == true, "\(String(describing: error))")
     }
 
     @Test func whatCannotStartIsSaid() async throws {
-        guard let cluster = try await Self.cluster.value else { return }
-        var settings = RayWorkers.Settings(executable: "/no/such/program")
-        settings.address = cluster.address
-        settings.python = cluster.python
-        settings.bundles = [["CPU": 1]]
-        settings.directory = "/tmp"
-        let workers = try await RayWorkers.connect(settings) { _, _, _ in }
-        let error = await #expect(throws: ClusterError.self) { try await workers.start(plan("w", "true", bundle: 0)) }
-        #expect(error?.message.contains("/no/such/program") == true, "\(String(describing: error))")
-        await workers.shutdown()
+        try await RayCluster.use(for: "RayTests") { cluster in
+            var settings = RayWorkers.Settings(executable: "/no/such/program")
+            settings.address = cluster.address
+            settings.python = cluster.python
+            settings.bundles = [["CPU": 1]]
+            settings.directory = "/tmp"
+            let workers = try await RayWorkers.connect(settings) { _, _, _ in }
+            let error = await #expect(throws: ClusterError.self) {
+                try await workers.start(plan("w", "true", bundle: 0))
+            }
+            #expect(error?.message.contains("/no/such/program") == true, "\(String(describing: error))")
+            await workers.shutdown()
+        }
     }
 
     /// Ranks of a shell script: rank 1's node goes, all are started anew elsewhere, and the run ends well.
     @Test func aLostNodeIsNamedAndTheRanksGoOnElsewhere() async throws {
-        guard let cluster = try await Self.cluster.value else { return }
-        let file = FileManager.default.temporaryDirectory.appending(path: "ran-\(UUID().uuidString)").path
-        defer { try? FileManager.default.removeItem(atPath: file) }
-        // The second time they are there, they end well.
-        let script = """
-            echo "$RANK/$WORLD_SIZE at $FLEDGE_NODE_ADDRESS of $MASTER_ADDR"; echo $RANK >> \(file)
-            while [ $(wc -l < \(file)) -lt 4 ]; do
-              sleep 0.1
-              [ $RANK = 0 ] && [ -e \(file).lost ] && { rm \(file).lost; exit 75; }
-            done
-            exit 0
-            """
-        var settings = RayWorkers.Settings(executable: "/bin/sh")
-        settings.address = cluster.address
-        settings.python = cluster.python
-        settings.name = "ranks"
-        settings.strategy = .spread
-        settings.directory = "/tmp"
-        var plan = RayRanks.Plan(settings, places: 2, perPlace: 1, arguments: ["-c", script])
-        plan.resources = [:]
-        plan.restarts = 1
-        let said = Said()
-        let ranks = RayRanks(plan) { said.add($0, "", $1) }
-        async let code = ranks.run()
-        #expect(await holds { said.lines.filter { $0.contains("/2 at 127.0.0.") }.count == 2 })
-        // Of the node that rank 0 is not on; the head must stay.
-        let first = said.lines.first { $0.contains("0/2 at ") } ?? ""
-        #expect(first.contains("127.0.0."))
-        try cluster.kill("127.0.0.3")
-        // As a rank whose peer is gone does.
-        if first.contains("at 127.0.0.2") { FileManager.default.createFile(atPath: file + ".lost", contents: nil) }
-        let result = try await code
-        #expect(result == 0, "\(said.text)")
-        #expect(said.text.contains("on 127.0.0.3) is lost with its node"), "\(said.text)")
-        #expect(said.text.contains("started anew, and go on from the last checkpoint (1 of"), "\(said.text)")
-        #expect(said.lines.filter { $0.contains("/2 at 127.0.0.2") }.count >= 2, "\(said.text)")
-        try cluster.start("127.0.0.3")
+        try await RayCluster.use(for: "RayTests") { cluster in
+            let file = FileManager.default.temporaryDirectory.appending(path: "ran-\(UUID().uuidString)").path
+            defer { try? FileManager.default.removeItem(atPath: file) }
+            // The second time they are there, they end well.
+            let script = """
+                echo "$RANK/$WORLD_SIZE at $FLEDGE_NODE_ADDRESS of $MASTER_ADDR"; echo $RANK >> \(file)
+                while [ $(wc -l < \(file)) -lt 4 ]; do
+                  sleep 0.1
+                  [ $RANK = 0 ] && [ -e \(file).lost ] && { rm \(file).lost; exit 75; }
+                done
+                exit 0
+                """
+            var settings = RayWorkers.Settings(executable: "/bin/sh")
+            settings.address = cluster.address
+            settings.python = cluster.python
+            settings.name = "ranks"
+            settings.strategy = .spread
+            settings.directory = "/tmp"
+            var plan = RayRanks.Plan(settings, places: 2, perPlace: 1, arguments: ["-c", script])
+            plan.resources = [:]
+            plan.restarts = 1
+            let said = Said()
+            let ranks = RayRanks(plan) { said.add($0, "", $1) }
+            async let code = ranks.run()
+            #expect(await holds { said.lines.filter { $0.contains("/2 at 127.0.0.") }.count == 2 })
+            // Of the node that rank 0 is not on; the head must stay.
+            let first = said.lines.first { $0.contains("0/2 at ") } ?? ""
+            #expect(first.contains("127.0.0."))
+            try await cluster.kill("127.0.0.3")
+            // As a rank whose peer is gone does.
+            if first.contains("at 127.0.0.2") { FileManager.default.createFile(atPath: file + ".lost", contents: nil) }
+            let result = try await code
+            #expect(result == 0, "\(said.text)")
+            #expect(said.text.contains("on 127.0.0.3) is lost with its node"), "\(said.text)")
+            #expect(said.text.contains("started anew, and go on from the last checkpoint (1 of"), "\(said.text)")
+            #expect(said.lines.filter { $0.contains("/2 at 127.0.0.2") }.count >= 2, "\(said.text)")
+        }
     }
 
     @Test func aRankThatFailsByItselfEndsTheOthersAndIsNotStartedAnew() async throws {
-        guard let cluster = try await Self.cluster.value else { return }
-        var settings = RayWorkers.Settings(executable: "/bin/sh")
-        settings.address = cluster.address
-        settings.python = cluster.python
-        settings.directory = "/tmp"
-        var plan = RayRanks.Plan(
-            settings, places: 1, perPlace: 2,
-            arguments: ["-c", "[ $RANK = 1 ] && { echo why >&2; exit 4; }; sleep 1000"])
-        plan.grace = .milliseconds(100)
-        plan.restarts = 5
-        let said = Said()
-        let code = try await RayRanks(plan) { said.add($0, "", $1) }.run()
-        #expect(code == 4)
-        #expect(said.text.contains("ended with exit code 4") && said.text.contains("  why"), "\(said.text)")
-        #expect(said.text.contains("rank 0 on 127.0.0.") && said.text.contains("does not end, and is killed"))
-        #expect(!said.text.contains("anew"))
+        try await RayCluster.use(for: "RayTests") { cluster in
+            var settings = RayWorkers.Settings(executable: "/bin/sh")
+            settings.address = cluster.address
+            settings.python = cluster.python
+            settings.directory = "/tmp"
+            var plan = RayRanks.Plan(
+                settings, places: 1, perPlace: 2,
+                arguments: ["-c", "[ $RANK = 1 ] && { echo why >&2; exit 4; }; sleep 1000"])
+            plan.grace = .milliseconds(100)
+            plan.restarts = 5
+            let said = Said()
+            let code = try await RayRanks(plan) { said.add($0, "", $1) }.run()
+            #expect(code == 4)
+            #expect(said.text.contains("ended with exit code 4") && said.text.contains("  why"), "\(said.text)")
+            #expect(said.text.contains("rank 0 on 127.0.0.") && said.text.contains("does not end, and is killed"))
+            #expect(!said.text.contains("anew"))
+        }
     }
 
     // MARK: - Jobs
 
     @Test func jobsAreSubmittedFollowedAndStopped() async throws {
-        guard let cluster = try await Self.cluster.value else { return }
-        let jobs = try RayJobs(address: cluster.dashboard)
-        #expect(try await jobs.version().first?.isNumber == true)
-        #expect(try await jobs.nodes().filter(\.isAlive).count == 2)
-        var package = JobPackage()
-        try package.add(text: "from the package\n", as: "data/note.txt")
-        let folder = try await jobs.upload(package)
-        #expect(try await jobs.upload(package) == folder)
-        let id = try await jobs.submit(
-            "cat data/note.txt; echo $WORD; sleep 2; echo é last; exit 3", id: nil, workingDirectory: folder,
-            environment: ["WORD": "variable"], metadata: ["a": "b"])
-        let log = Mutex("")
-        let job = try await jobs.follow(id) { new in log.withLock { $0 += new } }
-        #expect(job.status == .failed && job.outcome == 3, "\(job)")
-        let text = log.withLock { $0 }
-        #expect(text.contains("from the package\nvariable\né last\n"), "\(text)")
+        try await RayCluster.use(for: "RayTests") { cluster in
+            let jobs = try RayJobs(address: cluster.dashboard)
+            #expect(try await jobs.version().first?.isNumber == true)
+            #expect(try await jobs.nodes().filter(\.isAlive).count == 2)
+            var package = JobPackage()
+            try package.add(text: "from the package\n", as: "data/note.txt")
+            let folder = try await jobs.upload(package)
+            #expect(try await jobs.upload(package) == folder)
+            let id = try await jobs.submit(
+                "cat data/note.txt; echo $WORD; sleep 2; echo é last; exit 3", id: nil, workingDirectory: folder,
+                environment: ["WORD": "variable"], metadata: ["a": "b"])
+            let log = Mutex("")
+            let job = try await jobs.follow(id) { new in log.withLock { $0 += new } }
+            #expect(job.status == .failed && job.outcome == 3, "\(job)")
+            let text = log.withLock { $0 }
+            #expect(text.contains("from the package\nvariable\né last\n"), "\(text)")
 
-        let long = try await jobs.submit(
-            "sleep 1000", id: "test-\(UUID().uuidString)", workingDirectory: nil, environment: [:], metadata: [:])
-        #expect(try await jobs.stop(long))
-        #expect(try await jobs.follow(long) { _ in }.outcome == 130)
-        let error = await #expect(throws: ClusterError.self) { try await jobs.job("no-such-job") }
-        #expect(error?.code == .noJob)
+            let long = try await jobs.submit(
+                "sleep 1000", id: "test-\(UUID().uuidString)", workingDirectory: nil, environment: [:], metadata: [:])
+            #expect(try await jobs.stop(long))
+            #expect(try await jobs.follow(long) { _ in }.outcome == 130)
+            let error = await #expect(throws: ClusterError.self) { try await jobs.job("no-such-job") }
+            #expect(error?.code == .noJob)
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-public import Foundation
+import Foundation
 
 /// A real Ray cluster of two nodes on this machine, at 127.0.0.2 and 127.0.0.3. It ends with this process.
 public final class RayCluster: Sendable {
@@ -25,9 +25,58 @@ public final class RayCluster: Sendable {
         return nil
     }
 
+    /// Runs a test with this process's one cluster, whole, while no other test uses it; skips it, and says so, where there is no Ray.
+    public static func use(for suite: String, _ body: (RayCluster) async throws -> Void) async throws {
+        guard let python = installed(for: suite) else { return }
+        await turns.take()
+        do {
+            let cluster = try await turns.cluster(python)
+            try await cluster.ask("mend")
+            try await body(cluster)
+            await turns.give()
+        } catch {
+            await turns.give()
+            throw error
+        }
+    }
+
+    private static let turns = Turns()
+
+    private actor Turns {
+        private var made: Result<RayCluster, any Error>?
+        private var isTaken = false
+        private var waiting: [CheckedContinuation<Void, Never>] = []
+
+        func take() async {
+            if isTaken { await withCheckedContinuation { waiting.append($0) } }
+            isTaken = true
+        }
+
+        func give() {
+            isTaken = false
+            if !waiting.isEmpty {
+                isTaken = true
+                waiting.removeFirst().resume()
+            }
+        }
+
+        /// Only for whose turn it is.
+        func cluster(_ python: String) async throws -> RayCluster {
+            if let made { return try made.get() }
+            do {
+                let cluster = try await RayCluster.offTheTestsThreads { try RayCluster(python: python) }
+                made = .success(cluster)
+                return cluster
+            } catch {
+                made = .failure(error)
+                throw error
+            }
+        }
+    }
+
     /// Starts it.
     /// - Throws: what Ray says where it does not start.
-    public init(python: String) throws {
+    private init(python: String) throws {
         self.python = python
         let process = Process()
         let input = Pipe(), output = Pipe()
@@ -55,16 +104,24 @@ public final class RayCluster: Sendable {
         public let description: String
     }
 
-    /// Kills all processes of a node, as a machine that loses its power.
-    public func kill(_ node: String) throws { try ask("kill \(node)") }
+    /// Kills all processes of a node, as a machine that loses its power. The next test gets it back.
+    public func kill(_ node: String) async throws { try await ask("kill \(node)") }
 
-    /// Starts a node that was killed anew.
-    public func start(_ node: String) throws { try ask("start \(node)") }
+    private func ask(_ request: String) async throws {
+        try await Self.offTheTestsThreads { [self] in
+            try requests.write(contentsOf: Data((request + "\n").utf8))
+            let answer = try answers.next()
+            guard answer == "ok" else { throw Failure(description: "\(request): \(answer)") }
+        }
+    }
 
-    private func ask(_ request: String) throws {
-        try requests.write(contentsOf: Data((request + "\n").utf8))
-        let answer = try answers.next()
-        guard answer == "ok" else { throw Failure(description: "\(request): \(answer)") }
+    /// There are few threads for tests: none of them should wait for the cluster.
+    private static func offTheTestsThreads<Result: Sendable>(
+        _ body: @escaping @Sendable () throws -> Result
+    ) async throws -> Result {
+        try await withCheckedThrowingContinuation { continuation in
+            DispatchQueue.global().async { continuation.resume(with: .init(catching: body)) }
+        }
     }
 
     private final class Answers: Sendable {
@@ -84,6 +141,8 @@ public final class RayCluster: Sendable {
 
         replies = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
+        # A thread of the tests' pool starts this, and those block signals.
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         folder = tempfile.mkdtemp(prefix="fr", dir="/tmp")
         libc = ctypes.CDLL(None)
         ray = os.path.join(os.path.dirname(os.path.abspath(sys.executable)), "ray")
@@ -98,14 +157,15 @@ public final class RayCluster: Sendable {
         quick = {
             "RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4",
             "RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_timeout_ms": "3000",
-            "RAY_enable_metrics_collection": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"}
+            "RAY_enable_metrics_collection": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0",
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
 
         def before():
             os.setsid()
             libc.prctl(1, signal.SIGTERM)
 
         def start(node):
-            common = ["--block", "--node-ip-address=" + node, "--num-cpus=4", "--object-store-memory=80000000",
+            common = ["--block", "--node-ip-address=" + node, "--num-cpus=4", "--num-gpus=2", "--object-store-memory=80000000",
                       "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=" + free(node),
                       "--disable-usage-stats", "--resources=" + json.dumps({"place" + node[-1]: 4})]
             if node == "127.0.0.2":
@@ -125,7 +185,7 @@ public final class RayCluster: Sendable {
                      "while time.time()<end:\n"
                      "    try:\n"
                      "        all=GcsClient(address=sys.argv[1]).get_all_node_info()\n"
-                     "        if sum(n.state==0 for n in all.values())>=int(sys.argv[2]): sys.exit(0)\n"
+                     "        if sum(n.state==0 for n in all.values())==int(sys.argv[2]): sys.exit(0)\n"
                      "    except Exception as e: pass\n"
                      "    time.sleep(0.2)\n"
                      "sys.exit(1)\n")
@@ -169,14 +229,15 @@ public final class RayCluster: Sendable {
             logs = [open(os.path.join(folder, n)).read()[-2000:] for n in os.listdir(folder) if n.endswith(".log")]
             say(json.dumps({"error": "\n".join(logs)}))
         for line in sys.stdin:
-            work, node = line.split()
-            if work == "kill":
-                kill(nodes[node].pid)
-                nodes[node].wait()
+            work = line.split()
+            if work[0] == "kill":
+                kill(nodes[work[1]].pid)
+                nodes.pop(work[1]).wait()
+                say("ok")
+            elif len(nodes) == 2 or wait(1) and (start("127.0.0.3") or wait(2)):
                 say("ok")
             else:
-                start(node)
-                say("ok" if wait(2) else "it does not come up")
+                say("127.0.0.3 does not come up")
         for process in nodes.values():
             kill(process.pid)
         shutil.rmtree(folder, ignore_errors=True)

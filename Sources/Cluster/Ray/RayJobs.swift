@@ -170,9 +170,11 @@ public struct RayJobs: Sendable {
             do {
                 // The state first: what the job wrote before its end is then in the log.
                 let job = try await job(id)
-                let log = try await logs(id).utf8
+                var text = try await logs(id).unicodeScalars[...]
+                // A character that is half written shows as U+FFFD, until the rest of it is there.
+                while !job.isOver, text.last == "\u{FFFD}" { text.removeLast() }
+                let log = String(text).utf8
                 if log.count < written { written = 0 }
-                // Not in the middle of a character that is still being written.
                 let new = String(decoding: log.dropFirst(written), as: UTF8.self)
                 if !new.isEmpty { write(new) }
                 written = log.count

@@ -66,8 +66,12 @@ enum RayProgram {
                     else:
                         loop.call_soon_threadsafe(started.set_exception, error)
 
+                # What Ray's processes block or ignore, since whoever started them did, is not for ours: they are stopped by signals.
                 def before():
                     os.setsid()
+                    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+                        signal.signal(number, signal.SIG_DFL)
+                    signal.pthread_sigmask(signal.SIG_SETMASK, ())
                     libc.prctl(1, signal.SIGKILL)
                     if os.getppid() != actor:
                         os._exit(1)

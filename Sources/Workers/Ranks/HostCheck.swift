@@ -17,6 +17,7 @@ struct HostCheck {
         if let host = map.hosts.firstIndex(where: { $0.ranks[0] == rank }) { try tell(of: host) }
         guard rank == 0 else {
             let verdict = String(decoding: try store.get("check"), as: UTF8.self)
+            _ = try store.add("check/heard", 1)
             // Rank 0 says what is wrong.
             if !verdict.isEmpty { throw ClusterError(.badEnvironment, "rank 0 found the hosts' settings wrong") }
             return []
@@ -27,8 +28,19 @@ struct HostCheck {
         let findings = ClusterCheck.findings(facts)
         let fatal = findings.filter(\.isFatal).map(\.message)
         try store.set("check", Array(fatal.joined(separator: "\n").utf8))
-        if !fatal.isEmpty { throw ClusterError(.badEnvironment, fatal.joined(separator: "\n")) }
+        if !fatal.isEmpty {
+            try waitUntilHeard()
+            throw ClusterError(.badEnvironment, fatal.joined(separator: "\n"))
+        }
         return findings.map(\.message)
+    }
+
+    /// The store ends with rank 0: the others would see a broken connection, not what is wrong.
+    private func waitUntilHeard() throws {
+        let limit = ContinuousClock.now + .seconds(10)
+        while try store.add("check/heard", 0) < map.ranks - 1, ContinuousClock.now < limit {
+            Thread.sleep(forTimeInterval: 0.02)
+        }
     }
 
     private func tell(of host: Int) throws {
