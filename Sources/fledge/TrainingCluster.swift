@@ -1,4 +1,5 @@
 import Cluster
+import Collectives
 import Config
 import Foundation
 import Workers
@@ -84,6 +85,7 @@ enum TrainingCluster {
         let prefixes = ["FLEDGE_", "NCCL_", "GLOO_", "TORCH_", "UCX_"]
         plan.environment = own.filter { name, _ in prefixes.contains { name.hasPrefix($0) } || name == "OMP_NUM_THREADS"
         }
+        plan.firstStartOnly = [FailureRehearsal.variable]
         if plan.environment["TORCH_CPP_LOG_LEVEL"] == nil { plan.environment["TORCH_CPP_LOG_LEVEL"] = "ERROR" }
         return plan
     }

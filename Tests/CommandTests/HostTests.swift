@@ -160,23 +160,27 @@ extension CommandSuites {
             }
         }
 
-        /// The node goes in the middle; what is left of the cluster takes the ranks, which go on from the last checkpoint.
-        @Test func aRunSurvivesANode() async throws {
+        /// A rank is killed, and later a node goes; what is left of the cluster takes the ranks, which go on from the last checkpoint.
+        @Test func aRunSurvivesARankAndANode() async throws {
             try await RayCluster.use(for: "RayCommandTests") { cluster in
                 let whole = try Workspace(), workspace = try Workspace()
-                let steps = ["trainer.total_training_steps=8", "trainer.test_freq=-1", "trainer.save_freq=1"]
+                let steps = ["trainer.total_training_steps=10", "trainer.test_freq=-1", "trainer.save_freq=1"]
                 let alone = try await whole.train(["trainer.n_gpus_per_node=2"] + steps)
                 #expect(alone.exitCode == 0, "\(alone)")
-                let outcome = try await workspace.train(
-                    settings(cluster) + steps + ["cluster.ray.placement_strategy=SPREAD", "trainer.nccl_timeout=20"]
+                let outcome = try await FledgeProcess.run(
+                    ["train", "recipe.yaml"] + settings(cluster) + steps + [
+                        "cluster.ray.placement_strategy=SPREAD", "trainer.nccl_timeout=20", "trainer.max_restarts=2",
+                    ], in: workspace.folder, environment: ["FLEDGE_REHEARSE": "kill:1:2:update"]
                 ) { process in
-                    if try await FledgeProcess.wait(process, until: { workspace.stepsWritten >= 2 }) {
+                    if try await FledgeProcess.wait(process, until: { workspace.stepsWritten >= 4 }) {
                         try await cluster.kill("127.0.0.3")
                     }
                 }
                 #expect(outcome.exitCode == 0, "\(outcome)")
-                #expect(outcome.errors.contains("on 127.0.0.3) "), "\(outcome)")
-                #expect(outcome.errors.contains("the ranks are started anew"), "\(outcome)")
+                #expect(outcome.errors.contains("was killed by SIGKILL"), "\(outcome)")
+                #expect(outcome.errors.contains("(1 of trainer.max_restarts 2)"), "\(outcome)")
+                #expect(outcome.errors.contains("(2 of trainer.max_restarts 2)"), "\(outcome)")
+                #expect(outcome.errors.contains("on 127.0.0.3) is lost with its node"), "\(outcome)")
                 #expect(try workspace.metrics() == whole.metrics())
             }
         }

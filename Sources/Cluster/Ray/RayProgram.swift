@@ -22,7 +22,7 @@ enum RayProgram {
                 self.events = queue.Queue(maxsize=4096)
                 self.process = None
                 self.socket = None
-                self.asked = []
+                self.given = (-1, [])
 
             def _address(self):
                 import ray
@@ -152,10 +152,12 @@ enum RayProgram {
                     pass
                 return taken
 
-            # What it said since, as soon as there is something.
-            async def next(self):
+            # What it said since, as soon as there is something. An answer that got lost is given again.
+            async def next(self, number):
                 import asyncio
-                return await asyncio.get_running_loop().run_in_executor(None, self._take)
+                if number != self.given[0]:
+                    self.given = (number, await asyncio.get_running_loop().run_in_executor(None, self._take))
+                return self.given[1]
 
             async def signal(self, number):
                 if self.process is not None and self.process.poll() is None:
@@ -188,9 +190,19 @@ enum RayProgram {
             text = str(error).strip() or type(error).__name__
             return text if len(text) <= 2000 else text[:2000] + "…"
 
+        def discard(actor):
+            try:
+                ray.kill(actor)
+            except BaseException:
+                pass
+
+        def is_of_node(error):
+            return "node has died" in str(error) or "node is dead" in str(error).lower()
+
         die_with(parent)
         try:
             import ray
+            from ray.exceptions import ActorUnavailableError, RayActorError
             from ray.util.placement_group import placement_group, remove_placement_group
             from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
         except ImportError as error:
@@ -255,17 +267,27 @@ enum RayProgram {
                 bundle = request.get("bundle")
                 strategy = "DEFAULT" if self.group is None else PlacementGroupSchedulingStrategy(
                     self.group, placement_group_bundle_index=-1 if bundle is None else bundle)
-                actor = ray.remote(FledgeWorker).options(
-                    name=self.name(request["name"]), num_cpus=request["cpus"], num_gpus=request["gpus"],
-                    resources={k: v for k, v in request["resources"].items() if v}, scheduling_strategy=strategy,
-                    max_restarts=0, max_concurrency=8).remote()
-                number = request["id"]
-                self.workers[number] = [actor, None]
-                try:
-                    facts = await asyncio.wait_for(actor.facts.remote(request["listens"]), self.patience)
-                except asyncio.TimeoutError:
-                    raise RuntimeError(
-                        "no node took it within %g s; free now: %s" % (self.patience, ray.available_resources()))
+                number, facts = request["id"], None
+                loop = asyncio.get_running_loop()
+                end = loop.time() + self.patience
+                while facts is None:
+                    actor = ray.remote(FledgeWorker).options(
+                        name=self.name(request["name"]), num_cpus=request["cpus"], num_gpus=request["gpus"],
+                        resources={k: v for k, v in request["resources"].items() if v}, scheduling_strategy=strategy,
+                        max_restarts=0, max_concurrency=8).remote()
+                    self.workers[number] = [actor, None]
+                    try:
+                        facts = await asyncio.wait_for(actor.facts.remote(request["listens"]), max(0.0, end - loop.time()))
+                    except asyncio.TimeoutError:
+                        discard(actor)
+                        raise RuntimeError(
+                            "no node took it within %g s; free now: %s" % (self.patience, ray.available_resources()))
+                    except RayActorError as error:
+                        # Ray may choose a node that is gone, before it knows that.
+                        if loop.time() > end or not (isinstance(error, ActorUnavailableError) or is_of_node(error)):
+                            raise
+                        discard(actor)
+                        await asyncio.sleep(0.2)
                 self.workers[number][1] = facts
                 tell("placed", id=number, facts=facts)
 
@@ -277,10 +299,18 @@ enum RayProgram {
                 asyncio.ensure_future(self.follow(number, actor, facts))
 
             async def follow(self, number, actor, facts):
+                taken = 0
                 try:
                     while True:
                         lines, end = [], None
-                        for event in await actor.next.remote():
+                        try:
+                            events = await actor.next.remote(taken)
+                        except ActorUnavailableError:
+                            # Ray does not know yet whether it is gone, and says so then.
+                            await asyncio.sleep(0.2)
+                            continue
+                        taken += 1
+                        for event in events:
                             if event[0] == "line":
                                 lines.append([event[1], event[2]])
                             else:
@@ -294,7 +324,7 @@ enum RayProgram {
                     tell("lost", id=number, message=short(error), node_lost=self.is_lost(facts, error))
 
             def is_lost(self, facts, error):
-                if "node has died" in str(error) or "node is dead" in str(error).lower():
+                if is_of_node(error):
                     return True
                 try:
                     return not any(n["NodeID"] == facts["node_id"] and n["Alive"] for n in ray.nodes())
@@ -308,8 +338,7 @@ enum RayProgram {
                 await self.workers[request["id"]][0].kill.remote()
 
             async def release(self, request):
-                actor, _ = self.workers.pop(request["id"])
-                ray.kill(actor)
+                discard(self.workers.pop(request["id"])[0])
 
             async def perform(self, request):
                 work = request.get("op")
@@ -331,10 +360,7 @@ enum RayProgram {
                         await asyncio.wait_for(actor.kill.remote(), 2)
                     except BaseException:
                         pass
-                    try:
-                        ray.kill(actor)
-                    except BaseException:
-                        pass
+                    discard(actor)
                 try:
                     if self.group is not None:
                         remove_placement_group(self.group)

@@ -21,6 +21,8 @@ public final class RayRanks: Sendable {
         /// After the program's name.
         public var arguments: [String]
         public var environment: [String: String] = [:]
+        /// Variables that ranks which are started anew do not get.
+        public var firstStartOnly: Set<String> = []
         public var grace: Duration = .seconds(10)
         /// How often ranks are started anew.
         public var restarts = 0
@@ -146,7 +148,9 @@ public final class RayRanks: Sendable {
             let local = places[..<rank].count { $0.node == seat.place.node }
             let place = RankEnvironment(rank: rank, size: plan.size, localRank: local, host: first.node, port: port)
             do {
-                processes.append(try await workers.start(worker(rank, place.variables), at: seat))
+                var plan = worker(rank, place.variables)
+                if restart > 0 { for name in self.plan.firstStartOnly { plan.environment[name] = nil } }
+                processes.append(try await workers.start(plan, at: seat))
             } catch {
                 for process in processes { await process.kill() }
                 throw error

@@ -182,8 +182,8 @@ public final class RankMembership: Sendable {
         // Whatever a rank makes of what a broken operation left behind, the lost rank is why.
         do { try watch.verify() } catch { return error }
         guard let broken = error as? TorchError, broken.code == .operation else { return error }
-        // A connection breaks a moment before its other end is seen to be gone.
-        for _ in 0..<100 {
+        // A connection breaks a moment before its other end is seen to be gone; another host's takes longer.
+        for _ in 0..<(link == nil ? 100 : 400) {
             do { try watch.verify() } catch { return error }
             guard (try? await Task.sleep(for: .milliseconds(10))) != nil else { break }
         }
