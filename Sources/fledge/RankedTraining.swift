@@ -112,7 +112,11 @@ struct RankedTraining {
             return try await withThrowingTaskGroup(of: Int32?.self) { tasks in
                 tasks.addTask { try await train(group) }
                 tasks.addTask {
-                    try await rank.members.watchOver()
+                    do { try await rank.members.watchOver() } catch {
+                        // Nobody else ends the calls to a rank whose host is gone: its connections break late or never.
+                        for other in others { other.stop() }
+                        throw error
+                    }
                     return nil
                 }
                 defer { tasks.cancelAll() }
