@@ -31,7 +31,7 @@ extension CommandSuites {
         private func run(
             _ workspace: Workspace, hosts: [String] = ["127.0.0.2", "127.0.0.3"], _ arguments: [String] = short,
             _ environment: [Environment.Key: String?] = [:],
-            of rank: Int? = nil
+            of rank: Int? = nil, by launcher: Launcher = .torchrun
         ) async throws -> [FledgeProcess.Outcome] {
             let port = try freePort(at: hosts[0])
             let processes = Processes()
@@ -49,7 +49,7 @@ extension CommandSuites {
                 for (number, host) in hosts.enumerated() {
                     let local = hosts[..<number].count { $0 == host }
                     let place: [Environment.Key: String?] = [
-                        "RANK": "\(number)", "WORLD_SIZE": "\(hosts.count)", "LOCAL_RANK": "\(local)",
+                        launcher.rank: "\(number)", launcher.size: "\(hosts.count)", launcher.local: "\(local)",
                         "MASTER_ADDR": hosts[0], "MASTER_PORT": "\(port)", "FLEDGE_NODE_ADDRESS": host,
                         "TORCH_CPP_LOG_LEVEL": "ERROR",
                     ]
@@ -66,13 +66,27 @@ extension CommandSuites {
             }
         }
 
-        @Test func ranksOfTwoHostsTrainAsOneHostDoes() async throws {
+        /// By the names of the variables that it sets.
+        struct Launcher: Sendable, CustomTestStringConvertible {
+            let name: String, rank: Environment.Key, size: Environment.Key, local: Environment.Key
+            var testDescription: String { name }
+
+            static let torchrun = Self(name: "torchrun", rank: "RANK", size: "WORLD_SIZE", local: "LOCAL_RANK")
+            static let srun = Self(
+                name: "srun", rank: "SLURM_PROCID", size: "SLURM_NTASKS", local: "SLURM_LOCALID")
+            static let mpirun = Self(
+                name: "mpirun", rank: "OMPI_COMM_WORLD_RANK", size: "OMPI_COMM_WORLD_SIZE",
+                local: "OMPI_COMM_WORLD_LOCAL_RANK")
+        }
+
+        @Test(arguments: [Launcher.torchrun, .srun, .mpirun])
+        func ranksOfTwoHostsTrainAsOneHostDoes(launcher: Launcher) async throws {
             let one = try Workspace(), two = try Workspace()
             let alone = try await one.train([
                 "trainer.n_gpus_per_node=2", "trainer.total_training_steps=4", "trainer.test_freq=-1",
             ])
             #expect(alone.exitCode == 0, "\(alone)")
-            let outcomes = try await run(two)
+            let outcomes = try await run(two, by: launcher)
             #expect(outcomes.map(\.exitCode) == [0, 0], "\(outcomes)")
             #expect(try two.metrics() == one.metrics())
         }

@@ -1,5 +1,6 @@
 public import Cluster
 public import Collectives
+import Flow
 import Foundation
 public import TensorCore
 
@@ -181,7 +182,8 @@ public final class RankMembership: Sendable {
     public func cause(of error: any Error) async -> any Error {
         // Whatever a rank makes of what a broken operation left behind, the lost rank is why.
         do { try watch.verify() } catch { return error }
-        guard let broken = error as? TorchError, broken.code == .operation else { return error }
+        let isBroken = (error as? TorchError)?.code == .operation || (error as? WorkerCallError)?.code == .connection
+        guard isBroken else { return error }
         // A connection breaks a moment before its other end is seen to be gone; another host's takes longer.
         for _ in 0..<(link == nil ? 100 : 400) {
             do { try watch.verify() } catch { return error }
