@@ -12,6 +12,10 @@ extension CrossChecks {
         refuse(
             trainer.nodes > 1 && trainer.gpusPerNode == nil, "trainer.nnodes", "trainer.n_gpus_per_node",
             "the ranks of each host are not known", remedy: "set trainer.n_gpus_per_node")
+        refuse(
+            cluster.kind != .local && config.rollout.gpusPerNode != nil, "rollout.n_gpus_per_node", "cluster.type",
+            "samplers on GPUs of their own are started beside a run on this host only",
+            remedy: "make cluster.type local, or remove it")
         if case .cuda(.some) = config.device {
             refuse(
                 cluster.kind == .ray, "device", "cluster.type", "Ray chooses each rank's GPU",

@@ -41,6 +41,7 @@ import Testing
         (["cluster.type=env", "trainer.nnodes=2"], "the ranks of each host are not known"),
         (["cluster.type=ray", "trainer.n_gpus_per_node=1"], "make device cuda or cpu"),
         (["cluster.type=ray", "trainer.n_gpus_per_node=1", "device=cuda:1"], "Ray chooses each rank's GPU"),
+        (["cluster.type=env", "rollout.n_gpus_per_node=1"], "samplers on GPUs of their own are started beside"),
         (["cluster.type=slurm"], "local, ray or env"), (["cluster.ray.placement_strategy=spread"], "STRICT_SPREAD"),
         (["cluster.ray.resources=[1]"], "mapping"), (["cluster.ray.resources={a: -1}"], "at least 0"),
         (["cluster.ray.resources={a: x}"], "number"), (["cluster.adress=x"], "unknown key"),
