@@ -1,4 +1,6 @@
 import Foundation
+import Subprocess
+import Telemetry
 import TestSupport
 import Testing
 
