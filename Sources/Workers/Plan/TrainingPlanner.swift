@@ -284,13 +284,18 @@ extension RunPlan {
     /// Compares the run's memory with the device's, before anything is loaded.
     /// - Returns: what to warn of.
     /// - Throws: ``WorkerError`` `memory` for what cannot fit, unless `trainer.plan` says to go on.
-    /// - Parameter ranks: that share the run.
-    func checkMemory(ranks: Int = 1) throws -> [String] {
+    /// - Parameters:
+    ///   - ranks: that share the run, or the pool's part of it.
+    ///   - pool: theirs, where not all do everything.
+    func checkMemory(ranks: Int = 1, pool: PoolMapping.Pool? = nil) throws -> [String] {
         guard config.trainer.plan != .off else { return [] }
-        return try checkMemory(of: PlanModel(config), on: PlanDevice(device), ranks: ranks)
+        return try checkMemory(of: PlanModel(config), on: PlanDevice(device), ranks: ranks, pool: pool)
     }
 
-    func checkMemory(of model: PlanModel, on device: PlanDevice, ranks: Int = 1) throws -> [String] {
+    func checkMemory(
+        of model: PlanModel, on device: PlanDevice, ranks: Int = 1, pool: PoolMapping.Pool? = nil
+    ) throws -> [String] {
+        if pool != nil { return [] }
         let planner = TrainingPlanner(model: model, work: PlanWork(config), device: device, devices: ranks)
         let layout = try ranks > 1 ? PlanLayout(ShardingPlan(config.actor, config.rollout, ranks: ranks)) : PlanLayout()
         let result = try planner.plan(layout: layout)
