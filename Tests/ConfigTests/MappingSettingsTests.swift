@@ -7,7 +7,7 @@ import Testing
 
     @Test func rolesAreOnTheActorsPoolUnlessTheySay() throws {
         let config = try read(
-            Self.pools + "roles: {rollout: sample}\nalgorithm: {adv_estimator: gae}\nactor: {use_kl_loss: true}\n")
+            Self.pools + "roles: {rollout: sample}\ncritic: {enable: true}\nactor: {use_kl_loss: true}\n")
         let mapping = try #require(config.mapping)
         #expect(mapping.pools.map(\.name) == ["train", "sample"] && mapping.pools.map(\.ranks) == [0..<4, 4..<6])
         #expect(mapping.pools.map(\.roles) == [[.actor, .critic, .reference], [.rollout]])
@@ -31,9 +31,9 @@ import Testing
     }
 
     @Test(arguments: [
-        ("roles: {critic: x}", ["recipe.yaml:", "roles.critic = x", "resource_pools = {}", "give resource_pools"]),
+        ("roles: {rollout: x}", ["recipe.yaml:", "roles.rollout = x", "resource_pools = {}", "give resource_pools"]),
         ("resource_pools: {a: 1, b: 1}\nroles: {rollout: c}", ["roles.rollout = c", "no pool 'c'", "name one of a, b"]),
-        ("resource_pools: {a: 1, b: 1}", ["resource_pools = {a: 1, b: 1} (recipe.yaml:9)", "no role is on pool 'b'"]),
+        ("resource_pools: {a: 1, b: 1}", ["resource_pools = {a: 1, b: 1} (recipe.yaml:8)", "no role is on pool 'b'"]),
         (
             "resource_pools: {a: 1, b: 1}\nroles: {critic: b}",
             ["roles.critic = b", "algorithm.adv_estimator = grpo", "there is no critic"]
@@ -48,7 +48,7 @@ import Testing
         ),
         (
             "resource_pools: {a: 1, b: 1}\nroles: {rollout: b}\ntrainer: {n_gpus_per_node: 3}",
-            ["trainer.n_gpus_per_node = 3 (recipe.yaml:11)", "resource_pools = {a: 1, b: 1}", "make it 2"]
+            ["trainer.n_gpus_per_node = 3 (recipe.yaml:10)", "resource_pools = {a: 1, b: 1}", "make it 2"]
         ),
         (
             "resource_pools: {a: 1, b: 1}\nroles: {rollout: b}\nrollout: {n_gpus_per_node: 1}",
