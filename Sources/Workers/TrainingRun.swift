@@ -175,7 +175,8 @@ public struct TrainingRun: Sendable {
         let groups = try pools ?? RankGroups(ranks, nil), samplers = groups[.rollout].count
         // Says what does not divide before any rank starts.
         let sharding = try ShardingPlan(sampling: config.rollout, ranks: samplers)
-        _ = try ShardingPlan(config.actor, config.rollout, ranks: groups[.actor].count, samples: samplers == ranks.count)
+        _ = try ShardingPlan(
+            config.actor, config.rollout, ranks: groups[.actor].count, samples: samplers == ranks.count)
         let text = try TextProcessor(at: config.model.path, templatePath: config.model.chatTemplate)
         let policy = RankedPolicy(
             groups, text: text, ranksPerSampler: sharding.rollout[.tensor],

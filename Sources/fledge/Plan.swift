@@ -125,7 +125,9 @@ extension PlanReport {
             let pool = forecast.pool, worst = forecast.memory.worst
             let roles = pool.roles.map(\.rawValue).sorted().joined(separator: ", ")
             return
-                (["pool \(pool.name): \(roles) on \(pool.ranks.count) × \(forecast.device.name) (\(forecast.layout.description))"]
+                ([
+                    "pool \(pool.name): \(roles) on \(pool.ranks.count) × \(forecast.device.name) (\(forecast.layout.description))"
+                ]
                 + table(forecast.memory)
                 + ["peak: \(gib(worst.total)) GiB in \(worst.name): \(forecast.verdict.rawValue)"])
                 .joined(separator: "\n")

@@ -54,7 +54,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ("fsdp2", "dp2", DType.float32), ("tp2", "dp2", .float32), ("fsdp2", "tp2", .bfloat16), ("pp2", "tp2", .float32),
+        ("fsdp2", "dp2", DType.float32), ("tp2", "dp2", .float32), ("fsdp2", "tp2", .bfloat16),
+        ("pp2", "tp2", .float32),
         ("dp2", "dp2", .bfloat16),
     ])
     func weightsArriveBitForBit(from: String, to: String, type: DType) throws {

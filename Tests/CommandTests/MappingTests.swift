@@ -85,7 +85,9 @@ extension CommandSuites {
             let whole = try Workspace()
             let undisturbed = try await whole.train(settings)
             try #require(undisturbed.exitCode == 0, "\(undisturbed)")
-            for (rank, phase) in [(0, "3:update"), (1, "3:sync_weights"), (2, "3:update_critic"), (3, "3:ref_log_prob")] {
+            for (rank, phase) in [
+                (0, "3:update"), (1, "3:sync_weights"), (2, "3:update_critic"), (3, "3:ref_log_prob"),
+            ] {
                 let workspace = try Workspace()
                 let outcome = try await FledgeProcess.run(
                     ["train", "recipe.yaml", "trainer.max_restarts=1"] + settings, in: workspace.folder,

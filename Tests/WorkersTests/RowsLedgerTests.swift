@@ -35,7 +35,8 @@ import Testing
             func send(_ columns: Set<RowColumn>) throws -> (found: [Trajectory], id: Int?) {
                 let sent = ledger.send(rows, columns) { $0 }
                 whole += try CallCoder.encode(
-                    UpdateModel(model: .actor, rows: TrainingRows(rows), seed: 1)).count
+                    UpdateModel(model: .actor, rows: TrainingRows(rows), seed: 1)
+                ).count
                 return (try arrive(sent, rank, &once), sent.id)
             }
             // Two scores that the rank computes and keeps.
