@@ -1,5 +1,6 @@
 public import Config
 public import Checkpoints
+import Collectives
 import OrderedCollections
 
 /// What the ranks of a pool hold of a run whose roles are spread over pools. A reward model is not counted.
