@@ -81,9 +81,11 @@ public final class ShardedCheckpointStore {
         try settle()
         let model = try ShardLayout.exchanged(contents.model.map(\.spec), group, device: device)
         let states = try ShardLayout.exchanged(contents.states.map(\.spec), group, device: device)
-        let isTied = try isTied(contents)
+        let (isTied, dtype) = try agreed(contents)
+        var contents = contents
+        contents.modelDType = dtype
         let parts = ShardedParts(
-            model: model, states: states, dtype: contents.modelDType, isTied: isTied, maxShardBytes: maxShardBytes)
+            model: model, states: states, dtype: dtype, isTied: isTied, maxShardBytes: maxShardBytes)
         let temporary = store.temporaryPath(of: contents.step)
         try Self.together(group, device) {
             if rank == 0 { try begin(contents, parts, model, temporary) }
@@ -170,11 +172,17 @@ public final class ShardedCheckpointStore {
         return files
     }
 
-    /// Rank 0's configuration decides, since only that one is written.
-    private func isTied(_ contents: Contents) throws -> Bool {
-        let own = try contents.config?.bool("tie_word_embeddings", default: false) ?? false
-        guard let group else { return own }
-        return try group.exchange(own, device: device)[0]
+    /// Rank 0's configuration decides, since only that one is written, and its type: others may hold states alone.
+    private func agreed(_ contents: Contents) throws -> (isTied: Bool, dtype: DType) {
+        struct Own: Codable {
+            var isTied: Bool
+            var dtype: DType
+        }
+        let own = Own(
+            isTied: try contents.config?.bool("tie_word_embeddings", default: false) ?? false,
+            dtype: contents.modelDType)
+        let first = try group?.exchange(own, device: device)[0] ?? own
+        return (first.isTied, first.dtype)
     }
 
     // MARK: - Loading

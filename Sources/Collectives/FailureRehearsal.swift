@@ -7,10 +7,12 @@
 #endif
 
 /// A failure acted out, to see that a run ends and resumes as it should: when a rank enters a phase of a step, its process is killed
-/// or stopped.
+/// or stopped, or the weights that it gets are spoiled.
 public struct FailureRehearsal: Sendable, Hashable {
     public enum Kind: String, Sendable {
         case kill, stop
+        /// A bit of the weights that arrive is another: see ``spoils(rank:at:)``.
+        case spoil
     }
     public var kind: Kind
     public var rank: Int
@@ -32,8 +34,15 @@ public struct FailureRehearsal: Sendable, Hashable {
         phase = String(parts[3])
     }
 
+    /// Whether what `rank` gets now is to be spoiled.
+    public func spoils(rank: Int, at place: RankProgress.Place) -> Bool { kind == .spoil && isFor(rank, place) }
+
+    private func isFor(_ rank: Int, _ place: RankProgress.Place) -> Bool {
+        rank == self.rank && place.step == step && place.phase == phase
+    }
+
     func act(rank: Int, at place: RankProgress.Place) {
-        guard rank == self.rank, place.step == step, place.phase == phase else { return }
+        guard kind != .spoil, isFor(rank, place) else { return }
         // To this thread: it goes no further, whichever thread would take a signal to the process.
         _ = Glibc.raise(kind == .kill ? SIGKILL : SIGSTOP)
     }

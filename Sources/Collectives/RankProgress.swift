@@ -16,7 +16,7 @@ public final class RankProgress: Sendable {
 
     public let watch: RankWatch
     private let place = Mutex(Place())
-    private let rehearsal: FailureRehearsal?
+    public let rehearsal: FailureRehearsal?
 
     /// - Parameter rehearsal: a failure to act out.
     public init(_ watch: RankWatch, rehearsal: FailureRehearsal? = nil) {

@@ -3,9 +3,10 @@ extension CrossChecks {
     func checkAsync() {
         let async = config.async, rollout = config.rollout, own = "rollout.n_gpus_per_node"
         refuse(
-            async.mode != .synchronous && rollout.gpusPerNode == nil, "async_training.mode", own,
+            async.mode != .synchronous && rollout.gpusPerNode == nil
+                && !(config.mapping?.parts(.actor, .rollout) ?? false), "async_training.mode", own,
             "sampling overlaps with learning only on devices of its own",
-            remedy: "give \(own), or make async_training.mode synchronous")
+            remedy: "give \(own), or a pool of its own (roles.rollout), or make async_training.mode synchronous")
         for (name, isSet) in [
             ("model.lora_rank", config.model.loraRank > 0),
             ("model.lora_adapter_path", config.model.loraAdapterPath != nil),

@@ -37,6 +37,7 @@ struct CrossChecks: LedgerChecks {
         checkMultiTurn()
         checkReward()
         checkAsync()
+        checkMapping()
         checkTrainer(config.trainer, valFiles: config.data.valFiles)
         checkCluster()
     }

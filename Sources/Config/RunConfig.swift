@@ -1,4 +1,5 @@
 public import Foundation
+public import OrderedCollections
 
 /// All settings of a training run: read once, checked whole, and never changed.
 ///
@@ -15,6 +16,8 @@ public struct RunConfig: Sendable {
     public let device: Device
     public let projectName: String
     public let experimentName: String
+    /// Devices by the name of their pool, in the order of their ranks; empty: all do everything.
+    public let resourcePools: OrderedDictionary<String, Int>
     public let model: ModelSettings
     public let data: DataSettings
     public let actor: ActorSettings
@@ -26,6 +29,7 @@ public struct RunConfig: Sendable {
     public let trainer: TrainerSettings
     public let async: AsyncSettings
     public let cluster: ClusterSettings
+    public let roles: RoleSettings
 
     /// What is allowed and likely not meant.
     public private(set) var warnings: [Diagnostic] = []
@@ -68,6 +72,11 @@ public struct RunConfig: Sendable {
             doc: "Where to compute: auto is the first CUDA device, else the CPU.")
         projectName = section.fileName("project_name", default: "fledge", doc: "What the experiment belongs to.")
         experimentName = section.fileName("experiment_name", default: "run", doc: "Names the run and its folder.")
+        resourcePools = section.sizes(
+            "resource_pools", in: 1...1024,
+            doc:
+                "Devices by pool, as {train: 4, sample: 4}: one process each, ranks in this order. Without pools every rank plays all "
+                + "roles.")
         model = section.section("model", doc: "The model.", ModelSettings.init)
         data = section.section("data", doc: "Prompts.", DataSettings.init)
         actor = section.section("actor", doc: "The policy's update.", ActorSettings.init)
@@ -84,6 +93,7 @@ public struct RunConfig: Sendable {
         async = section.section(
             "async_training", doc: "How sampling and learning overlap.", AsyncSettings.init)
         cluster = section.section("cluster", doc: "Where the ranks run, and who starts them.", ClusterSettings.init)
+        roles = section.section("roles", doc: "Which of resource_pools each role is on.", RoleSettings.init)
     }
 
     /// Reads a configuration from YAML text.
@@ -130,7 +140,8 @@ extension RunConfig: Equatable {
             && left.actor == right.actor && left.rollout == right.rollout && left.algorithm == right.algorithm
             && left.critic == right.critic && left.reward == right.reward && left.environment == right.environment
             && left.trainer == right.trainer
-            && left.async == right.async && left.cluster == right.cluster
+            && left.async == right.async && left.cluster == right.cluster && left.roles == right.roles
+            && left.resourcePools == right.resourcePools
     }
 }
 

@@ -101,10 +101,7 @@ extension SectionReader {
         let accepts = "letters, digits, '.', '_' and '-', a letter or digit first"
         return setting(key, .value(value), accepts: accepts, doc: doc, text: YAMLText.string) { node throws(Misfit) in
             let text = try node.string()
-            let isFit =
-                (text.utf8.first?.isLetterOrDigit ?? false)
-                && text.utf8.allSatisfy { $0.isLetterOrDigit || "._-".utf8.contains($0) }
-            guard isFit, text.utf8.count <= 128 else { throw .range(node) }
+            guard text.isFileName else { throw .range(node) }
             return text
         }
     }
@@ -248,6 +245,28 @@ extension SectionReader {
         }
     }
 
+    /// Numbers of things by names that the user chooses, in order.
+    mutating func sizes(_ key: String, in range: ClosedRange<Int>, doc: String) -> OrderedDictionary<String, Int> {
+        let accepts = "a mapping from names to integers, \(range.lowerBound) to \(range.upperBound)"
+        let text = { (sizes: OrderedDictionary<String, Int>) in
+            YAMLText.mapping(sizes.map { ($0.key, "\($0.value)") })
+        }
+        return setting(key, .value([:]), accepts: accepts, doc: doc, text: text) { node throws(Misfit) in
+            guard case .mapping(let entries) = node.content else { throw .type("a mapping", node) }
+            var sizes: OrderedDictionary<String, Int> = [:]
+            for (name, entry) in entries {
+                guard name.isFileName else {
+                    throw Misfit(
+                        code: .outOfRange, message: "'\(shortened(name))' is no name for a pool",
+                        remedy: "take letters, digits, '.', '_' and '-', a letter or digit first", place: entry.keyPlace
+                    )
+                }
+                sizes[name] = try entry.node.integer(in: range)
+            }
+            return sizes
+        }
+    }
+
     /// A list of small sections.
     mutating func records<Record>(
         _ key: String, accepts: String, doc: String, _ read: (inout SectionReader) -> Record
@@ -326,5 +345,13 @@ extension ConfigNode {
         guard case .scalar(let scalar) = content, scalar.value != .null else { throw .type(accepts, self) }
         if known.contains(scalar.text) { return scalar.text }
         throw .word(self, accepts: accepts, knownElsewhere: PeerValues.note(self, for: keyPath))
+    }
+}
+
+extension String {
+    /// Whether it may be part of a file's name: letters, digits, `.`, `_` and `-`, a letter or digit first.
+    fileprivate var isFileName: Bool {
+        (utf8.first?.isLetterOrDigit ?? false) && utf8.allSatisfy { $0.isLetterOrDigit || "._-".utf8.contains($0) }
+            && utf8.count <= 128
     }
 }

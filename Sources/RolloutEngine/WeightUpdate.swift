@@ -95,6 +95,20 @@ extension RolloutEngine {
         return update
     }
 
+    /// Takes new weights that `fill` writes into the model's own tensors, and gives the version of. When that throws, the engine refuses
+    /// to generate until an update has come whole.
+    public func replaceWeights(_ fill: () throws -> Int) throws {
+        if brokenUpdate == nil {
+            brokenUpdate = "an update broke off, and the weights are partly those of \(weightVersion)"
+            model.unpackProjections()
+            packedVersion = nil
+        }
+        let version = try fill()
+        try model.device.synchronize()
+        brokenUpdate = nil
+        weightVersion = version
+    }
+
     private func beginMixture(_ version: Int) {
         guard brokenUpdate == nil else { return }
         brokenUpdate = "an update to version \(version) broke off, and the weights are partly those of \(weightVersion)"

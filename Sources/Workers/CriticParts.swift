@@ -28,28 +28,41 @@ struct CriticParts {
     let trainer: ValueTrainer
     private let objective: ValueObjective
 
+    /// Where and how it computes.
+    struct Place {
+        var dtype: DType
+        var device: Device
+        var parallel: ParallelContext
+        /// The ranks that train it together; nil for one alone.
+        var mesh: DeviceMesh?
+        var sharding: ShardingOptions
+        var checkpointing: ActivationCheckpointing
+        /// Tokens that the policy draws from.
+        var vocabulary: Int
+    }
+
     /// - Parameter source: of the policy's model, which the critic's is too unless another is named.
-    init(_ plan: TrainingPlan, models: RankModels, source: ModelSource, sharding: ShardingOptions) throws {
+    init(_ plan: TrainingPlan, source: ModelSource, _ place: Place) throws {
         self.plan = plan
-        let policy = models.trained, settings = plan.critic
+        let settings = plan.critic
         let source = try settings.modelPath.map { try ModelSource.open($0) } ?? source
         try source.requireTrainableWeights()
         let model = try ModelRegistry.loadScoring(
-            source, dtype: policy.dtype, device: policy.device, newHead: ScoringModel.NewHead(),
-            parallel: policy.parallel)
-        guard model.shape.vocabulary >= policy.shape.vocabulary else {
+            source, dtype: place.dtype, device: place.device, newHead: ScoringModel.NewHead(),
+            parallel: place.parallel)
+        guard model.shape.vocabulary >= place.vocabulary else {
             throw WorkerError(
                 .badSetting,
                 "critic.model.path: \(source.path) knows \(model.shape.vocabulary) tokens and the policy draws from "
-                    + "\(policy.shape.vocabulary); take a model of the same tokenizer")
+                    + "\(place.vocabulary); take a model of the same tokenizer")
         }
-        model.checkpointing = policy.checkpointing
+        model.checkpointing = place.checkpointing
         let trainerSettings = ValueTrainer.Settings(
             microBatchTokens: settings.ppoMaxTokenLenPerGPU ?? plan.actor.ppoMaxTokenLenPerGPU,
             gradClip: settings.gradClip ?? 0, sharesPrefixes: plan.actor.sharePrefix)
         let schedule = LearningRateSchedule(settings.optim, steps: plan.criticSteps)
-        if let mesh = models.mesh {
-            var sharding = sharding
+        if let mesh = place.mesh {
+            var sharding = place.sharding
             sharding.gradDType = plan.criticOptimizer.gradDType
             let parallel = try DataParallel(
                 model, trained: model.trainableParameters, mesh: mesh, sharding: sharding, axes: { GradientAxes($0) })

@@ -29,8 +29,10 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         public var adapter: AdapterPlan?
         public var mergesAdapter = false
         /// The ranks that train together, and how they share the work; nil for this one alone.
-        public var members: RankMembership?
+        public var members: PoolMembers?
         public var layout: ShardingPlan?
+        /// What it does of both; a worker that does one alone gives its weights to those that do the other, or gets theirs.
+        public var trains = true, samples = true
         /// Of a sampler of a pool: samples to expect at a time, and the most tokens of a prompt with its answer.
         public var poolRows = 256, poolLongest = 4096
 
@@ -53,7 +55,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     }
 
     private let executor: TensorExecutor
-    private let plan: Plan
+    let plan: Plan
     private var parts: Parts?
     private var trainingParts: TrainingParts?
     /// Where ranks train together.
@@ -68,6 +70,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     private var lastRequest = 0
     /// Somebody reads the weights.
     var isHandingOver = false
+    /// To the ranks that sample, or from those that train, where those are others.
+    var link: WeightLink?
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -101,7 +105,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         let parts = try loaded()
         let layout = try self.plan.layout ?? ShardingPlan(plan.actor, plan.rollout, ranks: 1)
         let training = try TrainingParts(
-            plan, models: parts.models, source: parts.source, sharding: layout.options)
+            plan, models: parts.models, source: parts.source, sharding: layout.options, members: self.plan.members)
         sampled = training.trainer.parallel.map {
             SampledWeights($0.parameters, engine: parts.rollout, copy: parts.models.copy)
         }
@@ -220,7 +224,10 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     }
 
     /// Weights came from elsewhere.
-    func weightsChanged(digest: WeightDigest) { self.digest = "\(digest)" }
+    func weightsChanged(digest: WeightDigest?) { self.digest = digest.map { "\($0)" } }
+
+    /// What this rank keeps of the weights that it trains; nothing before ``prepare(_:)``.
+    func trainedShards() throws -> [LocalShard] { try trainingParts?.trainer.parallel?.parameters.localShards() ?? [] }
 
     /// One answer, token by token, as text; stops when `onText` gives false.
     public func stream(
@@ -314,11 +321,14 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     public func save(step: Int, state: LoopState) throws { try savePart(step: step, state: state) }
 
     /// This rank's part of a checkpoint, written while training goes on; of one process all of it.
-    /// - Parameter state: of the loop, which the first rank alone knows.
-    func savePart(step: Int, state: LoopState?) throws {
+    /// - Parameters:
+    ///   - state: of the loop, which the first rank alone knows.
+    ///   - criticSteps: those of a critic elsewhere.
+    func savePart(step: Int, state: LoopState?, criticSteps: Int? = nil) throws {
         let (parts, training) = try training()
         if let ranked = training.ranked {
-            try ranked.save(step: step, state: state, weightVersion: parts.rollout.weightVersion)
+            try ranked.save(
+                step: step, state: state, weightVersion: parts.rollout.weightVersion, criticSteps: criticSteps)
         } else if let state {
             try saved(parts, training).save(step: step, state: state, weightVersion: parts.rollout.weightVersion)
         }

@@ -34,7 +34,7 @@ struct RunPlan {
     }
 
     /// - Throws: ``WorkerError`` when the ranks do not make the layout that the configuration asks for.
-    func policy(_ members: RankMembership?) throws(WorkerError) -> PolicyWorker.Plan {
+    func policy(_ members: PoolMembers?) throws(WorkerError) -> PolicyWorker.Plan {
         var plan = PolicyWorker.Plan(modelPath: config.model.path, dtype: dtype, device: device)
         plan.templatePath = config.model.chatTemplate
         plan.checkpointing = ActivationCheckpointing(config.model)
@@ -46,9 +46,31 @@ struct RunPlan {
         plan.mergesAdapter = config.model.loraMerge
         if let members {
             plan.members = members
-            plan.layout = try ShardingPlan(config.actor, config.rollout, ranks: members.size)
+            (plan.trains, plan.samples) = (members.plays(.actor), members.plays(.rollout))
+            plan.layout = try layout(members)
+            // Nobody else wants its memory.
+            if !plan.trains { plan.engine.freesCacheBetween = false }
+            plan.poolRows = (samplesUnderWay + members.size - 1) / members.size
+            plan.poolLongest = config.data.maxPromptLength + config.data.maxResponseLength
         }
         return plan
+    }
+
+    /// Of ranks with the critic or the reference alone.
+    func side(_ members: PoolMembers) throws(WorkerError) -> SideWorker.Plan {
+        SideWorker.Plan(
+            modelPath: config.model.path, dtype: dtype, device: device,
+            checkpointing: ActivationCheckpointing(config.model), members: members,
+            layout: try ShardingPlan(config.actor, config.rollout, ranks: members.size, samples: false))
+    }
+
+    /// How the ranks of a pool with the policy share it out.
+    private func layout(_ members: PoolMembers) throws(WorkerError) -> ShardingPlan {
+        guard members.plays(.actor) else {
+            return try ShardingPlan(sampling: config.rollout, ranks: members.size)
+        }
+        return try ShardingPlan(
+            config.actor, config.rollout, ranks: members.size, samples: members.plays(.rollout))
     }
 
     /// What the configuration asks for and this device has no use for.

@@ -48,23 +48,18 @@ struct TrainingParts {
 
     init(
         _ plan: TrainingPlan, models: RankModels, source: ModelSource,
-        sharding: ShardingOptions = ShardingOptions(mode: .noShard)
+        sharding: ShardingOptions = ShardingOptions(mode: .noShard), members: PoolMembers? = nil
     ) throws {
         self.plan = plan
         let model = models.trained, mesh = models.mesh
         if model.adapter == nil { try source.requireTrainableWeights() }
         try Self.checkTied(model, plan.optimizer)
-        let actor = plan.actor, optim = actor.optim
+        let optim = plan.actor.optim
         objective = try PolicyObjective(plan)
         estimation = try BatchEstimation(
             plan.algorithm, rewardWeights: plan.rewardWeights, bypassesOldLogProbs: plan.bypassesOldLogProbs)
         let head = try Self.valueHead(plan, model, mesh)
-        let settings = PolicyTrainer.Settings(
-            microBatchTokens: actor.ppoMaxTokenLenPerGPU, gradClip: actor.gradClip ?? 0,
-            temperature: plan.rollout.temperature > 0 ? plan.rollout.temperature : 1, sharesPrefixes: actor.sharePrefix,
-            skipsZeroAdvantages: objective.vanishesWithoutAdvantage && actor.routerAuxLossCoefficient == 0,
-            routerAuxLossCoefficient: actor.routerAuxLossCoefficient,
-            microBatchSequences: actor.useDynamicBatchSize ? nil : actor.ppoMicroBatchSizePerGPU)
+        let settings = PolicyTrainer.Settings(plan, objective)
         let schedule = LearningRateSchedule(optim, steps: plan.optimizerSteps)
         if let mesh {
             trainer = try PolicyTrainer.sharded(
@@ -80,17 +75,20 @@ struct TrainingParts {
         }
         critic =
             if let head { .shared(head) } else if plan.hasCritic {
-                .own(try CriticParts(plan, models: models, source: source, sharding: sharding))
+                .own(
+                    try CriticParts(
+                        plan, source: source,
+                        .init(
+                            dtype: model.dtype, device: model.device, parallel: model.parallel, mesh: mesh,
+                            sharding: sharding, checkpointing: model.checkpointing, vocabulary: model.shape.vocabulary)
+                    ))
             } else { nil }
         // Read anew, so that it never shares the weights that are trained. Below an adapter those are never trained, and are the
         // reference themselves.
         if plan.needsReference, model.adapter == nil {
-            let frozen = try ModelRegistry.load(
-                source, dtype: model.dtype, device: model.device, parallel: model.parallel)
-            let none = try AdamW(parameters: [], settings: .init())
-            reference = PolicyTrainer(
-                model: frozen, optimizer: none, schedule: schedule, settings: settings,
-                parallel: try mesh.map { try DataParallel(frozen, trained: [], mesh: $0, sharding: sharding) })
+            reference = try .frozen(
+                source, dtype: model.dtype, device: model.device, parallel: model.parallel, mesh: mesh,
+                sharding: sharding, settings: settings)
         } else {
             reference = nil
         }
@@ -98,7 +96,8 @@ struct TrainingParts {
             store = nil
             ranked = try RankedCheckpoints(
                 folder: plan.checkpointFolder, keepLast: plan.checkpointsKept, trainer: trainer, parallel: parallel,
-                models: models, source: source, critic: critic)
+                models: models, source: source, critic: critic,
+                savers: try members?.savers(parallel.parameters.mesh) ?? parallel.parameters.mesh.group(MeshAxis.all))
         } else {
             ranked = nil
             store = try plan.checkpointFolder.map {
@@ -189,6 +188,32 @@ struct TrainingParts {
             }
         }
         return try StepReports.metrics(steps.map { try $0.report() }, group: "actor")
+    }
+}
+
+extension PolicyTrainer.Settings {
+    init(_ plan: TrainingPlan, _ objective: PolicyObjective) {
+        let actor = plan.actor
+        self.init(
+            microBatchTokens: actor.ppoMaxTokenLenPerGPU, gradClip: actor.gradClip ?? 0,
+            temperature: plan.rollout.temperature > 0 ? plan.rollout.temperature : 1, sharesPrefixes: actor.sharePrefix,
+            skipsZeroAdvantages: objective.vanishesWithoutAdvantage && actor.routerAuxLossCoefficient == 0,
+            routerAuxLossCoefficient: actor.routerAuxLossCoefficient,
+            microBatchSequences: actor.useDynamicBatchSize ? nil : actor.ppoMicroBatchSizePerGPU)
+    }
+}
+
+extension PolicyTrainer {
+    /// Of a model that stays as it was read.
+    static func frozen(
+        _ source: ModelSource, dtype: DType, device: Device, parallel: ParallelContext, mesh: DeviceMesh?,
+        sharding: ShardingOptions, settings: Settings
+    ) throws -> PolicyTrainer {
+        let model = try ModelRegistry.load(source, dtype: dtype, device: device, parallel: parallel)
+        return PolicyTrainer(
+            model: model, optimizer: try AdamW(parameters: [], settings: .init()),
+            schedule: LearningRateSchedule(peak: 0), settings: settings,
+            parallel: try mesh.map { try DataParallel(model, trained: [], mesh: $0, sharding: sharding) })
     }
 }
 

@@ -61,15 +61,16 @@ public struct TrainingRun: Sendable {
         if config.trainer.deterministic { Torch.useDeterministicAlgorithms(true) }
 
         // What can fail cheaply comes first: the reward file, the data, then the weights.
-        return try await RunServices.with(plan, log) { try await run(plan, $0, onStart) }
+        let groups = try config.mapping.flatMap { mapping in try ranks.map { try RankGroups($0, mapping) } }
+        return try await RunServices.with(plan, log, ranks: groups) { try await run(plan, $0, groups, onStart) }
     }
 
     private func run(
-        _ plan: RunPlan, _ services: RunServices, _ onStart: @Sendable (RunObserver) -> Void
+        _ plan: RunPlan, _ services: RunServices, _ pools: RankGroups?, _ onStart: @Sendable (RunObserver) -> Void
     ) async throws -> Outcome {
         let start = ContinuousClock.now
         let data = try DataSources(config)
-        let loading = try await load(plan), text = loading.text
+        let loading = try await load(plan, pools), text = loading.text
         let prompts = try data.prepare(config, services.encoder(text, config), log)
         try folder.create()
         let policy = loading.policy, loaded = try await loading.loaded()
@@ -109,15 +110,17 @@ public struct TrainingRun: Sendable {
         let evaluator = HeldOutEvaluator(
             prompts: prompts.heldOut, rollout: rollout, settings: plan.validation, reward: rewards,
             batchSize: config.data.valBatchSize ?? prompts.heldOut.count)
+        var settings = plan.loop(totalSteps: prompts.totalSteps)
+        settings.learning.criticIsApart = config.mapping?.parts(.actor, .critic) ?? false
+        settings.learning.referenceIsApart = config.mapping?.parts(.actor, .reference) ?? false
         let loop = PolicyLoop(
-            settings: plan.loop(totalSteps: prompts.totalSteps), prompts: prompts.pipeline, rollout: rollout,
+            settings: settings, prompts: prompts.pipeline, rollout: rollout,
             reward: scoring, actor: policy, critic: config.hasCritic ? policy.critic : nil,
             reference: config.needsReferenceModel ? policy.reference : nil, filter: plan.filter,
             evaluator: prompts.heldOut.isEmpty ? nil : evaluator, observer: observer, log: log)
         do {
             let state: LoopState
-            if let samplers, let overlap = plan.overlap, let trainer = policy as? PolicyWorker {
-                let pool = SamplerPool(trainer: trainer, samplers: samplers)
+            if let pool = pool(policy, samplers, text), let overlap = plan.overlap {
                 state = try await OverlappedLoop(loop, pool: pool, overlap: overlap).run(from: resumed)
             } else {
                 state = try await loop.run(from: resumed)
@@ -139,6 +142,19 @@ public struct TrainingRun: Sendable {
         }
     }
 
+    /// Samplers that work while the policy learns; nil where they take turns.
+    private func pool(
+        _ policy: any TrainedPolicy, _ samplers: [PolicyWorker]?, _ text: TextProcessor
+    ) -> (any RolloutPool)? {
+        if let samplers, let trainer = policy as? PolicyWorker {
+            return SamplerPool(trainer: trainer, samplers: samplers)
+        }
+        guard let ranked = policy as? RankedPolicy, let delivery = ranked.delivery, delivery.samplesAhead else {
+            return nil
+        }
+        return RankedSamplerPool(samplers: SamplerRanks(ranked.groups[.rollout], text), delivery: delivery)
+    }
+
     /// A policy that is loaded, or that its ranks load meanwhile.
     private struct Loading {
         var policy: any TrainedPolicy
@@ -147,7 +163,7 @@ public struct TrainingRun: Sendable {
         var loaded: () async throws -> LoadPolicy.Answer
     }
 
-    private func load(_ plan: RunPlan) async throws -> Loading {
+    private func load(_ plan: RunPlan, _ pools: RankGroups?) async throws -> Loading {
         guard let ranks else {
             for note in try plan.notes + plan.checkMemory() { log.warning("\(note)") }
             let worker = PolicyWorker(try plan.policy(nil))
@@ -156,16 +172,23 @@ public struct TrainingRun: Sendable {
                 LoadPolicy.Answer(device: plan.device.description, notes: [], contextLength: length)
             }
         }
-        let sharding = try ShardingPlan(config.actor, config.rollout, ranks: ranks.count)
+        let groups = try pools ?? RankGroups(ranks, nil), samplers = groups[.rollout].count
+        // Says what does not divide before any rank starts.
+        let sharding = try ShardingPlan(sampling: config.rollout, ranks: samplers)
+        _ = try ShardingPlan(
+            config.actor, config.rollout, ranks: groups[.actor].count, samples: samplers == ranks.count)
         let text = try TextProcessor(at: config.model.path, templatePath: config.model.chatTemplate)
         let policy = RankedPolicy(
-            group: ranks, text: text, ranksPerSampler: sharding.rollout[.tensor],
+            groups, text: text, ranksPerSampler: sharding.rollout[.tensor],
+            samplesAhead: config.async.mode != .synchronous,
             estimation: try HostEstimation(plan.training(totalSteps: 1, checkpoints: nil)))
-        let pending = try ranks.issue(LoadPolicy(), .broadcast, .first)
+        let pending = try groups.pools.map { try $0.group.issue(LoadPolicy(), .broadcast, .first) }
         return Loading(policy: policy, text: text) { [log] in
-            let loaded = try await pending.value
-            for note in loaded.notes { log.warning("\(note)") }
-            return loaded
+            let loaded = try await RankGroups.all(pending)
+            for note in loaded.flatMap(\.notes) { log.warning("\(note)") }
+            // Nobody may be given more than each can take.
+            return LoadPolicy.Answer(
+                device: loaded[0].device, notes: [], contextLength: loaded.map(\.contextLength).min() ?? 0)
         }
     }
 

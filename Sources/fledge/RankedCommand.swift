@@ -44,14 +44,15 @@ struct RankedCommand {
 
     /// The ranks that a configuration asks for.
     static func count(_ settings: RunConfig) throws -> Int {
-        let asked = settings.trainer.gpusPerNode
+        let asked = settings.ranksAsked
+        let name = settings.hasPools ? "resource_pools, all together," : "trainer.n_gpus_per_node"
         switch settings.device {
         case .cpu: return asked ?? 1
         case .cuda(let index?):
             guard asked ?? 1 == 1 else {
                 throw WorkerError(
                     .badSetting,
-                    "device: cuda:\(index) is one GPU, and trainer.n_gpus_per_node is \(asked ?? 1); write device: cuda, and "
+                    "device: cuda:\(index) is one GPU, and \(name) is \(asked ?? 1); write device: cuda, and "
                         + "choose among the GPUs by CUDA_VISIBLE_DEVICES")
             }
             return 1
@@ -70,7 +71,7 @@ struct RankedCommand {
             guard let asked else { return max(1, visible) }
             guard asked <= visible else {
                 throw WorkerError(
-                    .device, "trainer.n_gpus_per_node is \(asked), and this machine shows \(visible) CUDA devices")
+                    .device, "\(name) is \(asked), and this machine shows \(visible) CUDA devices")
             }
             return asked
         }

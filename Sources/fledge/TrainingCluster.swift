@@ -21,9 +21,7 @@ enum TrainingCluster {
 
     /// All ranks of the run.
     static func count(_ settings: RunConfig) throws -> Int {
-        if settings.cluster.kind != .local, let perNode = settings.trainer.gpusPerNode {
-            return perNode * settings.trainer.nodes
-        }
+        if settings.cluster.kind != .local, let asked = settings.ranksAsked { return asked }
         return try RankedCommand.count(settings)
     }
 
@@ -44,14 +42,14 @@ enum TrainingCluster {
     }
 
     private static func checkSize(_ settings: RunConfig, _ place: RankEnvironment?) throws {
-        guard let place, let perNode = settings.trainer.gpusPerNode, place.size != perNode * settings.trainer.nodes
-        else {
-            return
-        }
+        guard let place, let asked = settings.ranksAsked, place.size != asked else { return }
         throw WorkerError(
             .badSetting,
-            "the environment says that there are \(place.size) ranks; trainer.nnodes \(settings.trainer.nodes) of "
-                + "trainer.n_gpus_per_node \(perNode) make \(perNode * settings.trainer.nodes)")
+            "the environment says that there are \(place.size) ranks; "
+                + (settings.hasPools
+                    ? "resource_pools have \(asked)"
+                    : "trainer.nnodes \(settings.trainer.nodes) of trainer.n_gpus_per_node \(settings.trainer.gpusPerNode ?? 1) make \(asked)")
+        )
     }
 
     private static func ray(_ settings: RunConfig) -> RayRanks.Plan {

@@ -6,6 +6,7 @@ import TensorCore
 /// The models of a rank: its part of the one that is trained, and the one that it samples from, which is the same where both layouts
 /// agree.
 struct RankModels {
+    /// Of ranks that only sample, the one they sample from.
     let trained: any CausalLanguageModel
     let sampled: any CausalLanguageModel
     /// The ranks that train together; nil for one alone.
@@ -20,10 +21,17 @@ struct RankModels {
             (sampled, mesh, copy) = (trained, nil, nil)
             return
         }
+        guard plan.trains else {
+            let mesh = members.mesh(layout.rollout, device: plan.device, name: "rollout")
+            trained = try ModelRegistry.load(
+                source, dtype: plan.dtype, device: plan.device, parallel: ParallelContext(mesh))
+            (sampled, self.mesh, copy) = (trained, mesh, nil)
+            return
+        }
         let mesh = members.mesh(layout.mesh, device: plan.device)
         self.mesh = mesh
         let own = try ParallelContext(mesh, sequenceParallel: layout.splitsTokens)
-        if layout.samplesFromTrained {
+        if layout.samplesFromTrained || !plan.samples {
             copy = nil
         } else {
             // First, for its memory is free again before the other takes its own.

@@ -16,26 +16,31 @@ struct RankedCheckpoints {
     private let models: RankModels
     private let source: ModelSource
     private let isFirst: Bool
+    /// Those who write a checkpoint together; nil for one.
+    private let group: ProcessGroup?
     private let critic: ValueTrainer?
 
     init(
         folder: String?, keepLast: Int?, trainer: PolicyTrainer, parallel: DataParallel, models: RankModels,
-        source: ModelSource, critic: Critic? = nil
+        source: ModelSource, critic: Critic? = nil, savers: ProcessGroup?
     ) throws {
         self.critic = if case .own(let parts)? = critic { parts.trainer } else { nil }
         self.trainer = trainer
         self.models = models
         self.source = source
         parameters = parallel.parameters
-        let mesh = parameters.mesh, group = try mesh.group(MeshAxis.all)
+        let mesh = parameters.mesh
         isFirst = mesh.rank == 0
+        group = savers
         store = try folder.map {
-            try ShardedCheckpointStore(folder: $0, keepLast: keepLast ?? Int.max, group: group, device: mesh.device)
+            try ShardedCheckpointStore(folder: $0, keepLast: keepLast ?? Int.max, group: savers, device: mesh.device)
         }
     }
 
-    /// - Parameter state: of the loop, which the first rank alone knows.
-    func save(step: Int, state: LoopState?, weightVersion: Int) throws {
+    /// - Parameters:
+    ///   - state: of the loop, which the first rank alone knows.
+    ///   - criticSteps: those of a critic elsewhere.
+    func save(step: Int, state: LoopState?, weightVersion: Int, criticSteps: Int? = nil) throws {
         guard let store else { return }
         let model = trainer.model, optimizer = trainer.optimizer
         // An adapter's run saves that alone.
@@ -44,17 +49,13 @@ struct RankedCheckpoints {
             step: step, mesh: parameters.mesh.shape, model: try trained.flatMap { try $0.localShards() },
             modelDType: model.trainableParameters.first?.tensor.dtype ?? model.dtype)
         contents.states = try optimizer.shards()
-        if let critic, let parallel = critic.parallel {
-            let weights = try parallel.parameters.all.filter { $0.trains && !$0.rows.isEmpty }
-                .flatMap { try $0.localShards() }
-            contents.states += (weights + (try critic.optimizer.shards())).map(CriticTensors.named)
-        }
+        if let critic { contents.states += try CriticTensors.shards(critic) }
         if model.adapter == nil { contents.config = source.config }
         if isFirst, let state {
             var saved = SavedState(
                 loop: state, optimizerSteps: optimizer.stepCount, weightVersion: weightVersion,
                 modelDigest: source.digest, adapter: model.adapter?.settings)
-            saved.criticSteps = critic?.optimizer.stepCount
+            saved.criticSteps = criticSteps ?? critic?.optimizer.stepCount
             contents.state = try Array(JSONEncoder().encode(saved))
             if model.adapter == nil { contents.companions = try ModelExport.companions(of: source) }
         }
@@ -74,7 +75,7 @@ struct RankedCheckpoints {
         var checkpoint: CheckpointStore.Checkpoint?, skipped: [String] = []
         if let path {
             checkpoint = try ShardedCheckpointStore.checkpoint(
-                at: path, group: mesh.group(MeshAxis.all), device: mesh.device)
+                at: path, group: group, device: mesh.device)
         } else if let store {
             let latest = try store.latest()
             checkpoint = latest.checkpoint
@@ -82,22 +83,24 @@ struct RankedCheckpoints {
         }
         guard let checkpoint else { return (nil, skipped) }
         let saved = try SavedState(checkpoint, of: source, adapter: trainer.model.adapter)
-        let criticSteps = try saved.steps(of: critic?.optimizer, checkpoint.folder)
+        _ = try saved.steps(of: critic?.optimizer, checkpoint.folder)
         if let sharded = checkpoint.sharded {
             let tensors = RankedTensors(checkpoint: sharded)
             try trainer.optimizer.restore(stepCount: saved.optimizerSteps, from: tensors)
-            try critic?.optimizer.restore(stepCount: criticSteps, from: CriticTensors(saved: tensors))
         } else {
+            // Whoever samples elsewhere has them all; this rank's experts alone do not say where they lie among the others.
+            guard mesh.shape[.expert] == 1 || models.copy != nil else {
+                throw WorkerError(
+                    .badCheckpoint,
+                    "\(checkpoint.folder): was written by one process, which ranks that share experts and sample on another pool do not "
+                        + "read; go on from it for a step with roles.rollout on the actor's pool")
+            }
             // Of a model with parts of all tensors: other ranks may have the layers or experts beside which this one's lay.
             let whole = models.sampled.parameters + (trainer.model.adapter?.parameters ?? [])
             try trainer.optimizer.restore(
                 stepCount: saved.optimizerSteps, from: WholeTensors(checkpoint.tensors, whole))
-            if let critic {
-                try critic.optimizer.restore(
-                    stepCount: criticSteps,
-                    from: WholeTensors(checkpoint.tensors, critic.model.parameters, prefix: CriticTensors.prefix))
-            }
         }
+        if let critic { try CriticTensors.restore(critic, saved, checkpoint) }
         return (saved, skipped)
     }
 }

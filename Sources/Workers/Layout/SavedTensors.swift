@@ -19,6 +19,29 @@ struct CriticTensors: SavedShards {
     func contains(_ name: String) -> Bool { saved.contains(Self.prefix + name) }
     func fill(_ targets: [LocalShard]) throws { try saved.fill(targets.map(Self.named)) }
 
+    /// What a rank keeps of a critic: weights and the optimizer's states.
+    static func shards(_ critic: ValueTrainer) throws -> [LocalShard] {
+        guard let parallel = critic.parallel else { return [] }
+        let weights = try parallel.parameters.all.filter { $0.trains && !$0.rows.isEmpty }
+            .flatMap { try $0.localShards() }
+        return (weights + (try critic.optimizer.shards())).map(named)
+    }
+
+    /// Puts a critic back as a checkpoint has it, whoever wrote that.
+    /// - Throws: ``WorkerError`` with code `badCheckpoint` where it has none.
+    static func restore(
+        _ critic: ValueTrainer, _ saved: SavedState, _ checkpoint: CheckpointStore.Checkpoint
+    ) throws {
+        let steps = try saved.steps(of: critic.optimizer, checkpoint.folder)
+        if let sharded = checkpoint.sharded {
+            try critic.optimizer.restore(
+                stepCount: steps, from: CriticTensors(saved: RankedTensors(checkpoint: sharded)))
+        } else {
+            try critic.optimizer.restore(
+                stepCount: steps, from: WholeTensors(checkpoint.tensors, critic.model.parameters, prefix: prefix))
+        }
+    }
+
     /// A tensor of the critic under its name in a checkpoint.
     static func named(_ shard: LocalShard) -> LocalShard {
         LocalShard(

@@ -20,8 +20,11 @@ public struct ShardingPlan: Sendable, Hashable {
         [.pipeline, .expert, .tensor].allSatisfy { mesh[$0] == 1 } && rollout[.tensor] == 1
     }
 
+    /// - Parameter samples: whether these ranks sample too.
     /// - Throws: ``WorkerError`` when the sizes do not make up the ranks.
-    public init(_ actor: ActorSettings, _ rollout: RolloutSettings, ranks: Int) throws(WorkerError) {
+    public init(
+        _ actor: ActorSettings, _ rollout: RolloutSettings, ranks: Int, samples: Bool = true
+    ) throws(WorkerError) {
         let settings = actor.fsdp, megatron = actor.megatron
         let shared: [(name: String, axis: MeshAxis, size: Int)] = [
             ("actor.megatron.pipeline_model_parallel_size", .pipeline, megatron.pipelineSize),
@@ -46,23 +49,35 @@ public struct ShardingPlan: Sendable, Hashable {
                 "actor.fsdp_config.fsdp_size: \(left) not divide into sets of \(size); make it a divisor of \(batches), or -1"
             )
         }
-        let together = rollout.engine.tensorParallelSize
-        guard ranks % together == 0 else {
-            throw WorkerError(
-                .badSetting,
-                "rollout.tensor_model_parallel_size: \(Self.counted(ranks)) not divide into sets of \(together); make it a divisor of \(ranks)"
-            )
-        }
+        self.rollout = try samples ? Self.sampling(rollout, ranks: ranks) : MeshShape([.replicate: ranks])
         var sizes = Dictionary(uniqueKeysWithValues: shared.map { ($0.axis, $0.size) })
         sizes[.replicate] = batches / size
         sizes[.shard] = size
         mesh = MeshShape(sizes)
-        self.rollout = MeshShape([.replicate: ranks / together, .tensor: together])
         splitsTokens = megatron.sequenceParallel && megatron.tensorSize > 1
         options = ShardingOptions(
             mode: size == 1 ? .noShard : settings.reshardAfterForward ? .fullShard : .shardGradOp,
             reduceDType: settings.reduceDType == .float32 ? .float32 : .bfloat16,
             gradDType: settings.gradDType == .float32 ? .float32 : .bfloat16, prefetches: settings.forwardPrefetch)
+    }
+
+    /// Of ranks that sample and do not train.
+    public init(sampling rollout: RolloutSettings, ranks: Int) throws(WorkerError) {
+        self.rollout = try Self.sampling(rollout, ranks: ranks)
+        mesh = self.rollout
+        options = ShardingOptions(mode: .noShard)
+        splitsTokens = false
+    }
+
+    private static func sampling(_ rollout: RolloutSettings, ranks: Int) throws(WorkerError) -> MeshShape {
+        let together = rollout.engine.tensorParallelSize
+        guard ranks % together == 0 else {
+            throw WorkerError(
+                .badSetting,
+                "rollout.tensor_model_parallel_size: \(counted(ranks)) not divide into sets of \(together); make it a divisor of \(ranks)"
+            )
+        }
+        return MeshShape([.replicate: ranks / together, .tensor: together])
     }
 
     private static func counted(_ ranks: Int) -> String { ranks == 1 ? "1 rank does" : "\(ranks) ranks do" }

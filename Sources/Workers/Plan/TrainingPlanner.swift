@@ -284,13 +284,18 @@ extension RunPlan {
     /// Compares the run's memory with the device's, before anything is loaded.
     /// - Returns: what to warn of.
     /// - Throws: ``WorkerError`` `memory` for what cannot fit, unless `trainer.plan` says to go on.
-    /// - Parameter ranks: that share the run.
-    func checkMemory(ranks: Int = 1) throws -> [String] {
+    /// - Parameters:
+    ///   - ranks: that share the run, or the pool's part of it.
+    ///   - pool: theirs, where not all do everything.
+    func checkMemory(ranks: Int = 1, pool: PoolMapping.Pool? = nil) throws -> [String] {
         guard config.trainer.plan != .off else { return [] }
-        return try checkMemory(of: PlanModel(config), on: PlanDevice(device), ranks: ranks)
+        return try checkMemory(of: PlanModel(config), on: PlanDevice(device), ranks: ranks, pool: pool)
     }
 
-    func checkMemory(of model: PlanModel, on device: PlanDevice, ranks: Int = 1) throws -> [String] {
+    func checkMemory(
+        of model: PlanModel, on device: PlanDevice, ranks: Int = 1, pool: PoolMapping.Pool? = nil
+    ) throws -> [String] {
+        if let pool { return try checkMemory(of: pool, model, device) }
         let planner = TrainingPlanner(model: model, work: PlanWork(config), device: device, devices: ranks)
         let layout = try ranks > 1 ? PlanLayout(ShardingPlan(config.actor, config.rollout, ranks: ranks)) : PlanLayout()
         let result = try planner.plan(layout: layout)
@@ -315,6 +320,22 @@ extension RunPlan {
             guard config.trainer.plan == .warn else { throw WorkerError(.memory, message) }
             return [message]
         }
+    }
+}
+
+extension RunPlan {
+    private func checkMemory(of pool: PoolMapping.Pool, _ model: PlanModel, _ device: PlanDevice) throws -> [String] {
+        let forecasts = try PoolForecast.all(config, model, PlanWork(config), device)
+        guard let forecast = forecasts.first(where: { $0.pool == pool }), forecast.verdict != .fits else { return [] }
+        let isSure = forecast.verdict == .cannotFit, memory = isSure ? forecast.least : forecast.memory
+        let message =
+            (isSure ? "weights, states and gradients alone take " : "memory may run out: with answers of full length, ")
+            + "\(memory.worst.name) takes \(PlanText.gib(memory.worst.total)), and \(forecast.device.name) has "
+            + "\(PlanText.gib(forecast.device.memory)); fledge plan shows each pool"
+        guard !isSure || config.trainer.plan == .warn else {
+            throw WorkerError(.memory, "pool \(pool.name): \(message); trainer.plan: warn starts all the same")
+        }
+        return [message]
     }
 }
 

@@ -5,7 +5,7 @@ import TensorCore
 extension RunPlan {
     /// How sampling overlaps with learning; nil where both share their devices.
     var overlap: OverlapSettings? {
-        guard config.rollout.gpusPerNode != nil else { return nil }
+        guard config.rollout.gpusPerNode != nil || config.async.mode != .synchronous else { return nil }
         let async = config.async
         let mode: OverlapSettings.Mode =
             switch async.mode {
@@ -27,10 +27,13 @@ extension RunPlan {
             uses: async.replayUses, capacity: async.replayCapacity)
     }
 
+    /// Samples that a pool may have to draw at a time.
+    var samplesUnderWay: Int { config.promptsBegun * ((overlap?.maxStaleness ?? 0) + 1) * config.rollout.n }
+
     /// The samplers of a pool beside the device that trains; nil where there is none.
     func samplers() throws -> [PolicyWorker]? {
-        guard let overlap, let count = config.rollout.gpusPerNode else { return nil }
-        let begun = config.promptsBegun * (overlap.maxStaleness + 1) * config.rollout.n
+        guard let count = config.rollout.gpusPerNode else { return nil }
+        let begun = samplesUnderWay
         return try (0..<count).map { index in
             var plan = try policy(nil)
             if case .cuda(let first) = device { plan.device = try DeviceChoice.cuda(first + 1 + index).open() }

@@ -84,7 +84,10 @@ extension PolicyWorker {
 
     /// Lets other calls in between steps.
     private func run() async {
-        while let sampler = continuous, sampler.advance() { await Task.yield() }
+        while let sampler = continuous, sampler.advance() {
+            plan.members?.watch.tick()
+            await Task.yield()
+        }
         continuous?.isRunning = false
     }
 

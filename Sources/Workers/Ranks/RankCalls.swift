@@ -4,8 +4,8 @@ public import Cluster
 import Flow
 import Telemetry
 
-/// What the controller asks of all ranks together. Each call is a struct with what it needs; ranks meet in it, so all get every one,
-/// in the same order.
+/// What the controller asks of all ranks of a pool together. Each call is a struct with what it needs; ranks meet in it, so all get
+/// every one, in the same order.
 extension RankWorker {
     public static var calls: CallRegistry<RankWorker> {
         var calls = CallRegistry<RankWorker>()
@@ -16,6 +16,11 @@ extension RankWorker {
         calls.add(GenerateShare.self)
         calls.add(ScoreRows.self)
         calls.add(UpdateModel.self)
+        calls.add(DeliverWeights.self)
+        calls.add(AnswerPrompt.self)
+        calls.add(TakeWork.self)
+        calls.add(CountCriticSteps.self)
+        calls.add(ScoreConversations.self)
         calls.add(SavePolicy.self)
         calls.add(EnterPhase.self)
         calls.add(FinishRun.self)
@@ -39,10 +44,15 @@ struct LoadPolicy: WorkerCall {
 struct PreparePolicy: WorkerCall {
     var totalSteps: Int
     func perform(on worker: RankWorker) async throws -> [String] {
-        let (policy, plan) = try worker.policy()
-        let folder = RunFolder(worker.config.runFolder)
-        try await policy.prepare(plan.training(totalSteps: totalSteps, checkpoints: folder.checkpoints))
-        return try await policy.trainingNotes()
+        let plan = try worker.training(totalSteps: totalSteps)
+        var notes: [String] = []
+        if try worker.trains() {
+            let policy = try worker.policy()
+            try await policy.prepare(plan)
+            notes += try await policy.trainingNotes()
+        }
+        if let side = try worker.side() { notes += try await side.prepare(plan) }
+        return notes
     }
 }
 
@@ -54,15 +64,21 @@ struct RestorePolicy: WorkerCall {
     }
     var path: String?
     func perform(on worker: RankWorker) async throws -> Answer {
-        let (state, skipped) = try await worker.policy().worker.restore(from: path)
-        return Answer(state: state, skipped: skipped)
+        var answer = Answer(state: nil, skipped: [])
+        if try worker.trains() {
+            let (state, skipped) = try await worker.policy().restore(from: path)
+            answer = Answer(state: state, skipped: skipped)
+        }
+        try await worker.side()?.restore(from: path)
+        return answer
     }
 }
 
 /// Removes the checkpoints of an earlier run.
 struct ForgetCheckpoints: WorkerCall {
     func perform(on worker: RankWorker) async throws -> Done {
-        try await worker.policy().worker.forgetCheckpoints()
+        if try worker.trains() { try await worker.policy().forgetCheckpoints() }
+        try await worker.side()?.forgetCheckpoints()
         return Done()
     }
 }
@@ -71,7 +87,7 @@ struct ForgetCheckpoints: WorkerCall {
 struct GenerateShare: WorkerCall {
     var request: GenerationRequest
     func perform(on worker: RankWorker) async throws -> GenerationShare {
-        try await worker.policy().worker.generateShare(request)
+        try await worker.policy().generateShare(request)
     }
 }
 
@@ -85,18 +101,38 @@ struct ScoreRows: WorkerCall {
         /// The critic's.
         case values
     }
+    struct Answer: Codable, Sendable {
+        /// Of the first rank.
+        var scores: PackedRows<Float>?
+        /// Of what this rank has, and keeps.
+        var digest: UInt64
+    }
     var quantity: Quantity
     var rows: TrainingRows
-    func perform(on worker: RankWorker) async throws -> PackedRows<Float>? {
-        let policy = try worker.policy().worker, rows = rows.trajectories
+    func perform(on worker: RankWorker) async throws -> Answer {
+        let rows = try worker.rows.complete(rows).trajectories
         let scores =
             switch quantity {
-            case .logProbs: try await policy.logProbs(rows)
-            case .referenceLogProbs: try await policy.referenceLogProbs(rows)
-            case .sumsPiSquared: try await policy.sumsPiSquared(rows)
-            case .values: try await policy.values(rows)
+            case .logProbs: try await worker.policy().logProbs(rows)
+            case .referenceLogProbs: try await worker.sideRoles().referenceLogProbs(rows)
+            case .sumsPiSquared: try await worker.policy().sumsPiSquared(rows)
+            case .values: try await worker.sideRoles().values(rows)
             }
-        return worker.speaks ? PackedRows(scores) : nil
+        let packed = PackedRows(scores)
+        if let column = quantity.column { worker.rows.keep(column, packed, of: self.rows.id) }
+        return Answer(scores: worker.speaks ? packed : nil, digest: packed.digest)
+    }
+}
+
+extension ScoreRows.Quantity {
+    /// What it is in training.
+    var column: RowColumn? {
+        switch self {
+        case .logProbs: .oldLogProbs
+        case .referenceLogProbs: .refLogProbs
+        case .values: .values
+        case .sumsPiSquared: nil
+        }
     }
 }
 
@@ -111,11 +147,11 @@ struct UpdateModel: WorkerCall {
     var rows: TrainingRows
     var seed: UInt64
     func perform(on worker: RankWorker) async throws -> [Metric] {
-        let policy = try worker.policy().worker
+        let rows = try worker.rows.complete(rows).trajectories
         let metrics =
             switch model {
-            case .actor: try await policy.update(rows.trajectories, seed: seed)
-            case .critic: try await policy.updateCritic(rows.trajectories, seed: seed)
+            case .actor: try await worker.policy().update(rows, seed: seed)
+            case .critic: try await worker.sideRoles().updateCritic(rows, seed: seed)
             }
         return worker.speaks ? metrics.map { Metric(name: $0.key.text, value: $0.value) } : []
     }
@@ -125,9 +161,64 @@ struct UpdateModel: WorkerCall {
 struct SavePolicy: WorkerCall {
     var step: Int
     var state: LoopState
+    /// Those of a critic on another pool.
+    var criticSteps: Int?
     func perform(on worker: RankWorker) async throws -> Done {
-        try await worker.policy().worker.savePart(step: step, state: worker.speaks ? state : nil)
+        if try worker.trains() {
+            try await worker.policy().savePart(
+                step: step, state: worker.speaks ? state : nil, criticSteps: criticSteps)
+        }
+        try await worker.side()?.savePart(step: step)
         return Done()
+    }
+}
+
+/// The optimizer steps that a critic without the policy beside it has done.
+struct CountCriticSteps: WorkerCall {
+    func perform(on worker: RankWorker) async throws -> Int? { try await worker.side()?.criticSteps }
+}
+
+/// Brings the policy's weights to the ranks that sample, on both pools at the same time.
+struct DeliverWeights: WorkerCall {
+    /// What they become; nil: the policy's own count.
+    var version: Int?
+    func perform(on worker: RankWorker) async throws -> WeightDelivery {
+        try await worker.policy().deliverWeights(version: version)
+    }
+}
+
+/// The answers to one prompt, drawn together with those to others that are asked for at the same time.
+struct AnswerPrompt: WorkerCall {
+    struct Answer: Codable, Sendable {
+        var responses: PackedRows<Int32>
+        var logProbs: PackedRows<Float>
+        var isTruncated: [Bool]
+        var weightVersions: [Int]
+        var weightDigest: String
+    }
+    static var waitsItsTurn: Bool { false }
+    var prompt: [Int32]
+    var settings: RolloutRequestSettings
+    func perform(on worker: RankWorker) async throws -> Answer {
+        let prompt = PromptTask(group: 0, tokens: prompt, text: "", dataSource: "", groundTruth: "")
+        let found = try await worker.policy().answer(prompt, settings)
+        return Answer(
+            responses: PackedRows(found.map(\.response)), logProbs: PackedRows(found.map(\.rolloutLogProbs)),
+            isTruncated: found.map(\.isTruncated), weightVersions: found.map(\.weightVersion),
+            weightDigest: found.first?.weightDigest ?? "")
+    }
+}
+
+/// What a sampler has done since the last time.
+struct TakeWork: WorkerCall {
+    struct Answer: Codable, Sendable {
+        var seconds: Double
+        var tokens: Int
+    }
+    static var waitsItsTurn: Bool { false }
+    func perform(on worker: RankWorker) async throws -> Answer {
+        let (seconds, tokens) = await (try worker.policy()).takeWork()
+        return Answer(seconds: seconds, tokens: tokens)
     }
 }
 
@@ -147,10 +238,11 @@ struct FinishRun: WorkerCall {
         var secondsSinceFirstToken: Double?
     }
     func perform(on worker: RankWorker) async throws -> Answer {
-        let policy = try worker.policy().worker
-        try await policy.settleCheckpoints()
+        let policy = try worker.policyIfHere()
+        try await policy?.settleCheckpoints()
+        try await worker.side()?.settleCheckpoints()
         let now = ContinuousClock.now
-        let age = await policy.secondsToFirstToken(since: now).map { -$0 }
+        let age = await policy?.secondsToFirstToken(since: now).map { -$0 }
         worker.finish()
         return Answer(secondsSinceFirstToken: age)
     }

@@ -143,12 +143,14 @@ public final class RankMembership: Sendable {
         return try HostLink(map, rank: place.rank, board: shared, meeting: meeting, deadline: deadline)
     }
 
-    /// A mesh of all ranks. To be made and used on one thread, by all ranks at the same point.
-    /// - Parameter name: what tells its groups from those of another mesh of the same ranks.
-    func mesh(_ shape: MeshShape, device: Device, name: String = "") -> DeviceMesh {
+    /// A mesh of all ranks, or of those that are named. To be made and used on one thread, by all its ranks at the same point.
+    /// - Parameters:
+    ///   - name: what tells its groups from those of another mesh of the same ranks.
+    ///   - members: the mesh's ranks, of which this is one; nil: all.
+    func mesh(_ shape: MeshShape, device: Device, name: String = "", members: [Int]? = nil) -> DeviceMesh {
         DeviceMesh(
-            shape, rank: rank, store: store, device: device, host: address, timeout: max(watch.deadline, .seconds(60)),
-            watch: watch, name: name)
+            shape, rank: members?.firstIndex(of: rank) ?? rank, store: store, device: device, host: address,
+            timeout: max(watch.deadline, .seconds(60)), watch: watch, members: members, name: name)
     }
 
     /// Rank 0 of ranks that somebody else started: tells the others where the controller is.

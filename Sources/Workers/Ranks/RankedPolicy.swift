@@ -1,22 +1,46 @@
 import Collectives
+import Config
 import Flow
 import OrderedCollections
 import Telemetry
-import TensorCore
 
-/// The policy over all ranks, as the controller's loop sees it: calls on their group, whose answers are put together.
+/// The policy over all ranks, as the controller's loop sees it: calls on the groups that have the roles, whose answers are put together.
 struct RankedPolicy: Sendable {
-    let group: WorkerGroup<RankWorker>
+    let groups: RankGroups
     let text: TextProcessor
     /// Ranks that sample together; what they sample is the same.
     let ranksPerSampler: Int
     let estimation: HostEstimation
+    /// The samplers' weights, where those are not the ones that are trained.
+    let delivery: Delivery?
+    /// What the ranks of each pool keep, in the order of ``groups``.
+    private let ledgers: [RowsLedger]
+
+    /// - Parameter samplesAhead: whether answers are drawn prompt by prompt, beside learning.
+    init(
+        _ groups: RankGroups, text: TextProcessor, ranksPerSampler: Int, samplesAhead: Bool = false,
+        estimation: HostEstimation
+    ) {
+        self.groups = groups
+        self.text = text
+        self.ranksPerSampler = ranksPerSampler
+        self.estimation = estimation
+        delivery = groups.parts(.actor, .rollout) ? Delivery(groups, samplesAhead: samplesAhead) : nil
+        ledgers = groups.pools.map { _ in RowsLedger() }
+    }
+
+    private func ledger(_ role: Role) -> RowsLedger { ledgers[groups.place(of: role) ?? 0] }
 
     func generate(
         _ prompts: [PromptTask], _ settings: RolloutRequestSettings
     ) async throws -> (trajectories: [Trajectory], metrics: PhaseMetrics) {
+        if let delivery, delivery.samplesAhead {
+            try await delivery.install(version: delivery.step)
+            return (try await SamplerRanks(groups[.rollout], text).answers(prompts, settings), [:])
+        }
+        let delivered = try await delivery?.install(version: nil)
         let clock = ContinuousClock(), start = clock.now
-        let shares = try await group.call(GenerateShare(request: GenerationRequest(prompts, settings)))
+        let shares = try await groups[.rollout].call(GenerateShare(request: GenerationRequest(prompts, settings)))
         for (rank, share) in shares.enumerated() where share.weightDigest != shares[0].weightDigest {
             throw WorkerError(
                 .ranks,
@@ -24,25 +48,38 @@ struct RankedPolicy: Sendable {
                     + "\(shares[0].weightDigest)): the ranks' updates differ; this is a fault of Fledge or of the machine"
             )
         }
+        for (rank, share) in shares.enumerated() {
+            try delivery?.check(share.engineVersion, of: "rank \(rank) of the samplers")
+        }
         let seconds = max(1e-9, (clock.now - start) / .seconds(1))
         // Of ranks that sample together the first speaks.
         let samplers = stride(from: 0, to: shares.count, by: ranksPerSampler).map { shares[$0] }
-        return (
-            GenerationShare.trajectories(prompts, n: settings.n, samplers, text),
-            GenerationShare.metrics(samplers, ranks: shares, seconds: seconds)
-        )
+        var metrics = GenerationShare.metrics(samplers, ranks: shares, seconds: seconds)
+        for (name, value) in delivered ?? [:] { metrics[name] = value }
+        return (GenerationShare.trajectories(prompts, n: settings.n, samplers, text), metrics)
     }
 
     // MARK: - Actor and reference
 
-    func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] { try await score(trajectories, .logProbs) }
+    func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] {
+        try await score(trajectories, .logProbs, .actor)
+    }
 
     var reference: any ReferenceGroup { RankedReference(policy: self) }
 
-    fileprivate func score(_ trajectories: [Trajectory], _ quantity: ScoreRows.Quantity) async throws -> [[Float]] {
-        try await group.call(
-            ScoreRows(quantity: quantity, rows: TrainingRows(trajectories)), .broadcast,
-            .concat { $0?.rows ?? [] })
+    fileprivate func score(
+        _ trajectories: [Trajectory], _ quantity: ScoreRows.Quantity, _ role: Role
+    ) async throws -> [[Float]] {
+        let group = groups[role], ledger = ledger(role)
+        let (pending, id) = try ledger.send(trajectories, []) { rows in
+            (try group.issue(ScoreRows(quantity: quantity, rows: rows), .broadcast, .all), rows.id)
+        }
+        let answers = try await pending.value, scores = answers[0].scores?.rows ?? []
+        // Where ranks computed other bits than the first, they get its own with the update.
+        if let column = quantity.column, answers.allSatisfy({ $0.digest == answers[0].digest }) {
+            ledger.keeps(column, scores, of: id)
+        }
+        return scores
     }
 
     func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) async throws -> AdvantageEstimate {
@@ -50,126 +87,104 @@ struct RankedPolicy: Sendable {
     }
 
     func sumsPiSquared(_ trajectories: [Trajectory]) async throws -> [[Float]] {
-        try await score(trajectories, .sumsPiSquared)
+        try await score(trajectories, .sumsPiSquared, .actor)
     }
 
     var critic: any CriticGroup { RankedCritic(policy: self) }
 
     func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
-        try await update(.actor, trajectories, seed)
+        delivery?.changed()
+        return try await update(
+            .actor, trajectories, seed, of: .actor,
+            [.rolloutLogProbs, .advantages, .oldLogProbs, .refLogProbs, .importanceWeights, .responseMask])
     }
 
     fileprivate func update(
-        _ model: UpdateModel.Model, _ trajectories: [Trajectory], _ seed: UInt64
+        _ model: UpdateModel.Model, _ trajectories: [Trajectory], _ seed: UInt64, of role: Role,
+        _ columns: Set<RowColumn>
     ) async throws -> PhaseMetrics {
-        let told = try await group.call(
-            UpdateModel(model: model, rows: TrainingRows(trajectories), seed: seed), .broadcast, .first)
-        return PhaseMetrics(uniqueKeysWithValues: try told.map { (try MetricName($0.name), $0.value) })
+        let group = groups[role]
+        let pending = try ledger(role).send(trajectories, columns) { rows in
+            try group.issue(UpdateModel(model: model, rows: rows, seed: seed), .broadcast, .first)
+        }
+        return PhaseMetrics(
+            uniqueKeysWithValues: try await pending.value.map { (try MetricName($0.name), $0.value) })
     }
 
     // MARK: - Checkpoints
 
     func save(step: Int, state: LoopState) async throws {
-        try await group.call(SavePolicy(step: step, state: state), .broadcast, .nothing)
+        let apart = groups.parts(.actor, .critic)
+        let steps = try await apart ? groups[.critic].call(CountCriticSteps(), .broadcast, .first) : nil
+        _ = try await groups.call(SavePolicy(step: step, state: state, criticSteps: steps), .nothing)
     }
 
     func restore() async throws -> LoopState? { try await restore(from: nil).state }
 
     func restore(from path: String?) async throws -> (state: LoopState?, skipped: [String]) {
-        let found = try await group.call(RestorePolicy(path: path), .broadcast, .first)
-        return (found.state, found.skipped)
+        delivery?.changed()
+        let found = try await groups.call(RestorePolicy(path: path))
+        let policy = found.first { $0.state != nil }
+        return (policy?.state, found.flatMap(\.skipped))
     }
 
-    func forgetCheckpoints() async throws { try await group.call(ForgetCheckpoints(), .broadcast, .nothing) }
+    func forgetCheckpoints() async throws { _ = try await groups.call(ForgetCheckpoints(), .nothing) }
 
     // MARK: - Beginning and end
 
     func prepare(_ plan: TrainingPlan, totalSteps: Int) async throws -> [String] {
-        try await group.call(PreparePolicy(totalSteps: totalSteps), .broadcast, .first)
+        zip(groups.pools, try await groups.call(PreparePolicy(totalSteps: totalSteps))).flatMap { pool, notes in
+            notes.map { note in pool.name.map { "pool \($0): \(note)" } ?? note }
+        }
     }
 
     /// Tells all that there is nothing more to do.
     func finish() async throws -> Double? {
-        let ages = try await group.call(FinishRun()).compactMap(\.secondsSinceFirstToken)
+        let ages = try await groups.call(FinishRun(), .all).joined().compactMap(\.secondsSinceFirstToken)
         return ages.max().map { ProcessStart.instant.duration(to: .now) / .seconds(1) - $0 }
     }
 }
 
 extension RankedPolicy: PhaseListener {
-    /// Behind the calls before it and before those after it. What is wrong with a rank the next call tells.
+    /// Behind the calls before it and before those after it, on the pools that have to do with it. What is wrong with a rank the next
+    /// call tells.
     func enter(_ place: RankProgress.Place) {
-        _ = try? group.issue(EnterPhase(place: place), .broadcast, .nothing)
+        delivery?.enter(place)
+        let roles: Set<Role> =
+            switch Phase(rawName: place.phase) {
+            case .generate?, .evaluate?, .syncWeights?: [.rollout, .actor]
+            case .oldLogProb?, .update?: [.actor]
+            case .refLogProb?: [.reference]
+            case .values?, .updateCritic?: [.critic]
+            case .save?: [.actor, .critic]
+            default: Set(Role.allCases)
+            }
+        for pool in groups.pools where !pool.roles.isDisjoint(with: roles) {
+            _ = try? pool.group.issue(EnterPhase(place: place), .broadcast, .nothing)
+        }
+    }
+}
+
+extension Phase {
+    fileprivate init?(rawName: String) {
+        guard let phase = try? Phase(rawName) else { return nil }
+        self = phase
     }
 }
 
 private struct RankedReference: ReferenceGroup {
     let policy: RankedPolicy
     func logProbs(_ trajectories: [Trajectory]) async throws -> [[Float]] {
-        try await policy.score(trajectories, .referenceLogProbs)
+        try await policy.score(trajectories, .referenceLogProbs, .reference)
     }
 }
 
 private struct RankedCritic: CriticGroup {
     let policy: RankedPolicy
     func values(_ trajectories: [Trajectory]) async throws -> [[Float]] {
-        try await policy.score(trajectories, .values)
+        try await policy.score(trajectories, .values, .critic)
     }
     func update(_ trajectories: [Trajectory], seed: UInt64) async throws -> PhaseMetrics {
-        try await policy.update(.critic, trajectories, seed)
-    }
-}
-
-/// Advantages of whole batches, which take microseconds and no model: the controller makes them itself, on the host.
-actor HostEstimation {
-    private let executor = TensorExecutor()
-    private let estimation: BatchEstimation
-
-    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
-
-    init(_ plan: TrainingPlan) throws {
-        estimation = try BatchEstimation(
-            plan.algorithm, rewardWeights: plan.rewardWeights, bypassesOldLogProbs: plan.bypassesOldLogProbs)
-    }
-
-    func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) throws -> AdvantageEstimate {
-        try estimation(trajectories, klCoefficient: klCoefficient)
-    }
-}
-
-extension GenerationShare {
-    /// Of all samplers' shares; where several ranks are one sampler, `ranks` are those of all of them.
-    static func metrics(
-        _ shares: [GenerationShare], ranks: [GenerationShare]? = nil, seconds: Double
-    ) -> PhaseMetrics {
-        let ranks = ranks ?? shares
-        func sum(_ count: KeyPath<GenerationShare, Int>) -> Double {
-            Double(shares.reduce(0) { $0 + $1[keyPath: count] })
-        }
-        let own = shares[0]
-        var metrics: PhaseMetrics = [
-            "rollout/generated_tokens": sum(\.generatedTokens),
-            "rollout/prompt_tokens_shared": 1 - sum(\.prefilledTokens) / max(1, sum(\.promptTokens)),
-            "rollout/decode_steps": Double(shares.map(\.decodeSteps).max() ?? 0),
-            "rollout/weight_version": Double(own.engineVersion),
-            // The digest's 32 low bits, exact as a double: two runs with equal weights print equal numbers.
-            "rollout/weight_digest": Double(UInt32(truncatingIfNeeded: UInt64(own.weightDigest, radix: 16) ?? 0)),
-            "perf/rollout_tokens_per_second": sum(\.generatedTokens) / seconds,
-        ]
-        let lost = shares.reduce(0) { $0 + $1.lostGroups.count }, cut = sum(\.cutSamples)
-        if lost > 0 { metrics["rollout/lost_groups"] = Double(lost) }
-        if cut > 0 { metrics["rollout/cut_samples"] = cut }
-        let sleeps = ranks.compactMap(\.sleep)
-        if !sleeps.isEmpty {
-            metrics["perf/rollout_sleep_ms"] = sleeps.map(\.milliseconds).max()
-            metrics["perf/rollout_wake_ms"] = sleeps.map(\.wakeMilliseconds).max()
-            metrics["perf/rollout_freed_gib"] = Double(sleeps.reduce(0) { $0 + $1.bytes }) / 0x1p30
-        }
-        let reshards = ranks.compactMap(\.reshard)
-        if !reshards.isEmpty {
-            metrics["perf/reshard_bytes"] = Double(reshards.reduce(0) { $0 + $1.receivedBytes })
-            metrics["perf/reshard_seconds"] = reshards.map(\.seconds).max()
-            metrics["perf/reshard_peak"] = Double(reshards.map(\.peakExtraBytes).max() ?? 0)
-        }
-        return metrics
+        try await policy.update(.critic, trajectories, seed, of: .critic, [.values, .returns, .responseMask])
     }
 }

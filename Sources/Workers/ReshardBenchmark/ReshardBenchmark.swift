@@ -212,8 +212,8 @@ extension BenchmarkShape {
 
 extension RankMembership {
     /// A group of some of the members, of which this is one; all of these ask for it at the same point.
-    func group(_ ranks: [Int], device: Device) throws -> ProcessGroup {
-        let name = "reshard:" + ranks.map(String.init).joined(separator: ","), place = ranks.firstIndex(of: rank) ?? 0
+    func group(_ ranks: [Int], device: Device, name: String = "reshard") throws -> ProcessGroup {
+        let name = "\(name):" + ranks.map(String.init).joined(separator: ","), place = ranks.firstIndex(of: rank) ?? 0
         let watch = GroupWatch(watch, ranks: ranks)
         if device == .cpu {
             return try .gloo(
