@@ -22,7 +22,9 @@ extension CrossChecks {
             config.rollout.gpusPerNode != nil, "rollout.n_gpus_per_node", pools, "two ways to give sampling devices",
             remedy: "remove rollout.n_gpus_per_node, and name a pool in roles.rollout")
         for name in sizes.keys {
-            let isUsed = config.presentRoles.contains { config.pool(of: $0) == name }
+            // One that an absent role names is told of with that.
+            let isUsed =
+                config.presentRoles.contains { config.pool(of: $0) == name } || config.roles.pools.values.contains(name)
             refuse(
                 !isUsed, pools, Role.actor.setting, "no role is on pool '\(name)'",
                 remedy: "name it in roles (actor, rollout, critic, reference, reward_model), or remove it")

@@ -73,7 +73,8 @@ public struct RunConfig: Sendable {
         experimentName = section.fileName("experiment_name", default: "run", doc: "Names the run and its folder.")
         resourcePools = section.sizes(
             "resource_pools", in: 1...1024,
-            doc: "Devices by pool, as {train: 4, sample: 4}: one process each, ranks in this order. Without pools every rank plays all "
+            doc:
+                "Devices by pool, as {train: 4, sample: 4}: one process each, ranks in this order. Without pools every rank plays all "
                 + "roles.")
         model = section.section("model", doc: "The model.", ModelSettings.init)
         data = section.section("data", doc: "Prompts.", DataSettings.init)

@@ -239,7 +239,8 @@ extension SectionReader {
                 guard name.isFileName else {
                     throw Misfit(
                         code: .outOfRange, message: "'\(shortened(name))' is no name for a pool",
-                        remedy: "take letters, digits, '.', '_' and '-', a letter or digit first", place: entry.keyPlace)
+                        remedy: "take letters, digits, '.', '_' and '-', a letter or digit first", place: entry.keyPlace
+                    )
                 }
                 sizes[name] = try entry.node.integer(in: range)
             }

@@ -12,7 +12,8 @@ struct NoReward: ItemReward {
 enum RewardFactory {
     /// - Throws: `RewardError`, before the policy is loaded: a reward file that does not import ends the run here, as does a reward
     ///   model that is none (`ModelError`, ``WorkerError``, `CheckpointError`).
-    static func make(_ config: RunConfig, _ plan: RunPlan) async throws -> any Reward {
+    /// - Parameter ranks: that a reward model is on, where it is not in this process.
+    static func make(_ config: RunConfig, _ plan: RunPlan, ranks: RankGroups? = nil) async throws -> any Reward {
         let settings = config.reward
         switch settings.source {
         case .named(let name): return try builtIn(name, settings)
@@ -28,10 +29,8 @@ enum RewardFactory {
             return try await PythonReward(python)
         case .none: return NoReward()
         case .model(let model):
-            let worker = RewardModelWorker(
-                .init(
-                    modelPath: model.path, templatePath: model.chatTemplate, dtype: plan.dtype, device: plan.device,
-                    tokensPerPass: model.maxTokenLength))
+            if let ranks { return RankedRewardModel(group: ranks[.rewardModel]) }
+            let worker = RewardModelWorker(.init(model, plan))
             try await worker.load()
             return RewardModelReward(worker: worker)
         case .judge(let judge): return try JudgeReward(Self.judge(judge))
@@ -75,5 +74,13 @@ enum RewardFactory {
             judge.key = .init(key)
         }
         return judge
+    }
+}
+
+extension RewardModelWorker.Plan {
+    init(_ model: ScoringModelSettings, _ plan: RunPlan) {
+        self.init(
+            modelPath: model.path, templatePath: model.chatTemplate, dtype: plan.dtype, device: plan.device,
+            tokensPerPass: model.maxTokenLength)
     }
 }

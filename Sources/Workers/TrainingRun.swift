@@ -61,15 +61,16 @@ public struct TrainingRun: Sendable {
         if config.trainer.deterministic { Torch.useDeterministicAlgorithms(true) }
 
         // What can fail cheaply comes first: the reward file, the data, then the weights.
-        return try await RunServices.with(plan, log) { try await run(plan, $0, onStart) }
+        let groups = try config.mapping.flatMap { mapping in try ranks.map { try RankGroups($0, mapping) } }
+        return try await RunServices.with(plan, log, ranks: groups) { try await run(plan, $0, groups, onStart) }
     }
 
     private func run(
-        _ plan: RunPlan, _ services: RunServices, _ onStart: @Sendable (RunObserver) -> Void
+        _ plan: RunPlan, _ services: RunServices, _ pools: RankGroups?, _ onStart: @Sendable (RunObserver) -> Void
     ) async throws -> Outcome {
         let start = ContinuousClock.now
         let data = try DataSources(config)
-        let loading = try await load(plan), text = loading.text
+        let loading = try await load(plan, pools), text = loading.text
         let prompts = try data.prepare(config, services.encoder(text, config), log)
         try folder.create()
         let policy = loading.policy, loaded = try await loading.loaded()
@@ -162,7 +163,7 @@ public struct TrainingRun: Sendable {
         var loaded: () async throws -> LoadPolicy.Answer
     }
 
-    private func load(_ plan: RunPlan) async throws -> Loading {
+    private func load(_ plan: RunPlan, _ pools: RankGroups?) async throws -> Loading {
         guard let ranks else {
             for note in try plan.notes + plan.checkMemory() { log.warning("\(note)") }
             let worker = PolicyWorker(try plan.policy(nil))
@@ -171,10 +172,11 @@ public struct TrainingRun: Sendable {
                 LoadPolicy.Answer(device: plan.device.description, notes: [], contextLength: length)
             }
         }
-        let groups = try RankGroups(ranks, config.mapping), samplers = groups[.rollout].count
+        let groups = try pools ?? RankGroups(ranks, nil), samplers = groups[.rollout].count
         // Says what does not divide before any rank starts.
         let sharding = try ShardingPlan(sampling: config.rollout, ranks: samplers)
-        _ = try ShardingPlan(config.actor, config.rollout, ranks: groups[.actor].count, samples: samplers == ranks.count)
+        _ = try ShardingPlan(
+            config.actor, config.rollout, ranks: groups[.actor].count, samples: samplers == ranks.count)
         let text = try TextProcessor(at: config.model.path, templatePath: config.model.chatTemplate)
         let policy = RankedPolicy(
             groups, text: text, ranksPerSampler: sharding.rollout[.tensor],

@@ -71,9 +71,13 @@ struct Plan: ParsableCommand {
     }
 
     func run() throws {
+        if let pools = try Failures.reported(pools) {
+            Console.say(json ? pools.json.text() : PlanReport.text(pools))
+            if pools.contains(where: { $0.verdict == .cannotFit }) { throw ExitCode(2) }
+            return
+        }
         let result = try Failures.reported {
-            let settings = try RunConfig(
-                contentsOf: URL(fileURLWithPath: config), overrides: overrides, names: TrainingRun.knownNames)
+            let settings = try settings()
             let model = try shape.map { try PlanModel(BenchmarkShape.known[$0]!, name: $0) } ?? PlanModel(settings)
             var work = PlanWork(settings)
             if let responseTokens { work.responseTokens = min(responseTokens, work.responseTokens) }
@@ -93,6 +97,41 @@ struct Plan: ParsableCommand {
         Console.say(
             json ? result.run.json(mapping: result.mapping).text() : PlanReport(result.run, result.mapping).text)
         if result.run.verdict == .cannotFit { throw ExitCode(2) }
+    }
+}
+
+extension Plan {
+    private func settings() throws -> RunConfig {
+        try RunConfig(contentsOf: URL(fileURLWithPath: config), overrides: overrides, names: TrainingRun.knownNames)
+    }
+
+    /// What each pool holds, where the recipe has pools and no other layout is asked for.
+    private func pools() throws -> [PoolForecast]? {
+        let settings = try settings()
+        guard settings.mapping != nil, devices == nil, layout == nil else { return nil }
+        let model = try shape.map { try PlanModel(BenchmarkShape.known[$0]!, name: $0) } ?? PlanModel(settings)
+        var work = PlanWork(settings)
+        if let responseTokens { work.responseTokens = min(responseTokens, work.responseTokens) }
+        var device = try device.flatMap(PlanDevice.init(named:)) ?? PlanDevice(settings.device)
+        if let memory = memory.flatMap(PlanDevice.bytes) { device.memory = memory }
+        return try PoolForecast.all(settings, model, work, device)
+    }
+}
+
+extension PlanReport {
+    /// Each pool's memory.
+    static func text(_ pools: [PoolForecast]) -> String {
+        pools.map { forecast in
+            let pool = forecast.pool, worst = forecast.memory.worst
+            let roles = pool.roles.map(\.rawValue).sorted().joined(separator: ", ")
+            return
+                ([
+                    "pool \(pool.name): \(roles) on \(pool.ranks.count) × \(forecast.device.name) (\(forecast.layout.description))"
+                ]
+                + table(forecast.memory)
+                + ["peak: \(gib(worst.total)) GiB in \(worst.name): \(forecast.verdict.rawValue)"])
+                .joined(separator: "\n")
+        }.joined(separator: "\n\n")
     }
 }
 
@@ -116,7 +155,7 @@ struct PlanReport {
                 + "tokens, \(work.optimizerSteps) optimizer steps, micro-batches of \(asIs.memory.microTokens) tokens, checkpointing "
                 + asIs.mode, "",
         ]
-        lines += memory(asIs.memory) + [""]
+        lines += Self.table(asIs.memory) + [""]
         let worst = asIs.memory.worst,
             share = Int((100 * Double(worst.total) / Double(max(1, device.memory))).rounded())
         lines.append(
@@ -166,7 +205,7 @@ struct PlanReport {
         return lines + mapping.rejected.map { "  \($0.what): \($0.why)" }
     }
 
-    private func memory(_ memory: MemoryForecast) -> [String] {
+    fileprivate static func table(_ memory: MemoryForecast) -> [String] {
         var table = TextTable(["GiB of a device"] + memory.phases.map(\.name))
         for kind in MemoryForecast.Kind.allCases where memory.phases.contains(where: { $0[kind] > 0 }) {
             table.add([kind.rawValue] + memory.phases.map { $0[kind] > 0 ? gib($0[kind]) : "" })
@@ -179,7 +218,8 @@ struct PlanReport {
         let parts = time.phases.map { "\($0.name) \(TextTable.number($0.seconds, $0.seconds < 10 ? 2 : 0)) s" }
         return "\(TextTable.number(time.total, time.total < 10 ? 2 : 0)) s a step (\(parts.joined(separator: ", ")))"
     }
-    private func gib(_ bytes: Int) -> String { TextTable.number(Double(bytes) / 0x1p30, 2) }
+    fileprivate static func gib(_ bytes: Int) -> String { TextTable.number(Double(bytes) / 0x1p30, 2) }
+    private func gib(_ bytes: Int) -> String { Self.gib(bytes) }
     private func billions(_ count: Int) -> String {
         count < 1_000_000_000
             ? "\(TextTable.number(Double(count) / 1e6, 1)) M" : "\(TextTable.number(Double(count) / 1e9, 2)) B"

@@ -7,12 +7,13 @@ import Testing
 
     @Test func rolesAreOnTheActorsPoolUnlessTheySay() throws {
         let config = try read(
-            Self.pools + "roles: {rollout: sample}\nalgorithm: {adv_estimator: gae}\nactor: {use_kl_loss: true}\n")
+            Self.pools + "roles: {rollout: sample}\ncritic: {enable: true}\nactor: {use_kl_loss: true}\n")
         let mapping = try #require(config.mapping)
         #expect(mapping.pools.map(\.name) == ["train", "sample"] && mapping.pools.map(\.ranks) == [0..<4, 4..<6])
         #expect(mapping.pools.map(\.roles) == [[.actor, .critic, .reference], [.rollout]])
         #expect(mapping.rankCount == 6 && config.ranksAsked == 6 && mapping.pool(of: 5)?.name == "sample")
-        #expect(mapping.parts(.actor, .rollout) && !mapping.parts(.actor, .critic) && !mapping.parts(.actor, .rewardModel))
+        #expect(
+            mapping.parts(.actor, .rollout) && !mapping.parts(.actor, .critic) && !mapping.parts(.actor, .rewardModel))
         let again = try RunConfig(yaml: config.resolvedYAML(), file: "resolved.yaml")
         #expect(again == config && again.mapping == mapping)
         #expect(config.resolvedYAML().contains("resource_pools: {train: 4, sample: 2}"))
@@ -31,9 +32,12 @@ import Testing
     }
 
     @Test(arguments: [
-        ("roles: {critic: x}", ["recipe.yaml:", "roles.critic = x", "resource_pools = {}", "give resource_pools"]),
-        ("resource_pools: {a: 1, b: 1}\nroles: {rollout: c}", ["roles.rollout = c", "no pool 'c'", "name one of a, b"]),
-        ("resource_pools: {a: 1, b: 1}", ["resource_pools = {a: 1, b: 1} (recipe.yaml:9)", "no role is on pool 'b'"]),
+        ("roles: {rollout: x}", ["recipe.yaml:", "roles.rollout = x", "resource_pools = {}", "give resource_pools"]),
+        (
+            "resource_pools: {a: 1, b: 1}\nroles: {rollout: c}",
+            ["roles.rollout = c", "no pool 'c'", "name one of a, b"]
+        ),
+        ("resource_pools: {a: 1, b: 1}", ["resource_pools = {a: 1, b: 1} (recipe.yaml:8)", "no role is on pool 'b'"]),
         (
             "resource_pools: {a: 1, b: 1}\nroles: {critic: b}",
             ["roles.critic = b", "algorithm.adv_estimator = grpo", "there is no critic"]
@@ -48,7 +52,7 @@ import Testing
         ),
         (
             "resource_pools: {a: 1, b: 1}\nroles: {rollout: b}\ntrainer: {n_gpus_per_node: 3}",
-            ["trainer.n_gpus_per_node = 3 (recipe.yaml:11)", "resource_pools = {a: 1, b: 1}", "make it 2"]
+            ["trainer.n_gpus_per_node = 3 (recipe.yaml:10)", "resource_pools = {a: 1, b: 1}", "make it 2"]
         ),
         (
             "resource_pools: {a: 1, b: 1}\nroles: {rollout: b}\nrollout: {n_gpus_per_node: 1}",
@@ -56,7 +60,10 @@ import Testing
         ),
         (
             "resource_pools: {a: 3, b: 1}\nroles: {rollout: b}\nactor: {megatron: {tensor_model_parallel_size: 2}}",
-            ["resource_pools = {a: 3, b: 1}", "tensor_model_parallel_size = 2", "pool 'a' (actor) of 3", "multiple of 2"]
+            [
+                "resource_pools = {a: 3, b: 1}", "tensor_model_parallel_size = 2", "pool 'a' (actor) of 3",
+                "multiple of 2",
+            ]
         ),
         (
             "resource_pools: {a: 2, b: 1}\nroles: {rollout: b}\nrollout: {tensor_model_parallel_size: 2}",
@@ -72,14 +79,17 @@ import Testing
         ),
     ])
     func whatIsAtOddsIsToldWithPlaceAndRemedy(_ yaml: String, _ parts: [String]) throws {
-        let text = yaml.hasSuffix("lora_rank: 4}")
+        let text =
+            yaml.hasSuffix("lora_rank: 4}")
             ? minimal.replacing("model:\n  path: model\n", with: "") + yaml + "\n" : minimal + yaml + "\n"
         let found = messages(text)
         #expect(found.count == 1, "\(found)")
         for part in parts { #expect(found.first?.contains(part) == true, "\(part) in \(found)") }
     }
 
-    @Test(arguments: ["resource_pools: 3", "resource_pools: {a: 0}", "resource_pools: {a b: 1}", "resource_pools: {a: x}"])
+    @Test(arguments: [
+        "resource_pools: 3", "resource_pools: {a: 0}", "resource_pools: {a b: 1}", "resource_pools: {a: x}",
+    ])
     func poolsAreNamesAndCounts(_ yaml: String) {
         #expect(messages(minimal + yaml + "\n").count == 1)
     }

@@ -9,7 +9,8 @@ public struct ScoringModelSettings: Hashable, Sendable {
             "path",
             doc:
                 "A folder that fledge reward-model export wrote, or a Hugging Face …ForSequenceClassification with one label: it "
-                + "scores the conversation with the answer, on the device of the first rank.")
+                + "scores the conversation with the answer, on the device that trains, or on the pool of roles.reward_model."
+        )
         let chatTemplate = section.optionalString(
             "chat_template", doc: "A Jinja file in place of that checkpoint's own template.")
         let maxTokenLength = section.int(

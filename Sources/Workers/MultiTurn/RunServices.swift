@@ -13,8 +13,8 @@ struct RunServices: Sendable {
     let environment: (any Environment)?
 
     /// - Throws: `RewardError`, `EnvironmentError`.
-    init(_ config: RunConfig, _ plan: RunPlan, _ log: Logger) async throws {
-        let reward = try await RewardFactory.make(config, plan)
+    init(_ config: RunConfig, _ plan: RunPlan, _ log: Logger, ranks: RankGroups? = nil) async throws {
+        let reward = try await RewardFactory.make(config, plan, ranks: ranks)
         do { environment = try await EnvironmentFactory.make(config, log) } catch {
             await reward.shutdown()
             throw error
@@ -24,9 +24,9 @@ struct RunServices: Sendable {
 
     /// Runs `body` and ends the processes, however it ends.
     static func with<Result: Sendable>(
-        _ plan: RunPlan, _ log: Logger, _ body: (RunServices) async throws -> Result
+        _ plan: RunPlan, _ log: Logger, ranks: RankGroups? = nil, _ body: (RunServices) async throws -> Result
     ) async throws -> Result {
-        let services = try await RunServices(plan.config, plan, log)
+        let services = try await RunServices(plan.config, plan, log, ranks: ranks)
         do {
             let result = try await body(services)
             await services.shutdown()

@@ -71,7 +71,11 @@ public struct MemoryForecast: Sendable, Hashable {
         microTokens = (budget + layout.sp - 1) / layout.sp
         let training = TrainingBytes(share, tokens: microTokens, microBatches: microBatches, isCUDA: device.isCUDA)
 
-        var resident: [(Kind, Int)] = [(.context, device.contextBytes), (.weights, share.weights)]
+        var resident: [(Kind, Int)] = [(.context, device.contextBytes)]
+        // Those of samplers that share matrices count with what generation takes.
+        if work.trainsPolicy || (work.generates && layout.samplesFromTrained) {
+            resident.append((.weights, share.weights))
+        }
         if layout.devices > 1, device.isCUDA { resident.append((.communication, Self.communication(layout))) }
         if work.needsReference { resident.append((.reference, share.weights)) }
         if work.trainsCritic { resident.append((.critic, share.critic)) }
@@ -97,12 +101,16 @@ public struct MemoryForecast: Sendable, Hashable {
         }
         if work.recomputesLogProbs || work.needsReference { phase("log-prob", training.scoring) }
         // Below an adapter the policy's own gradients are few; a critic trains all of its weights.
-        if work.trainsCritic, model.usesAdapter { phase("update critic", training.updateOfCritic) }
+        if work.trainsCritic, model.usesAdapter || !work.trainsPolicy {
+            phase("update critic", training.updateOfCritic)
+        }
         if work.learns {
             phase("update", training.update)
             phase("optimizer step", training.step(offloaded: hostBytes > 0))
         }
-        if layout.devices > 1, work.generates {
+        if work.samplesApart {
+            phase("weight sync", [(.bucket, 4 * ReshardPlan.Options().bucketBytes)])
+        } else if layout.devices > 1, work.generates {
             phase("weight sync", [(.rolloutWeights, share.rolloutCopy), (.bucket, share.staging)])
         }
         hostBytes += training.hostActivations

@@ -28,6 +28,8 @@ public struct PlanWork: Sendable, Hashable {
     public var generates = true
     /// Whether anything is learned, or the model only read.
     var learns = true
+    /// Whether the policy that is trained is here, and whether its weights travel between its devices and samplers on others.
+    var trainsPolicy = true, samplesApart = false
 
     public init() {}
 
@@ -46,6 +48,19 @@ public struct PlanWork: Sendable, Hashable {
         recomputesLogProbs = config.recomputesOldLogProbs
         trainsCritic = config.hasCritic && !config.critic.sharesTrunk
         engine = RolloutEngineSettings(config.rollout)
+    }
+
+    /// What of it the ranks of a pool do.
+    public func part(of pool: PoolMapping.Pool) -> PlanWork {
+        var work = self
+        work.generates = pool.roles.contains(.rollout)
+        work.trainsPolicy = pool.roles.contains(.actor)
+        work.learns = work.trainsPolicy
+        work.samplesApart = work.generates != work.trainsPolicy
+        work.needsReference = needsReference && pool.roles.contains(.reference)
+        work.trainsCritic = trainsCritic && pool.roles.contains(.critic)
+        work.recomputesLogProbs = recomputesLogProbs && work.trainsPolicy
+        return work
     }
 
     public var sequences: Int { prompts * samples }

@@ -295,7 +295,7 @@ extension RunPlan {
     func checkMemory(
         of model: PlanModel, on device: PlanDevice, ranks: Int = 1, pool: PoolMapping.Pool? = nil
     ) throws -> [String] {
-        if pool != nil { return [] }
+        if let pool { return try checkMemory(of: pool, model, device) }
         let planner = TrainingPlanner(model: model, work: PlanWork(config), device: device, devices: ranks)
         let layout = try ranks > 1 ? PlanLayout(ShardingPlan(config.actor, config.rollout, ranks: ranks)) : PlanLayout()
         let result = try planner.plan(layout: layout)
@@ -320,6 +320,22 @@ extension RunPlan {
             guard config.trainer.plan == .warn else { throw WorkerError(.memory, message) }
             return [message]
         }
+    }
+}
+
+extension RunPlan {
+    private func checkMemory(of pool: PoolMapping.Pool, _ model: PlanModel, _ device: PlanDevice) throws -> [String] {
+        let forecasts = try PoolForecast.all(config, model, PlanWork(config), device)
+        guard let forecast = forecasts.first(where: { $0.pool == pool }), forecast.verdict != .fits else { return [] }
+        let isSure = forecast.verdict == .cannotFit, memory = isSure ? forecast.least : forecast.memory
+        let message =
+            (isSure ? "weights, states and gradients alone take " : "memory may run out: with answers of full length, ")
+            + "\(memory.worst.name) takes \(PlanText.gib(memory.worst.total)), and \(forecast.device.name) has "
+            + "\(PlanText.gib(forecast.device.memory)); fledge plan shows each pool"
+        guard !isSure || config.trainer.plan == .warn else {
+            throw WorkerError(.memory, "pool \(pool.name): \(message); trainer.plan: warn starts all the same")
+        }
+        return [message]
     }
 }
 

@@ -20,6 +20,7 @@ extension RankWorker {
         calls.add(AnswerPrompt.self)
         calls.add(TakeWork.self)
         calls.add(CountCriticSteps.self)
+        calls.add(ScoreConversations.self)
         calls.add(SavePolicy.self)
         calls.add(EnterPhase.self)
         calls.add(FinishRun.self)

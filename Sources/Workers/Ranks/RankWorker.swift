@@ -19,6 +19,7 @@ public final class RankWorker: Sendable {
         var pool: PoolMembers
         var policy: PolicyWorker?
         var side: SideWorker?
+        var rewardModel: RewardModelWorker?
     }
     private let state = Mutex(State())
     /// Of the step at hand.
@@ -60,6 +61,14 @@ public final class RankWorker: Sendable {
 
     /// The policy, where this rank has it.
     func policyIfHere() throws -> PolicyWorker? { try loaded().policy }
+
+    /// - Throws: ``WorkerError`` on a rank whose pool has none.
+    func rewardModel() throws -> RewardModelWorker {
+        guard let model = try loaded().rewardModel else {
+            throw WorkerError(.badSetting, "rank \(members.rank) is of a pool without the reward model")
+        }
+        return model
+    }
 
     /// How training is planned for this rank's pool.
     func training(totalSteps: Int) throws -> TrainingPlan {
@@ -108,6 +117,11 @@ public final class RankWorker: Sendable {
             let side = SideWorker(try plan.side(pool))
             length = min(length, try await side.load())
             loaded.side = side
+        }
+        if config.mapping != nil, pool.plays(.rewardModel), let model = config.reward.model {
+            let worker = RewardModelWorker(.init(model, plan))
+            try await worker.load()
+            loaded.rewardModel = worker
         }
         state.withLock { [loaded] in $0.loaded = loaded }
         return LoadPolicy.Answer(device: plan.device.description, notes: notes, contextLength: length)

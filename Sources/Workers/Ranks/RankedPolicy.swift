@@ -188,4 +188,3 @@ private struct RankedCritic: CriticGroup {
         try await policy.update(.critic, trajectories, seed, of: .critic, [.values, .returns, .responseMask])
     }
 }
-

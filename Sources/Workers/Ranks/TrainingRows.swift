@@ -21,8 +21,8 @@ struct TrainingRows: Codable {
     var sequences: Sequences?
     /// Columns that are kept.
     var kept: [RowColumn] = []
-    private(set) var rolloutLogProbs, advantages, oldLogProbs, refLogProbs, importanceWeights, values, returns:
-        PackedRows<Float>?
+    private(set) var rolloutLogProbs, advantages, oldLogProbs, refLogProbs, importanceWeights, values,
+        returns: PackedRows<Float>?
     private(set) var responseMask: PackedRows<UInt8>?
 
     init(id: Int) { self.id = id }

@@ -18,9 +18,13 @@ struct RewardModelReward: Reward {
         }
     }
 
-    /// A prompt of plain text is a user's turn.
     static func conversation(_ item: RewardRequest) -> [ChatMessage] {
-        let turns = item.messages.map { ChatMessage(role: $0.role, content: .string($0.content)) }
-        return (turns.isEmpty ? [.user(item.prompt)] : turns) + [.assistant(item.response)]
+        turns(item).map { ChatMessage(role: $0.role, content: .string($0.text)) }
+    }
+
+    /// A prompt of plain text is a user's turn.
+    static func turns(_ item: RewardRequest) -> [(role: String, text: String)] {
+        let before = item.messages.map { (role: $0.role, text: $0.content) }
+        return (before.isEmpty ? [("user", item.prompt)] : before) + [("assistant", item.response)]
     }
 }
