@@ -1,3 +1,4 @@
+import OrderedCollections
 import Testing
 
 @testable import Config
@@ -29,6 +30,16 @@ import Testing
         let config = try read(minimal + "resource_pools: {b: 1, a: 2}\nroles: {actor: a, rollout: b}\n")
         #expect(config.mapping?.pool(of: .actor)?.ranks == 1..<3)
         #expect(try read(minimal + "resource_pools: {a: 2, b: 1}\nroles: {actor: a, rollout: b}\n") != config)
+    }
+
+    /// As fledge plan writes them.
+    @Test func poolsMayBeGivenOneByOne() throws {
+        let config = try read(
+            minimal, "resource_pools.actor.n_gpus_per_node=2", "resource_pools.samplers.n_gpus_per_node=1",
+            "roles.actor=actor", "roles.rollout=samplers")
+        #expect(config.resourcePools == ["actor": 2, "samplers": 1])
+        #expect(config.resolvedYAML().contains("resource_pools: {actor: 2, samplers: 1}"))
+        #expect(messages(minimal, "resource_pools.a.nodes=2").count == 1)
     }
 
     @Test(arguments: [
