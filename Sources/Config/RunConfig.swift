@@ -72,7 +72,7 @@ public struct RunConfig: Sendable {
         projectName = section.fileName("project_name", default: "fledge", doc: "What the experiment belongs to.")
         experimentName = section.fileName("experiment_name", default: "run", doc: "Names the run and its folder.")
         resourcePools = section.sizes(
-            "resource_pools", unit: "n_gpus_per_node", in: 1...1024,
+            "resource_pools", in: 1...1024,
             doc:
                 "Devices by pool, as {train: 4, sample: 4}: one process each, ranks in this order. Without pools every rank plays all "
                 + "roles.")

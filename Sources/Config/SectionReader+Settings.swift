@@ -227,10 +227,7 @@ extension SectionReader {
     }
 
     /// Numbers of things by names that the user chooses, in order.
-    /// - Parameter unit: under which a number may also be written, in a section of its own.
-    mutating func sizes(
-        _ key: String, unit: String, in range: ClosedRange<Int>, doc: String
-    ) -> OrderedDictionary<String, Int> {
+    mutating func sizes(_ key: String, in range: ClosedRange<Int>, doc: String) -> OrderedDictionary<String, Int> {
         let accepts = "a mapping from names to integers, \(range.lowerBound) to \(range.upperBound)"
         let text = { (sizes: OrderedDictionary<String, Int>) in
             YAMLText.mapping(sizes.map { ($0.key, "\($0.value)") })
@@ -245,14 +242,7 @@ extension SectionReader {
                         remedy: "take letters, digits, '.', '_' and '-', a letter or digit first", place: entry.keyPlace
                     )
                 }
-                var node = entry.node
-                if case .mapping(let inner) = node.content {
-                    guard inner.count == 1, let count = inner[unit] else {
-                        throw .type("\(unit) and nothing else", node)
-                    }
-                    node = count.node
-                }
-                sizes[name] = try node.integer(in: range)
+                sizes[name] = try entry.node.integer(in: range)
             }
             return sizes
         }

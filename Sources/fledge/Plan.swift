@@ -124,12 +124,16 @@ extension PlanReport {
         pools.map { forecast in
             let pool = forecast.pool, worst = forecast.memory.worst
             let roles = pool.roles.map(\.rawValue).sorted().joined(separator: ", ")
+            let uncounted = pool.roles.contains(.rewardModel) ? ["the reward model is not counted"] : []
             return
                 ([
                     "pool \(pool.name): \(roles) on \(pool.ranks.count) × \(forecast.device.name) (\(forecast.layout.description))"
                 ]
-                + table(forecast.memory)
-                + ["peak: \(gib(worst.total)) GiB in \(worst.name): \(forecast.verdict.rawValue)"])
+                + (forecast.memory.phases.isEmpty
+                    ? []
+                    : table(forecast.memory)
+                        + ["peak: \(gib(worst.total)) GiB in \(worst.name): \(forecast.verdict.rawValue)"])
+                + uncounted)
                 .joined(separator: "\n")
         }.joined(separator: "\n\n")
     }

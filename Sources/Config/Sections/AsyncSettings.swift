@@ -24,7 +24,7 @@ public struct AsyncSettings: Hashable, Sendable {
         mode = section.choice(
             "mode", default: .synchronous,
             doc:
-                "With rollout.n_gpus_per_node: streaming learns from the first finished groups of a step; one_step_off answers the "
+                "With rollout.n_gpus_per_node or a pool of roles.rollout: streaming learns from the first finished groups of a step; one_step_off answers the "
                 + "next step's prompts meanwhile; fully_async waits for nothing but too great staleness.")
         stalenessThreshold = section.optionalInt(
             "staleness_threshold", in: 1...1024,

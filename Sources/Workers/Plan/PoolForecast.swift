@@ -1,8 +1,9 @@
 public import Config
 public import Checkpoints
+import Collectives
 import OrderedCollections
 
-/// What the ranks of a pool hold of a run whose roles are spread over pools.
+/// What the ranks of a pool hold of a run whose roles are spread over pools. A reward model is not counted.
 public struct PoolForecast: Sendable {
     public let pool: PoolMapping.Pool
     public let layout: PlanLayout
@@ -23,12 +24,17 @@ public struct PoolForecast: Sendable {
         return try mapping.pools.map { pool in
             let work = work.part(of: pool), ranks = pool.ranks.count
             let trains = !pool.roles.isDisjoint(with: [.actor, .critic, .reference])
-            let plan =
-                try trains
-                ? ShardingPlan(config.actor, config.rollout, ranks: ranks, samples: work.generates)
-                : ShardingPlan(sampling: config.rollout, ranks: ranks)
-            var layout = PlanLayout(plan)
-            if !work.trainsPolicy, !trains { (layout.dp, layout.tp) = (ranks, 1) }
+            var layout = PlanLayout()
+            if trains {
+                layout = PlanLayout(
+                    try ShardingPlan(config.actor, config.rollout, ranks: ranks, samples: work.generates))
+            } else {
+                // Each has all of what it holds, but for samplers that share matrices.
+                (layout.dp, layout.sharding) = (ranks, .noShard)
+                if work.generates {
+                    layout.rollout = try ShardingPlan(sampling: config.rollout, ranks: ranks).rollout[.tensor]
+                }
+            }
             if let problem = layout.problem(model) {
                 throw WorkerError(.badSetting, "pool \(pool.name), layout \(layout.description): \(problem)")
             }
