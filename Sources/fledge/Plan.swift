@@ -83,7 +83,8 @@ struct Plan: ParsableCommand {
             if let responseTokens { work.responseTokens = min(responseTokens, work.responseTokens) }
             var device = try device.flatMap(PlanDevice.init(named:)) ?? PlanDevice(settings.device)
             if let memory = memory.flatMap(PlanDevice.bytes) { device.memory = memory }
-            let count = try devices ?? (self.device == nil ? TrainingCluster.count(settings) : named(settings)) ?? 1
+            let count =
+                try devices ?? (self.device == nil ? TrainingCluster.count(settings) : settings.ranksAsked) ?? 1
             let layout =
                 try layout.flatMap(PlanLayout.init)
                 ?? PlanLayout(ShardingPlan(settings.actor, settings.rollout, ranks: count))
@@ -96,11 +97,6 @@ struct Plan: ParsableCommand {
         Console.say(
             json ? result.run.json(mapping: result.mapping).text() : PlanReport(result.run, result.mapping).text)
         if result.run.verdict == .cannotFit { throw ExitCode(2) }
-    }
-
-    /// The ranks that the recipe names, whatever this machine has.
-    private func named(_ settings: RunConfig) -> Int? {
-        settings.ranksAsked
     }
 }
 

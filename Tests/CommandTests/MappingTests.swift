@@ -187,7 +187,7 @@ extension CommandSuites {
             let scored = try await workspace.fledge(
                 "plan", "recipe.yaml", "--shape", "qwen2-7b", "--device", "h200", "model.dtype=bfloat16",
                 "reward={type: null, pattern: null, model: {path: scorer}}", "resource_pools={train: 2, score: 1}",
-                "roles.reward_model=score", "rollout.tensor_model_parallel_size=2")
+                "roles.reward_model=score", "rollout.tensor_model_parallel_size=2", "actor.fsdp_config.fsdp_size=-1")
             #expect(scored.exitCode == 0 && scored.output.contains("pool score: reward_model on 1 × "), "\(scored)")
             #expect(scored.output.contains("the reward model is not counted"))
             let tight = try await workspace.fledge(

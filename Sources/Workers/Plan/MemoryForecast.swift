@@ -76,7 +76,9 @@ public struct MemoryForecast: Sendable, Hashable {
         if work.trainsPolicy || (work.generates && layout.samplesFromTrained) {
             resident.append((.weights, share.weights))
         }
-        if layout.devices > 1, device.isCUDA { resident.append((.communication, Self.communication(layout))) }
+        if layout.devices > 1 || work.samplesApart, device.isCUDA {
+            resident.append((.communication, Self.communication(layout)))
+        }
         if work.needsReference { resident.append((.reference, share.weights)) }
         if work.trainsCritic { resident.append((.critic, share.critic)) }
         let isOnHost = device.isCUDA
