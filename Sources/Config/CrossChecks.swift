@@ -126,6 +126,13 @@ struct CrossChecks: LedgerChecks {
         warn(
             config.actor.useKLLoss && config.actor.klLossCoefficient == 0, "actor.use_kl_loss", "actor.kl_loss_coef",
             "the reference model is computed for a loss of weight 0", remedy: "turn actor.use_kl_loss off")
+        let rests = config.reference.paramOffload == true
+        warn(
+            rests && !config.needsReferenceModel, "reference.param_offload", "actor.use_kl_loss",
+            "nothing compares with a reference", remedy: "remove it, or make actor.use_kl_loss true")
+        warn(
+            rests && config.needsReferenceModel && config.model.usesLoRA, "reference.param_offload", "model.lora_rank",
+            "the reference is the model below the adapter, with no weights of its own", remedy: "remove it")
     }
 
     private func checkSharding() {

@@ -151,6 +151,7 @@ enum PeerNames {
         ("rollout.log_prob_micro_batch_size", oneForward), ("rollout.log_prob_micro_batch_size_per_gpu", oneForward),
         ("rollout.log_prob_max_token_len_per_gpu", oneForward), ("rollout.log_prob_use_dynamic_bsz", oneForward),
         // verl: reference, critic, reward
+        ("ref.fsdp_config.param_offload", .here("reference.param_offload")), ("ref.megatron.param_offload", .here("reference.param_offload")),
         ("ref", oneForward),
         ("reward_model.reward_manager", .here("reward.type")), ("reward_model.model.path", .here("reward.model.path")), ("reward_model", .here("reward, with reward.model for a model that scores")),
         ("critic.strategy", .needless("there is one training engine")),

@@ -24,6 +24,7 @@ public struct RunConfig: Sendable {
     public let rollout: RolloutSettings
     public let algorithm: AlgorithmSettings
     public let critic: CriticSettings
+    public let reference: ReferenceSettings
     public let reward: RewardSettings
     public let environment: EnvironmentSettings
     public let trainer: TrainerSettings
@@ -85,6 +86,9 @@ public struct RunConfig: Sendable {
         critic = section.section(
             "critic", doc: "The model that foresees returns, where advantages are made with one (gae).",
             CriticSettings.init)
+        reference = section.section(
+            "reference", doc: "The model as it was before training, where a loss or the reward compares with it.",
+            ReferenceSettings.init)
         reward = section.section("reward", doc: "From responses to scores.", RewardSettings.init)
         environment = section.section(
             "environment", doc: "The world of rollout.multi_turn.", EnvironmentSettings.init)
@@ -138,7 +142,8 @@ extension RunConfig: Equatable {
         left.seed == right.seed && left.device == right.device && left.projectName == right.projectName
             && left.experimentName == right.experimentName && left.model == right.model && left.data == right.data
             && left.actor == right.actor && left.rollout == right.rollout && left.algorithm == right.algorithm
-            && left.critic == right.critic && left.reward == right.reward && left.environment == right.environment
+            && left.critic == right.critic && left.reference == right.reference && left.reward == right.reward
+            && left.environment == right.environment
             && left.trainer == right.trainer
             && left.async == right.async && left.cluster == right.cluster && left.roles == right.roles
             && left.resourcePools == right.resourcePools

@@ -27,6 +27,8 @@ public struct TrainingPlan: Sendable {
     /// Optimizer steps of the whole run, for the learning rates' schedules.
     public var optimizerSteps, criticSteps: Int
     public var needsReference: Bool
+    /// Whether its weights lie in host memory while nobody asks.
+    public var restsReference = false
     public var checkpointFolder: String?
     public var checkpointsKept: Int?
 }
@@ -40,7 +42,7 @@ struct TrainingParts {
     /// nil without one.
     let critic: Critic?
     /// The model as it was before training; nil where it is not needed, or lies below an adapter.
-    private let reference: PolicyTrainer?
+    private let reference: ReferenceModel?
     /// Of a run of one process, if it keeps any.
     let store: CheckpointStore?
     /// Of a run of several ranks.
@@ -83,12 +85,11 @@ struct TrainingParts {
                             sharding: sharding, checkpointing: model.checkpointing, vocabulary: model.shape.vocabulary)
                     ))
             } else { nil }
-        // Read anew, so that it never shares the weights that are trained. Below an adapter those are never trained, and are the
-        // reference themselves.
+        // Below an adapter the weights are never trained, and are the reference themselves.
         if plan.needsReference, model.adapter == nil {
-            reference = try .frozen(
+            reference = try ReferenceModel(
                 source, dtype: model.dtype, device: model.device, parallel: model.parallel, mesh: mesh,
-                sharding: sharding, settings: settings)
+                sharding: sharding, settings: settings, rests: plan.restsReference)
         } else {
             reference = nil
         }
@@ -138,7 +139,7 @@ struct TrainingParts {
 
     /// Log-probabilities under the model as it was before training; with an adapter, as it is without.
     func referenceLogProbs(_ sequences: [TrainingSequence]) throws -> [[Float]] {
-        if let reference { return try reference.scoreShared(sequences).logProbs }
+        if let reference { return try reference.logProbs(sequences) }
         guard plan.needsReference, let adapter = trainer.model.adapter else {
             throw WorkerError(.badSetting, "no reference model was loaded")
         }
@@ -200,20 +201,6 @@ extension PolicyTrainer.Settings {
             skipsZeroAdvantages: objective.vanishesWithoutAdvantage && actor.routerAuxLossCoefficient == 0,
             routerAuxLossCoefficient: actor.routerAuxLossCoefficient,
             microBatchSequences: actor.useDynamicBatchSize ? nil : actor.ppoMicroBatchSizePerGPU)
-    }
-}
-
-extension PolicyTrainer {
-    /// Of a model that stays as it was read.
-    static func frozen(
-        _ source: ModelSource, dtype: DType, device: Device, parallel: ParallelContext, mesh: DeviceMesh?,
-        sharding: ShardingOptions, settings: Settings
-    ) throws -> PolicyTrainer {
-        let model = try ModelRegistry.load(source, dtype: dtype, device: device, parallel: parallel)
-        return PolicyTrainer(
-            model: model, optimizer: try AdamW(parameters: [], settings: .init()),
-            schedule: LearningRateSchedule(peak: 0), settings: settings,
-            parallel: try mesh.map { try DataParallel(model, trained: [], mesh: $0, sharding: sharding) })
     }
 }
 

@@ -74,7 +74,8 @@ public struct TrainingRun: Sendable {
         let prompts = try data.prepare(config, services.encoder(text, config), log)
         try folder.create()
         let policy = loading.policy, loaded = try await loading.loaded()
-        let training = plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints)
+        var training = plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints)
+        if ranks == nil { training.restsReference = try plan.restsReference() }
         for line in try await policy.prepare(training, totalSteps: prompts.totalSteps) { log.info("\(line)") }
         let samplers = try plan.samplers()
         try await withThrowingTaskGroup(of: Void.self) { tasks in

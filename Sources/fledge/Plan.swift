@@ -165,8 +165,10 @@ struct PlanReport {
         lines.append(
             "peak: \(gib(worst.total)) GiB in \(worst.name), \(share) % of the device's: \(result.verdict.rawValue)")
         lines.append("  of it tensors, as allocators count: \(gib(asIs.memory.peakTensors)) GiB")
-        if asIs.memory.hostBytes > 0 {
-            lines.append("  in pinned host memory: \(gib(asIs.memory.hostBytes)) GiB a device")
+        let host = asIs.memory.hostBytes + asIs.memory.restingBytes
+        if host > 0 { lines.append("  in pinned host memory: \(gib(host)) GiB a device") }
+        if asIs.memory.restsReference {
+            lines.append("  the reference model's weights are there but for its turn (reference.param_offload)")
         }
         if result.verdict != .fits {
             lines.append("  weights, states and gradients alone: \(gib(result.least.peak)) GiB")

@@ -17,6 +17,8 @@ public final class ShardedParameters {
     public let mesh: DeviceMesh
     /// All parameters, in the model's order, its adapter's last.
     public let all: [ShardedParameter]
+    /// The memory in which this rank keeps its rows of each.
+    public var heldTensors: [Tensor] { all.map(\.chunk) }
 
     private let root: ShardUnit
     private let layers: [ShardUnit]

@@ -54,6 +54,8 @@ public struct MemoryForecast: Sendable, Hashable {
     public private(set) var phases: [Phase] = []
     /// States that wait in pinned host memory, of one device.
     public private(set) var hostBytes = 0
+    /// Weights that wait there between two uses.
+    public private(set) var restingBytes = 0
     /// Tokens that a micro-batch has at the most on a device, and micro-batches of an optimizer step.
     public let microTokens, microBatches: Int
 
@@ -63,7 +65,23 @@ public struct MemoryForecast: Sendable, Hashable {
     /// The most that an allocator reports.
     public var peakTensors: Int { phases.map(\.tensors).max() ?? 0 }
 
+    /// Whether a reference model's weights lie in host memory between two scorings: as asked for, or else where there is no room.
+    public private(set) var restsReference = false
+
     init(_ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, device: PlanDevice) {
+        let rests = work.needsReference && (work.restsReference ?? false)
+        self.init(model, work, layout, device: device, restsReference: rests)
+        if work.needsReference, work.restsReference == nil, device.isCUDA, !fits(device) {
+            let resting = MemoryForecast(model, work, layout, device: device, restsReference: true)
+            // In vain where the peak is the scoring's own.
+            if resting.peak < peak { self = resting }
+        }
+    }
+
+    private init(
+        _ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, device: PlanDevice, restsReference: Bool
+    ) {
+        self.restsReference = restsReference
         let share = DeviceShare(model, work, layout)
         let perStep = work.batchTokens * min(work.miniBatch, work.prompts) / max(1, work.prompts * layout.dataRanks)
         let budget = min(work.microBatchTokens * layout.sp, max(1, perStep))
@@ -79,7 +97,7 @@ public struct MemoryForecast: Sendable, Hashable {
         if layout.devices > 1 || work.samplesApart, device.isCUDA {
             resident.append((.communication, Self.communication(layout)))
         }
-        if work.needsReference { resident.append((.reference, share.weights)) }
+        if work.needsReference, !restsReference { resident.append((.reference, share.weights)) }
         if work.trainsCritic { resident.append((.critic, share.critic)) }
         let isOnHost = device.isCUDA
         for (kind, bytes, moving) in !work.learns
@@ -101,7 +119,9 @@ public struct MemoryForecast: Sendable, Hashable {
             let held = resident.reduce(0) { $0 + $1.1 }
             phase("generate", share.generation(device: device, free: max(0, device.memory - held)))
         }
-        if work.recomputesLogProbs || work.needsReference { phase("log-prob", training.scoring) }
+        if work.recomputesLogProbs || work.needsReference {
+            phase("log-prob", (restsReference ? [(.reference, share.weights)] : []) + training.scoring)
+        }
         // Below an adapter the policy's own gradients are few; a critic trains all of its weights.
         if work.trainsCritic, model.usesAdapter || !work.trainsPolicy {
             phase("update critic", training.updateOfCritic)
@@ -116,6 +136,7 @@ public struct MemoryForecast: Sendable, Hashable {
             phase("weight sync", [(.rolloutWeights, share.rolloutCopy), (.bucket, share.staging)])
         }
         hostBytes += training.hostActivations
+        if restsReference { restingBytes = share.weights }
     }
 
     /// Of a device that only samples, beside others that learn.

@@ -81,7 +81,9 @@ extension MemoryForecast {
             ])
         }
         return .object([
-            "peak_bytes": .int(peak), "peak_tensor_bytes": .int(peakTensors), "host_bytes": .int(hostBytes),
+            "peak_bytes": .int(peak), "peak_tensor_bytes": .int(peakTensors),
+            "host_bytes": .int(hostBytes + restingBytes),
+            "rests_reference": .bool(restsReference),
             "phases": .array(phases),
         ])
     }

@@ -21,6 +21,8 @@ public struct PlanWork: Sendable, Hashable {
     public var offloadsActivations = false
     /// Whether the initial model is kept beside, and whether old log-probabilities take a pass of their own.
     public var needsReference = false, recomputesLogProbs = false
+    /// Whether the initial model's weights lie in host memory between two scorings; nil: where devices have no room for all.
+    public var restsReference: Bool?
     /// Whether a critic with a model of its own is trained beside.
     public var trainsCritic = false
     public var engine = RolloutEngineSettings()
@@ -45,6 +47,7 @@ public struct PlanWork: Sendable, Hashable {
         checkpointing = ActivationCheckpointing(config.model)
         offloadsActivations = config.model.activationOffload
         needsReference = config.needsReferenceModel && !config.model.usesLoRA
+        restsReference = config.reference.paramOffload
         recomputesLogProbs = config.recomputesOldLogProbs
         trainsCritic = config.hasCritic && !config.critic.sharesTrunk
         engine = RolloutEngineSettings(config.rollout)

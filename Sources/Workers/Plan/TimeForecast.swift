@@ -49,7 +49,9 @@ public struct TimeForecast: Sendable, Hashable {
             (work.recomputesLogProbs ? 1 : 0) + (work.needsReference ? 1 : 0) + (work.trainsCritic ? 1 : 0)
         if scorings > 0 {
             let seconds = forward / Double(work.epochs) / (devices * device.peak * shares.scoring)
-            phases.append(("log-prob", Double(scorings) * seconds))
+            // What rests comes from the host first.
+            let coming = memory.restsReference ? Double(DeviceShare(model, work, layout).weights) / shares.hostLink : 0
+            phases.append(("log-prob", Double(scorings) * seconds + coming))
         }
         guard work.learns else { return }
         let operations = 3 * forward + again * (forward - 2 * head * tokens) + 2 * head * tokens

@@ -324,6 +324,20 @@ extension RunPlan {
 }
 
 extension RunPlan {
+    /// Whether a reference model's weights lie in host memory between two scorings.
+    func restsReference(ranks: Int = 1, pool: PoolMapping.Pool? = nil) throws -> Bool {
+        guard config.needsReferenceModel, !config.model.usesLoRA else { return false }
+        if let said = config.reference.paramOffload { return said }
+        guard device.isCUDA else { return false }
+        let model = try PlanModel(config), work = PlanWork(config), device = try PlanDevice(device)
+        if let pool {
+            return try PoolForecast.all(config, model, work, device).first { $0.pool == pool }?.memory.restsReference
+                ?? false
+        }
+        let layout = try ranks > 1 ? PlanLayout(ShardingPlan(config.actor, config.rollout, ranks: ranks)) : PlanLayout()
+        return MemoryForecast(model, work, layout, device: device.shared(by: ranks)).restsReference
+    }
+
     private func checkMemory(of pool: PoolMapping.Pool, _ model: PlanModel, _ device: PlanDevice) throws -> [String] {
         let forecasts = try PoolForecast.all(config, model, PlanWork(config), device)
         guard let forecast = forecasts.first(where: { $0.pool == pool }), forecast.verdict != .fits else { return [] }

@@ -38,7 +38,7 @@ actor SideWorker: SideRoles {
     private let plan: Plan
     private var parts: Parts?
     private var critic: CriticParts?
-    private var reference: PolicyTrainer?
+    private var reference: ReferenceModel?
     /// Where the critic is trained: its part of the run's checkpoints.
     private var store: ShardedCheckpointStore?
     private var savers: ProcessGroup?
@@ -69,9 +69,10 @@ actor SideWorker: SideRoles {
         let parts = try loaded()
         var notes: [String] = []
         if training.needsReference {
-            reference = try .frozen(
+            reference = try ReferenceModel(
                 parts.source, dtype: plan.dtype, device: plan.device, parallel: parts.parallel, mesh: parts.mesh,
-                sharding: plan.layout.options, settings: .init(training, try PolicyObjective(training)))
+                sharding: plan.layout.options, settings: .init(training, try PolicyObjective(training)),
+                rests: training.restsReference)
         }
         guard training.hasCritic else { return notes }
         let critic = try CriticParts(
@@ -103,7 +104,7 @@ actor SideWorker: SideRoles {
 
     func referenceLogProbs(_ trajectories: [Trajectory]) throws -> [[Float]] {
         guard let reference else { throw WorkerError(.badSetting, "no reference model is on this pool") }
-        return try reference.scoreShared(trajectories.map(\.sequence)).logProbs
+        return try reference.logProbs(trajectories.map(\.sequence))
     }
 
     func values(_ trajectories: [Trajectory]) throws -> [[Float]] { try trained().values(trajectories) }

@@ -93,6 +93,27 @@ import TrainingEngine
         }
     }
 
+    /// By itself only where there is no room; then it counts while it scores, and lies in the host's memory.
+    @Test func aReferenceRestsWhereThereIsNoRoom() throws {
+        let model = try Self.model("qwen2.5-0.5b")
+        var work = Self.rows(4, 1024), small = Self.h200
+        work.needsReference = true
+        let roomy = MemoryForecast(model, work, PlanLayout(), device: small)
+        #expect(!roomy.restsReference && roomy.restingBytes == 0)
+        work.restsReference = true
+        let resting = MemoryForecast(model, work, PlanLayout(), device: small)
+        let weights = 2 * model.parameterCount
+        #expect(resting.restsReference && resting.restingBytes == weights && resting.peak < roomy.peak)
+        let (before, after) = (roomy.phases.last, resting.phases.last)
+        #expect(after?.name == "optimizer step" && after?.total == before.map { $0.total - weights })
+        #expect(resting.phases.first { $0.name == "log-prob" }?[.reference] == weights)
+        work.restsReference = nil
+        small.memory = (resting.peak + roomy.peak) / 2
+        #expect(MemoryForecast(model, work, PlanLayout(), device: small) == resting)
+        work.restsReference = false
+        #expect(!MemoryForecast(model, work, PlanLayout(), device: small).fits(small))
+    }
+
     @Test func moreTokensNeverTakeLess() throws {
         for name in ["tiny", "qwen2.5-0.5b", "qwen2-7b"] {
             let model = try Self.model(name)
