@@ -1,5 +1,6 @@
 import Foundation
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import Cluster
@@ -41,7 +42,7 @@ private struct Hosts {
     ])
     let near = ToyBoard(ranks: 4), far = ToyBoard(ranks: 4)
     let meeting: HostLink.Meeting
-    let deadline = Duration.milliseconds(800)
+    let deadline = Duration.seconds(2)
     var links: [Int: HostLink] = [:]
 
     init() throws {
@@ -54,16 +55,6 @@ private struct Hosts {
         links[rank] = try HostLink(
             map, rank: rank, board: rank < 2 ? near : far, meeting: meeting, deadline: deadline)
     }
-}
-
-/// Waits until something holds; half a minute at most.
-private func holds(_ condition: () -> Bool) async -> Bool {
-    let limit = ContinuousClock.now + .seconds(30)
-    while ContinuousClock.now < limit {
-        if condition() { return true }
-        try? await Task.sleep(for: .milliseconds(5))
-    }
-    return false
 }
 
 @Suite struct HostLinkTests {

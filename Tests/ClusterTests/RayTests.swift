@@ -15,15 +15,6 @@ private final class Said: Sendable {
     func has(_ line: String) -> Bool { lines.contains(line) }
 }
 
-private func holds(within time: Duration = .seconds(60), _ condition: () -> Bool) async -> Bool {
-    let limit = ContinuousClock.now + time
-    while ContinuousClock.now < limit {
-        if condition() { return true }
-        try? await Task.sleep(for: .milliseconds(20))
-    }
-    return false
-}
-
 /// What is said to and by the program beside Ray, without Ray.
 @Suite struct RayEventTests {
     @Test func eventsAreRead() throws {
@@ -136,8 +127,8 @@ private func holds(within time: Duration = .seconds(60), _ condition: () -> Bool
             }
             #expect(Set(all.map(\.node)) == Set(RayCluster.nodes))
             for worker in all {
-                #expect(await holds { said.has("\(worker.name) 1 hello \(worker.node) [0]") })
-                #expect(await holds { said.has("\(worker.name) 2 oh no") })
+                #expect(await holds(within: .seconds(60)) { said.has("\(worker.name) 1 hello \(worker.node) [0]") })
+                #expect(await holds(within: .seconds(60)) { said.has("\(worker.name) 2 oh no") })
                 #expect(FileManager.default.fileExists(atPath: "/proc/\(worker.processID)"))
             }
             // What `ray list actors` and `ray status` show, which the dashboard does too.
@@ -147,10 +138,9 @@ private func holds(within time: Duration = .seconds(60), _ condition: () -> Bool
                 ("api/cluster_status?format=1", ["2.0/4.0 GPU", "2.0/8.0 CPU"]),
             ] {
                 var answer = ""
-                let limit = ContinuousClock.now + .seconds(60)
-                while !texts.allSatisfy({ answer.contains($0) }), ContinuousClock.now < limit {
+                _ = try await holds(within: .seconds(60), every: .milliseconds(50)) {
                     answer = String(decoding: try await jobs.bytes(path), as: UTF8.self)
-                    try await Task.sleep(for: .milliseconds(50))
+                    return texts.allSatisfy { answer.contains($0) }
                 }
                 for text in texts { #expect(answer.contains(text), "\(answer)") }
             }
@@ -161,7 +151,10 @@ private func holds(within time: Duration = .seconds(60), _ condition: () -> Bool
             await workers.shutdown()
             let last = await all[1].ended()
             #expect(last.exit == .signaled(SIGKILL))
-            #expect(await holds { !FileManager.default.fileExists(atPath: "/proc/\(all[1].processID)") })
+            #expect(
+                await holds(within: .seconds(60)) {
+                    !FileManager.default.fileExists(atPath: "/proc/\(all[1].processID)")
+                })
         }
     }
 
@@ -247,7 +240,8 @@ private func holds(within time: Duration = .seconds(60), _ condition: () -> Bool
             let said = Said()
             let ranks = RayRanks(plan) { said.add($0, "", $1) }
             async let code = ranks.run()
-            #expect(await holds { said.lines.filter { $0.contains("/2 at 127.0.0.") }.count == 2 })
+            #expect(
+                await holds(within: .seconds(60)) { said.lines.filter { $0.contains("/2 at 127.0.0.") }.count == 2 })
             // Of the node that rank 0 is not on; the head must stay.
             let first = said.lines.first { $0.contains("0/2 at ") } ?? ""
             #expect(first.contains("127.0.0."))

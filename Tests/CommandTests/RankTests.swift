@@ -2,6 +2,7 @@ import Foundation
 import OrderedCollections
 import Subprocess
 import Telemetry
+import TestSupport
 import Testing
 
 #if canImport(Glibc)
@@ -103,11 +104,7 @@ extension CommandSuites {
                 // One that stands still is not left behind either.
                 if let last = ranks.last { Glibc.kill(last, SIGSTOP) }
                 Glibc.kill(process, SIGKILL)
-                let limit = ContinuousClock.now + .seconds(30)
-                while ranks.contains(where: FledgeProcess.isRunning), ContinuousClock.now < limit {
-                    try await Task.sleep(for: .milliseconds(5))
-                }
-                #expect(!ranks.contains(where: FledgeProcess.isRunning))
+                #expect(await holds { !ranks.contains(where: FledgeProcess.isRunning) })
             }
             #expect(outcome.wasKilled, "\(outcome)")
         }

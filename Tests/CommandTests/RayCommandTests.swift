@@ -76,10 +76,8 @@ extension CommandSuites {
                     guard try await FledgeProcess.wait(process, until: { workspace.stepsWritten >= 1 }) else { return }
                     #expect(processes() == 3)
                     Glibc.kill(process, SIGKILL)
-                    let limit = ContinuousClock.now + .seconds(60)
-                    while processes() > 1, ContinuousClock.now < limit { try await Task.sleep(for: .milliseconds(20)) }
                     // The controller itself is waited for after this.
-                    #expect(processes() <= 1)
+                    #expect(await holds(within: .seconds(60)) { processes() <= 1 })
                 }
                 #expect(outcome.wasKilled, "\(outcome)")
             }

@@ -52,13 +52,11 @@ enum FledgeProcess {
 
     /// Waits until the condition holds; false when the process ended, or a minute went by, without it.
     static func wait(_ process: pid_t, until condition: () -> Bool) async throws -> Bool {
-        let limit = ContinuousClock.now + .seconds(60)
-        while ContinuousClock.now < limit {
-            if condition() { return true }
-            if !isRunning(process) { return condition() }
-            try await Task.sleep(for: .microseconds(300))
+        _ = try await holds(within: .seconds(60), every: .microseconds(300)) {
+            try Task.checkCancellation()
+            return condition() || !isRunning(process)
         }
-        return false
+        return condition()
     }
 
     /// Whether a process runs: it exists and is not a zombie.
