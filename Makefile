@@ -39,8 +39,7 @@ build-tests: setup
 # A no-op build when the tests are built: the check itself runs each time, while the build is planned.
 import-check: build-tests ## Check that each target declares what it imports
 
-test: parquet build-tests ## Run all tests (FILTER=Golden for those whose name matches)
-	@scripts/setup --ray || echo 'Ray cannot be installed: the tests of runs on a Ray cluster say that they skip' >&2
+test: parquet ray build-tests ## Run all tests (FILTER=Golden for those whose name matches)
 	swift test --skip-build --disable-xctest $(if $(FILTER),--filter '$(FILTER)')
 	scripts/tests/run
 

@@ -71,18 +71,14 @@ struct Plan: ParsableCommand {
     }
 
     func run() throws {
-        if let pools = try Failures.reported(pools) {
+        let subject = try Failures.reported(subject)
+        if let pools = try Failures.reported({ try pools(subject) }) {
             Console.say(json ? pools.json.text() : PlanReport.text(pools))
             if pools.contains(where: { $0.verdict == .cannotFit }) { throw ExitCode(2) }
             return
         }
         let result = try Failures.reported {
-            let settings = try settings()
-            let model = try shape.map { try PlanModel(BenchmarkShape.known[$0]!, name: $0) } ?? PlanModel(settings)
-            var work = PlanWork(settings)
-            if let responseTokens { work.responseTokens = min(responseTokens, work.responseTokens) }
-            var device = try device.flatMap(PlanDevice.init(named:)) ?? PlanDevice(settings.device)
-            if let memory = memory.flatMap(PlanDevice.bytes) { device.memory = memory }
+            let (settings, model, work, device) = subject
             let count =
                 try devices ?? (self.device == nil ? TrainingCluster.count(settings) : settings.ranksAsked) ?? 1
             let layout =
@@ -101,20 +97,24 @@ struct Plan: ParsableCommand {
 }
 
 extension Plan {
-    private func settings() throws -> RunConfig {
-        try RunConfig(contentsOf: URL(fileURLWithPath: config), overrides: overrides, names: TrainingRun.knownNames)
-    }
+    private typealias Subject = (settings: RunConfig, model: PlanModel, work: PlanWork, device: PlanDevice)
 
-    /// What each pool holds, where the recipe has pools and no other layout is asked for.
-    private func pools() throws -> [PoolForecast]? {
-        let settings = try settings()
-        guard settings.mapping != nil, devices == nil, layout == nil else { return nil }
+    /// What is planned, from the recipe and the options.
+    private func subject() throws -> Subject {
+        let settings = try RunConfig(
+            contentsOf: URL(fileURLWithPath: config), overrides: overrides, names: TrainingRun.knownNames)
         let model = try shape.map { try PlanModel(BenchmarkShape.known[$0]!, name: $0) } ?? PlanModel(settings)
         var work = PlanWork(settings)
         if let responseTokens { work.responseTokens = min(responseTokens, work.responseTokens) }
         var device = try device.flatMap(PlanDevice.init(named:)) ?? PlanDevice(settings.device)
         if let memory = memory.flatMap(PlanDevice.bytes) { device.memory = memory }
-        return try PoolForecast.all(settings, model, work, device)
+        return (settings, model, work, device)
+    }
+
+    /// What each pool holds, where the recipe has pools and no other layout is asked for.
+    private func pools(_ subject: Subject) throws -> [PoolForecast]? {
+        guard subject.settings.mapping != nil, devices == nil, layout == nil else { return nil }
+        return try PoolForecast.all(subject.settings, subject.model, subject.work, subject.device)
     }
 }
 

@@ -51,6 +51,13 @@ private struct Hosts {
         links[0] = try HostLink(map, rank: 0, board: near, meeting: meeting, hub: hub, deadline: deadline)
     }
 
+    /// A connection to the hub that has said nothing yet.
+    func connected() -> LinkConnection? {
+        guard case .made(let made) = LinkConnection.connect(meeting.host, meeting.port, within: 5000, longest: 1 << 20)
+        else { return nil }
+        return made
+    }
+
     mutating func join(_ rank: Int) throws {
         links[rank] = try HostLink(
             map, rank: rank, board: rank < 2 ? near : far, meeting: meeting, deadline: deadline)
@@ -142,13 +149,7 @@ private struct Hosts {
     ])
     func strangersAreNotHeard(bytes: [UInt8]) async throws {
         var hosts = try Hosts()
-        guard
-            case .made(let stranger) = LinkConnection.connect(
-                hosts.meeting.host, hosts.meeting.port, within: 5000, longest: 1 << 20)
-        else {
-            Issue.record("no connection")
-            return
-        }
+        let stranger = try #require(hosts.connected())
         _ = bytes.withUnsafeBytes { write(stranger.descriptor, $0.baseAddress, $0.count) }
         try hosts.join(2)
         let (near, far) = (hosts.near, hosts.far)
@@ -161,13 +162,7 @@ private struct Hosts {
     @Test(arguments: [(0, "x"), (1, "x"), (9, "x"), (2, "nonsense")])
     func whatAHostMayNotSayIsNotTaken(rank: Int, text: String) async throws {
         let hosts = try Hosts()
-        guard
-            case .made(let member) = LinkConnection.connect(
-                hosts.meeting.host, hosts.meeting.port, within: 5000, longest: 1 << 20)
-        else {
-            Issue.record("no connection")
-            return
-        }
+        let member = try #require(hosts.connected())
         member.send(LinkState.Kind.hello, hosts.meeting.token + LinkState.bytes(1))
         member.send(
             LinkState.Kind.reports,

@@ -1,3 +1,4 @@
+import Config
 import Models
 import TensorCore
 
@@ -206,12 +207,13 @@ public struct MappingPlanner: Sendable {
 
     /// Devices that only sample, in groups of as many as are fastest.
     private func samplers(_ count: Int) -> PlanMapping.Pool? {
+        let sampling = work.part(of: [.rollout])
         var best: PlanMapping.Pool?
         for together in [1, 2, 4, 8] where count % together == 0 {
             var layout = PlanLayout()
             (layout.dp, layout.rollout, layout.sharding) = (count, together, .noShard)
             guard layout.problem(model) == nil else { continue }
-            let memory = MemoryForecast.ofSamplers(model, work, layout, device: device)
+            let memory = MemoryForecast(model, sampling, layout, device: device)
             guard memory.fits(device) else { continue }
             let busy = TimeForecast.generation(model, work, layout, device: device)
             guard best.map({ busy < $0.busy * Self.margin }) ?? true else { continue }

@@ -139,24 +139,6 @@ public struct MemoryForecast: Sendable, Hashable {
         if restsReference { restingBytes = share.weights }
     }
 
-    /// Of a device that only samples, beside others that learn.
-    static func ofSamplers(
-        _ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, device: PlanDevice
-    ) -> MemoryForecast {
-        MemoryForecast(samplers: DeviceShare(model, work, layout), device: device)
-    }
-
-    private init(samplers share: DeviceShare, device: PlanDevice) {
-        (microTokens, microBatches) = (0, 0)
-        var parts: [(Kind, Int)] = [(.context, device.contextBytes)]
-        // Several that sample together have a part of each matrix, which counts as sampling's own.
-        if share.layout.rollout == 1 { parts.append((.weights, share.weights)) }
-        if device.isCUDA { parts.append((.communication, Self.communication(share.layout))) }
-        let held = parts.reduce(0) { $0 + $1.1 }
-        parts += share.generation(device: device, free: max(0, device.memory - held))
-        phases = [Phase(name: "generate", parts: parts.filter { $0.1 > 0 }.map { (kind: $0.0, bytes: $0.1) })]
-    }
-
     /// NCCL's buffers: the first group of ranks brings most, each further kind of groups some.
     private static func communication(_ layout: PlanLayout) -> Int {
         let axes = [layout.dp, layout.fsdp, layout.tp, layout.sp, layout.ep, layout.pp].count { $0 > 1 }

@@ -53,15 +53,15 @@ public struct PlanWork: Sendable, Hashable {
         engine = RolloutEngineSettings(config.rollout)
     }
 
-    /// What of it the ranks of a pool do.
-    public func part(of pool: PoolMapping.Pool) -> PlanWork {
+    /// What of it ranks with these roles do.
+    func part(of roles: Set<Role>) -> PlanWork {
         var work = self
-        work.generates = pool.roles.contains(.rollout)
-        work.trainsPolicy = pool.roles.contains(.actor)
+        work.generates = roles.contains(.rollout)
+        work.trainsPolicy = roles.contains(.actor)
         work.learns = work.trainsPolicy
         work.samplesApart = work.generates != work.trainsPolicy
-        work.needsReference = needsReference && pool.roles.contains(.reference)
-        work.trainsCritic = trainsCritic && pool.roles.contains(.critic)
+        work.needsReference = needsReference && roles.contains(.reference)
+        work.trainsCritic = trainsCritic && roles.contains(.critic)
         work.recomputesLogProbs = recomputesLogProbs && work.trainsPolicy
         return work
     }

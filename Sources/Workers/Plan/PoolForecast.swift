@@ -22,7 +22,7 @@ public struct PoolForecast: Sendable {
         guard let mapping = config.mapping else { return [] }
         let device = device.shared(by: mapping.rankCount)
         return try mapping.pools.map { pool in
-            let work = work.part(of: pool), ranks = pool.ranks.count
+            let work = work.part(of: pool.roles), ranks = pool.ranks.count
             let trains = !pool.roles.isDisjoint(with: [.actor, .critic, .reference])
             var layout = PlanLayout()
             if trains {

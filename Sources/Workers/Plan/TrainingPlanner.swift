@@ -297,8 +297,7 @@ extension RunPlan {
     ) throws -> [String] {
         if let pool { return try checkMemory(of: pool, model, device) }
         let planner = TrainingPlanner(model: model, work: PlanWork(config), device: device, devices: ranks)
-        let layout = try ranks > 1 ? PlanLayout(ShardingPlan(config.actor, config.rollout, ranks: ranks)) : PlanLayout()
-        let result = try planner.plan(layout: layout)
+        let result = try planner.plan(layout: planLayout(ranks))
         let has = ranks > 1 && !device.isCUDA ? "each of \(ranks) processes has" : "\(result.device.name) has"
         let memory = "\(has) \(PlanText.gib(result.device.memory))"
         switch result.verdict {
@@ -324,6 +323,11 @@ extension RunPlan {
 }
 
 extension RunPlan {
+    /// Of so many ranks that all do everything.
+    private func planLayout(_ ranks: Int) throws -> PlanLayout {
+        try ranks > 1 ? PlanLayout(ShardingPlan(config.actor, config.rollout, ranks: ranks)) : PlanLayout()
+    }
+
     /// Whether a reference model's weights lie in host memory between two scorings.
     func restsReference(ranks: Int = 1, pool: PoolMapping.Pool? = nil) throws -> Bool {
         guard config.needsReferenceModel, !config.model.usesLoRA else { return false }
@@ -334,8 +338,7 @@ extension RunPlan {
             return try PoolForecast.all(config, model, work, device).first { $0.pool == pool }?.memory.restsReference
                 ?? false
         }
-        let layout = try ranks > 1 ? PlanLayout(ShardingPlan(config.actor, config.rollout, ranks: ranks)) : PlanLayout()
-        return MemoryForecast(model, work, layout, device: device.shared(by: ranks)).restsReference
+        return try MemoryForecast(model, work, planLayout(ranks), device: device.shared(by: ranks)).restsReference
     }
 
     private func checkMemory(of pool: PoolMapping.Pool, _ model: PlanModel, _ device: PlanDevice) throws -> [String] {
