@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <mutex>
+#include <thread>
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
 using namespace ct;
@@ -251,14 +252,28 @@ class NCCLGroup : public Group {
         nccl.check(nccl.init(&channel->communicator, size, id, rank), "ncclCommInitRank");
         token = at::zeros({1}, at::TensorOptions().dtype(at::kInt).device(device));
     }
+    // Destroying waits for the other ranks' destroying. A rank of several groups may let go of them in another order than its peers, so
+    // each waits on a thread of its own; a process that ends leaves without it.
     ~NCCLGroup() override {
         // After an error nothing is sure to end; the process is about to.
         if (channel->aborted) return;
+        auto destroy = [device = device, stream = stream, communicator = channel->communicator] {
+            try {
+                const OnDevice scope(device);
+                cuda().synchronizeStream(stream);
+                NCCL::get().destroy(communicator);
+            } catch (const std::exception &) {
+                // The device is in error, and with it the communicator: there is nothing left to give back.
+            }
+        };
+        if (size == 1) {
+            destroy();
+            return;
+        }
         try {
-            cuda().synchronizeStream(stream);
-            NCCL::get().destroy(channel->communicator);
+            std::thread(destroy).detach();
         } catch (const std::exception &) {
-            // The device is in error, and with it the communicator: there is nothing left to give back.
+            // No thread is to be had: the communicator stays until the process ends.
         }
     }
 
