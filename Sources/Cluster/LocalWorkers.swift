@@ -17,8 +17,6 @@ public final class LocalWorkers: WorkerHost {
     private let executable: String
     private let environment: [String: String]
     private let write: Sink
-    /// For the store of tensor process groups, inherited by the worker of this name.
-    private let socket: (name: String, descriptor: Int32)?
 
     private struct Request {
         var plan: WorkerProcessPlan
@@ -36,17 +34,11 @@ public final class LocalWorkers: WorkerHost {
     private let state = Mutex(State())
     private let wake: WakePipe
 
-    /// - Parameters:
-    ///   - environment: of every worker; a plan's own variables count before these.
-    ///   - socket: a descriptor that one worker inherits (at descriptor 3).
+    /// - Parameter environment: of every worker; a plan's own variables count before these.
     /// - Throws: ``ClusterError`` with code `system`.
-    public init(
-        executable: String, environment: [String: String],
-        socket: (name: String, descriptor: Int32)? = nil, write: @escaping Sink
-    ) throws {
+    public init(executable: String, environment: [String: String], write: @escaping Sink) throws {
         self.executable = executable
         self.environment = environment
-        self.socket = socket
         self.write = write
         wake = try WakePipe()
     }
@@ -143,7 +135,7 @@ public final class LocalWorkers: WorkerHost {
             let process = try RankProcess(
                 .init(
                     name: plan.name, executable: executable, arguments: plan.arguments, environment: variables,
-                    socket: socket?.name == plan.name ? socket?.descriptor : nil), number: request.number)
+                    socket: plan.socket), number: request.number)
             let worker = LocalWorker(name: plan.name, processID: process.process, host: self)
             running.append((worker, process))
             request.started.resume(returning: worker)

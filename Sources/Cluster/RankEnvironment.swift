@@ -15,6 +15,10 @@ public struct RankEnvironment: Sendable, Hashable {
     public var storePrefix: String
     /// The process id of the ``Launcher``; nil where another one started this process.
     public var launcher: Int32?
+    /// The ranks that are lost and started anew together, of which this is one; nil: all.
+    public var gang: [Int]?
+    /// Where there are several gangs: the port of the store by which they find one another, on this host.
+    public var linkPort: Int?
 
     /// How many ranks a host may have, and a job.
     static let most = 65_536
@@ -73,17 +77,32 @@ public struct RankEnvironment: Sendable, Hashable {
                     + "of rank 0's host that all ranks reach, or unset them to let fledge start the ranks")
         }
         let restarts = variables["TORCHELASTIC_RESTART_COUNT"] ?? "0"
-        return RankEnvironment(
+        var place = RankEnvironment(
             rank: try number(family.rank, in: 0..<size), size: size, localRank: try number(family.local, in: 0..<size),
             host: host, port: try number("MASTER_PORT", in: 1..<65_536),
             storeSocket: variables[Names.socket].flatMap(Int32.init),
             hasForeignStore: variables["TORCHELASTIC_USE_AGENT_STORE"] == "True", storePrefix: "fledge/\(restarts)/",
             launcher: variables[Names.launcher].flatMap(Int32.init))
+        if let text = variables[Names.gang] {
+            guard let gang = RankSpans.ranks(text), gang.contains(place.rank), gang.allSatisfy({ $0 < size }) else {
+                throw ClusterError(
+                    .badEnvironment, "the environment's \(Names.gang) is '\(text)': no ranks, or without this one")
+            }
+            place.gang = gang
+            place.linkPort = try number(Names.link, in: 1..<65_536)
+        }
+        return place
     }
+
+    /// This rank's place among those of its gang, and how many these are.
+    public var placeInGang: Int { gang?.firstIndex(of: rank) ?? rank }
+    public var gangSize: Int { gang?.count ?? size }
 
     enum Names {
         static let socket = "FLEDGE_STORE_SOCKET"
         static let launcher = "FLEDGE_LAUNCHER"
+        static let gang = "FLEDGE_GANG"
+        static let link = "FLEDGE_LINK_PORT"
     }
 
     /// The variables of this place, for a process that is to take it.
@@ -94,6 +113,37 @@ public struct RankEnvironment: Sendable, Hashable {
         ]
         all[Names.socket] = storeSocket.map { "\($0)" }
         all[Names.launcher] = launcher.map { "\($0)" }
+        all[Names.gang] = gang.map(RankSpans.text)
+        all[Names.link] = linkPort.map { "\($0)" }
         return all
+    }
+}
+
+/// Numbers of ranks as text: `0-3,8`.
+enum RankSpans {
+    static func text(_ ranks: [Int]) -> String {
+        var spans: [ClosedRange<Int>] = []
+        for rank in ranks {
+            if let last = spans.last, last.upperBound + 1 == rank {
+                spans[spans.count - 1] = last.lowerBound...rank
+            } else {
+                spans.append(rank...rank)
+            }
+        }
+        return spans.map { $0.count == 1 ? "\($0.lowerBound)" : "\($0.lowerBound)-\($0.upperBound)" }
+            .joined(separator: ",")
+    }
+
+    /// Ascending; nil where the text has none.
+    static func ranks(_ text: String) -> [Int]? {
+        var ranks: [Int] = []
+        for span in text.split(separator: ",", omittingEmptySubsequences: false) {
+            let ends = span.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
+            guard let first = ends.first ?? nil, let last = ends.last ?? nil, ends.count <= 2, first <= last,
+                first > ranks.last ?? -1, last < RankEnvironment.most
+            else { return nil }
+            ranks += first...last
+        }
+        return ranks
     }
 }

@@ -20,6 +20,8 @@ public struct WorkerProcessPlan: Sendable, Hashable {
     public var resources: [String: Double]
     /// The bundle's index in the job's placement group; nil: anywhere.
     public var bundle: Int?
+    /// A descriptor that the process inherits (at descriptor 3), where it is started on this host.
+    public var socket: Int32?
 
     public init(
         name: String, arguments: [String], environment: [String: String] = [:], gpus: Int = 0, cpus: Int = 1,

@@ -13,6 +13,7 @@ extension CrossChecks {
                 remedy: sizes.isEmpty ? "give \(pools), as {train: 1, \(name): 1}" : "name one of \(known)")
         }
         checkAbsentRoles()
+        checkRestarts()
         guard !sizes.isEmpty, config.roles.pools.values.allSatisfy({ sizes[$0] != nil }) else { return }
         let total = sizes.values.reduce(0, +)
         refuse(
@@ -48,6 +49,17 @@ extension CrossChecks {
         refuse(
             named[.rewardModel] != nil && config.reward.model == nil, Role.rewardModel.setting, "reward.model.path",
             "there is no reward model", remedy: "give reward.model.path, or remove roles.reward_model")
+    }
+
+    /// Samplers can be lost while the others go on where they are by themselves, and this command starts them.
+    private func checkRestarts() {
+        let name = "rollout.max_restarts", isSet = ledger.isChanged(name)
+        warn(
+            isSet && config.samplersAlone == nil, name, Self.pools, "no pool does nothing but sample",
+            remedy: "give samplers a pool of their own (roles.rollout), or remove \(name)")
+        warn(
+            isSet && config.samplersAlone != nil && config.cluster.kind != .local, name, "cluster.type",
+            "all ranks are started anew together there", remedy: "set trainer.max_restarts")
     }
 
     /// What roles on one pool can do and roles on two cannot.

@@ -212,6 +212,14 @@ public final class ProcessGroup {
     /// Ends what is under way with an error. The group is good for nothing after.
     public func abort() throws(TorchError) { try check("abort \(name)") { ct_group_abort(raw, $0) } }
 
+    /// What ends the group from another thread than its own.
+    public struct Ender: @unchecked Sendable {
+        private let group: ProcessGroup
+        fileprivate init(_ group: ProcessGroup) { self.group = group }
+        public func abort() throws(TorchError) { try group.abort() }
+    }
+    public var ender: Ender { Ender(self) }
+
     private func started(
         _ operation: String, _ tensors: [Tensor],
         _ call: (UnsafeMutablePointer<ct_pending?>, UnsafeMutablePointer<ct_message?>) -> Int32

@@ -35,6 +35,8 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         public var trains = true, samples = true
         /// Of a sampler of a pool: samples to expect at a time, and the most tokens of a prompt with its answer.
         public var poolRows = 256, poolLongest = 4096
+        /// Ends its link to samplers that are lost.
+        let linkBreaker = LinkBreaker()
 
         public init(modelPath: String, dtype: DType, device: Device) {
             self.modelPath = modelPath
@@ -71,7 +73,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// Somebody reads the weights.
     var isHandingOver = false
     /// To the ranks that sample, or from those that train, where those are others.
-    var link: WeightLink?
+    var link: (number: Int, link: WeightLink)?
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 

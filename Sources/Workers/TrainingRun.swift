@@ -1,3 +1,4 @@
+public import Cluster
 import Collectives
 import PolicyAlgorithms
 public import Config
@@ -20,12 +21,16 @@ public struct TrainingRun: Sendable {
     public let versions: OrderedDictionary<String, String>
     /// The ranks of the run, whose controller this process is; nil for a run of one process.
     public let ranks: WorkerGroup<RankWorker>?
+    /// Of these ranks those that only sample, where they can be started anew while the others go on.
+    public let samplers: RankGang?
 
     public init(
         config: RunConfig, log: Logger, versions: OrderedDictionary<String, String>,
-        view: (@Sendable (_ totalSteps: Int) -> LiveView)? = nil, ranks: WorkerGroup<RankWorker>? = nil
+        view: (@Sendable (_ totalSteps: Int) -> LiveView)? = nil, ranks: WorkerGroup<RankWorker>? = nil,
+        samplers: RankGang? = nil
     ) {
         self.ranks = ranks
+        self.samplers = samplers
         self.config = config
         self.log = log
         self.versions = versions
@@ -153,7 +158,8 @@ public struct TrainingRun: Sendable {
         guard let ranked = policy as? RankedPolicy, let delivery = ranked.delivery, delivery.samplesAhead else {
             return nil
         }
-        return RankedSamplerPool(samplers: SamplerRanks(ranked.groups[.rollout], text), delivery: delivery)
+        return RankedSamplerPool(
+            samplers: SamplerRanks(ranked.groups[.rollout], text), delivery: delivery, restarts: ranked.restarts)
     }
 
     /// A policy that is loaded, or that its ranks load meanwhile.
@@ -182,7 +188,10 @@ public struct TrainingRun: Sendable {
         let policy = RankedPolicy(
             groups, text: text, ranksPerSampler: sharding.rollout[.tensor],
             samplesAhead: config.async.mode != .synchronous,
-            estimation: try HostEstimation(plan.training(totalSteps: 1, checkpoints: nil)))
+            estimation: try HostEstimation(plan.training(totalSteps: 1, checkpoints: nil)),
+            restarts: self.samplers.map { gang in
+                { SamplerRestarts(gang, groups, $0, most: config.rollout.maxRestarts, log: log) }
+            })
         let pending = try groups.pools.map { try $0.group.issue(LoadPolicy(), .broadcast, .first) }
         return Loading(policy: policy, text: text) { [log] in
             let loaded = try await RankGroups.all(pending)

@@ -30,11 +30,14 @@ struct RankedTraining {
     /// Whether this is the process that says what concerns the whole run.
     var speaks: Bool { worker == nil && command.ray == nil && (command.place?.rank ?? 0) == 0 }
 
-    /// - Parameter train: runs the loop over the ranks, or alone, and gives the exit code.
-    func run(_ train: @escaping @Sendable (WorkerGroup<RankWorker>?) async throws -> Int32) async throws {
+    /// Runs the loop over the ranks, or alone, and gives the exit code. The gang is of the ranks that only sample, where they can be
+    /// started anew while the others go on.
+    typealias Train = @Sendable (WorkerGroup<RankWorker>?, _ samplers: RankGang?) async throws -> Int32
+
+    func run(_ train: @escaping Train) async throws {
         guard let place = command.place else {
             if let ray = command.ray { return try await command.launch(ray) }
-            let code = try await command.count == 1 ? train(nil) : heal { try await control(train, isAgain: $0) }
+            let code = try await command.count == 1 ? train(nil, nil) : heal { try await control(train, isAgain: $0) }
             if code != 0 { throw ExitCode(code) }
             return
         }
@@ -59,22 +62,22 @@ struct RankedTraining {
 
     /// Starts the ranks as workers on this host.
     /// - Parameter isAgain: whether they were lost before: what was rehearsed then is not again.
-    private func control(
-        _ train: @escaping @Sendable (WorkerGroup<RankWorker>?) async throws -> Int32, isAgain: Bool
-    ) async throws -> Int32 {
+    private func control(_ train: @escaping Train, isAgain: Bool) async throws -> Int32 {
         var environment = RankedCommand.workerEnvironment
         if isAgain { environment[FailureRehearsal.variable] = nil }
         let mesh = try RankWorker.mesh(config, ranks: command.count)
-        let ranks = LocalRanks(
+        var ranks = LocalRanks(
             count: command.count, executable: RankedCommand.executable,
             arguments: Array(CommandLine.arguments.dropFirst()), environment: environment,
             settings: try .ofRanks(deadline: command.deadline)
         ) { stream, line in
             if stream == .output { Console.say(line) } else { Console.note(line) }
         }
-        let outcome = try await ranks.run { workers in
+        if config.rollout.maxRestarts > 0, let pool = config.samplersAlone { ranks.apart = [Array(pool.ranks)] }
+        ranks.firstStartOnly = [FailureRehearsal.variable]
+        let outcome = try await ranks.run { seats, gangs in
             try await train(
-                WorkerGroup(name: "ranks", endpoints: workers.map { RemoteEndpoint($0) }, mesh: mesh))
+                WorkerGroup(name: "ranks", endpoints: seats.map { SeatEndpoint($0) }, mesh: mesh), gangs.first)
         }
         var code = outcome.exitCode
         switch outcome.result {
@@ -95,7 +98,7 @@ struct RankedTraining {
     /// Rank 0 of ranks that somebody else started: controller and first worker in one.
     private func lead(
         _ rank: RankWorker, _ place: RankEnvironment,
-        _ train: @escaping @Sendable (WorkerGroup<RankWorker>?) async throws -> Int32
+        _ train: @escaping Train
     ) async throws -> Int32 {
         let settings = try TransportSettings.ofRanks(deadline: command.deadline), registry = WorkerRegistry(settings)
         let mesh = try RankWorker.mesh(config, ranks: place.size)
@@ -110,7 +113,7 @@ struct RankedTraining {
                 + others.map { RemoteEndpoint<RankWorker>($0) as any WorkerEndpoint<RankWorker> }
             let group = WorkerGroup(name: "ranks", endpoints: endpoints, mesh: mesh)
             return try await withThrowingTaskGroup(of: Int32?.self) { tasks in
-                tasks.addTask { try await train(group) }
+                tasks.addTask { try await train(group, nil) }
                 tasks.addTask {
                     do { try await rank.members.watchOver() } catch {
                         // Nobody else ends the calls to a rank whose host is gone: its connections break late or never.

@@ -34,17 +34,19 @@ struct Train: AsyncParsableCommand {
         try await Failures.reported {
             let ranks = try RankedTraining(settings)
             if ranks.speaks { for warning in settings.warnings { Console.note("warning: \(warning)") } }
-            try await ranks.run { group in try await Self.train(settings, group) }
+            try await ranks.run { group, samplers in try await Self.train(settings, group, samplers) }
         }
     }
 
-    private static func train(_ settings: RunConfig, _ ranks: WorkerGroup<RankWorker>?) async throws -> Int32 {
+    private static func train(
+        _ settings: RunConfig, _ ranks: WorkerGroup<RankWorker>?, _ samplers: RankGang?
+    ) async throws -> Int32 {
         let draws = settings.trainer.logger.contains(.console)
         let title = "\(settings.experimentName): \(settings.model.path)"
         let makeView: @Sendable (Int) -> LiveView = { steps in LiveView(title: title, totalSteps: steps) }
         let run = TrainingRun(
             config: settings, log: Console.logger, versions: Version.record,
-            view: draws ? makeView : nil, ranks: ranks)
+            view: draws ? makeView : nil, ranks: ranks, samplers: samplers)
         let (outcome, wasInterrupted) = try await Interruptible.run { onStart in try await run.run(onStart: onStart) }
         try RunConclusion(folder: run.folder, outcome: outcome).say()
         return outcome.wasStopped && wasInterrupted ? 130 : 0

@@ -1,4 +1,4 @@
-import Cluster
+@testable import Cluster
 import Foundation
 import Synchronization
 import Testing
@@ -108,6 +108,26 @@ private final class Lines: Sendable {
 }
 
 @Suite struct RankEnvironmentTests {
+    @Test func aGangsPlaceComesThroughTheEnvironment() throws {
+        var place = RankEnvironment(rank: 5, size: 9, localRank: 5, host: "127.0.0.1", port: 4000)
+        place.gang = [0, 1, 4, 5, 6, 8]
+        place.linkPort = 4001
+        #expect(place.variables["FLEDGE_GANG"] == "0-1,4-6,8")
+        let found = try RankEnvironment.given(place.variables)
+        #expect(found?.gang == place.gang && found?.linkPort == 4001)
+        #expect(found?.placeInGang == 3 && found?.gangSize == 6)
+        let alone = try RankEnvironment.given(place.variables.filter { $0.key != "FLEDGE_GANG" })
+        #expect(alone?.gang == nil && alone?.placeInGang == 5 && alone?.gangSize == 9)
+    }
+
+    @Test(arguments: ["", "0-4", "5-9", "x", "5,4", "5-4", "5--6", "4,,5", "-5", "5-99999999999"])
+    func aGangWithoutThisRankIsRefused(text: String) {
+        var variables = RankEnvironment(rank: 5, size: 9, localRank: 5, host: "127.0.0.1", port: 4000).variables
+        variables["FLEDGE_GANG"] = text
+        variables["FLEDGE_LINK_PORT"] = "4001"
+        #expect(throws: ClusterError.self) { try RankEnvironment.given(variables) }
+    }
+
     @Test func placesOfSeveralLaunchersAreUnderstood() throws {
         let given = ["MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"]
         let torchrun = try RankEnvironment.given(

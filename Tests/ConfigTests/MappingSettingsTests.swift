@@ -26,6 +26,20 @@ import Testing
         #expect(one.mapping == nil && one.ranksAsked == 3)
     }
 
+    @Test(arguments: [
+        ("", false), ("resource_pools: {train: 1, sample: 2}\nroles: {rollout: sample}\n", true),
+        (
+            "resource_pools: {train: 1, sample: 2}\nroles: {rollout: sample, reference: sample}\nactor: {use_kl_loss: true}\n",
+            false
+        ),
+    ])
+    func samplersAreStartedAnewWhereTheyAreAlone(pools: String, areAlone: Bool) throws {
+        let config = try read(minimal + pools, "rollout.max_restarts=5")
+        #expect((config.samplersAlone != nil) == areAlone && config.rollout.maxRestarts == 5)
+        #expect(config.warnings.contains { "\($0)".contains("rollout.max_restarts") } == !areAlone)
+        #expect(try read(minimal + pools).warnings.allSatisfy { !"\($0)".contains("rollout.max_restarts") })
+    }
+
     @Test func theOrderOfPoolsIsThatOfRanks() throws {
         let config = try read(minimal + "resource_pools: {b: 1, a: 2}\nroles: {actor: a, rollout: b}\n")
         #expect(config.mapping?.pool(of: .actor)?.ranks == 1..<3)

@@ -93,6 +93,11 @@ extension RunConfig {
             Dictionary(uniqueKeysWithValues: presentRoles.compactMap { role in pool(of: role).map { (role, $0) } }))
     }
 
+    /// The pool that does nothing but sample: its ranks can be lost and started anew while the others go on.
+    public var samplersAlone: PoolMapping.Pool? {
+        mapping?.pools.first { $0.roles == [.rollout] }
+    }
+
     /// Whether devices are given by pools.
     public var hasPools: Bool { !resourcePools.isEmpty }
 

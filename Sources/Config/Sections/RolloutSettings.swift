@@ -17,6 +17,8 @@ public struct RolloutSettings: Hashable, Sendable {
     public let calculateLogProbs: Bool
     /// Devices that only sample, beside those that train; nil: the same.
     public let gpusPerNode: Int?
+    /// How often samplers on a pool of their own are started anew, while the others go on.
+    public let maxRestarts: Int
     public let overSampleRate: Double
     public let stragglerShare: Double?
     public let stragglerTokens: Int
@@ -59,6 +61,11 @@ public struct RolloutSettings: Hashable, Sendable {
             doc:
                 "GPUs that only sample, beside the one that trains (on the CPU, samplers with weights of their own); null to sample "
                 + "where training is.")
+        maxRestarts = section.int(
+            "max_restarts", default: 3, in: 0...1_048_576,
+            doc:
+                "How often, when one of the samplers on a pool of their own is lost, they are started anew while the other ranks go "
+                + "on; after that, or with 0, what trainer.max_restarts says.")
         overSampleRate = section.number(
             "over_sample_rate", default: 0, in: NumberRange(lower: 0, upper: 4),
             doc:

@@ -9,13 +9,32 @@ struct WeightDelivery: Codable {
     var version: Int
     var sentBytes, receivedBytes: Int
     var seconds: Double
+    /// Why they were not brought: ranks that sample are lost, and this one goes on.
+    var broken: String?
+
+    init(_ report: WeightLink.Report) {
+        version = report.version
+        sentBytes = report.traffic.sentBytes
+        receivedBytes = report.traffic.receivedBytes
+        seconds = report.traffic.seconds
+    }
+
+    init(broken: String) {
+        version = -1
+        sentBytes = 0
+        receivedBytes = 0
+        seconds = 0
+        self.broken = broken
+    }
 }
 
 extension PolicyWorker {
     /// Gives this rank's part of the weights, or gets what it samples from. All ranks of both pools call it.
-    /// - Parameter version: what the weights become; nil: the policy's own.
+    /// - Parameters:
+    ///   - version: what the weights become; nil: the policy's own.
+    ///   - number: of the link: another one since samplers were started anew.
     /// - Throws: `ReshardError` where what arrived is not what was sent.
-    func deliverWeights(version: Int?) throws -> WeightDelivery {
+    func deliverWeights(version: Int?, link number: Int) throws -> WeightDelivery {
         let parts = try loaded()
         guard let members = plan.members, plan.trains != plan.samples else {
             throw WorkerError(.badSetting, "weights are brought elsewhere only between two pools")
@@ -25,11 +44,18 @@ extension PolicyWorker {
         defer { progress.enter(before) }
         let report: WeightLink.Report
         if plan.trains {
-            let held = try trainedShards(), link = try link(members, held: held, wanted: [])
-            report = try link.run(from: held, into: [], version: version ?? parts.rollout.weightVersion)
+            let held = try trainedShards(), own = parts.rollout.weightVersion
+            do {
+                let link = try link(number, members, held: held, wanted: [])
+                report = try link.run(from: held, into: [], version: version ?? own)
+            } catch  where members.all.hasOtherGangs && (error is TorchError || error is WorkerError) {
+                // The weights were only read: it is the samplers' loss.
+                dropLink()
+                return WeightDelivery(broken: "\(error)")
+            }
         } else {
             let targets = try withNoGrad { try parts.rollout.model.parameters.flatMap { try $0.shards() } }
-            let link = try link(members, held: [], wanted: targets)
+            let link = try link(number, members, held: [], wanted: targets)
             var taken: WeightLink.Report?
             try parts.rollout.replaceWeights {
                 let report = try link.run(from: [], into: targets, version: nil) {
@@ -42,20 +68,32 @@ extension PolicyWorker {
             guard let taken else { preconditionFailure("an update without a report") }
             report = taken
         }
-        return WeightDelivery(
-            version: report.version, sentBytes: report.traffic.sentBytes, receivedBytes: report.traffic.receivedBytes,
-            seconds: report.traffic.seconds)
+        return WeightDelivery(report)
     }
 
-    private func link(_ members: PoolMembers, held: [LocalShard], wanted: [LocalShard]) throws -> WeightLink {
-        if let link { return link }
+    private func link(
+        _ number: Int, _ members: PoolMembers, held: [LocalShard], wanted: [LocalShard]
+    ) throws -> WeightLink {
+        if let link, link.number == number { return link.link }
+        dropLink()
         let ranks = members.ranks(.actor, .rollout)
+        let group: ProcessGroup
+        if members.all.hasOtherGangs {
+            group = try members.all.groupAcrossGangs(ranks, device: plan.device, name: "weights/\(number)")
+            try plan.linkBreaker.hold(number, group)
+        } else {
+            group = try members.all.group(ranks, device: plan.device, name: "weights")
+        }
         let made = try WeightLink(
-            held: held.map(\.spec), wanted: wanted.map(\.spec),
-            group: members.all.group(ranks, device: plan.device, name: "weights"), device: plan.device,
+            held: held.map(\.spec), wanted: wanted.map(\.spec), group: group, device: plan.device,
             names: ranks.map(RankMembership.name))
-        link = made
+        link = (number, made)
         return made
+    }
+
+    private func dropLink() {
+        plan.linkBreaker.release()
+        link = nil
     }
 
     /// Acts out damage on the way, where that is rehearsed.

@@ -17,6 +17,8 @@ extension RankWorker {
         calls.add(ScoreRows.self)
         calls.add(UpdateModel.self)
         calls.add(DeliverWeights.self)
+        calls.add(ReachTurn.self)
+        calls.add(BreakLink.self)
         calls.add(AnswerPrompt.self)
         calls.add(TakeWork.self)
         calls.add(CountCriticSteps.self)
@@ -182,8 +184,25 @@ struct CountCriticSteps: WorkerCall {
 struct DeliverWeights: WorkerCall {
     /// What they become; nil: the policy's own count.
     var version: Int?
+    /// How often the samplers have been started anew.
+    var link: Int
     func perform(on worker: RankWorker) async throws -> WeightDelivery {
-        try await worker.policy().deliverWeights(version: version)
+        try await worker.policy().deliverWeights(version: version, link: link)
+    }
+}
+
+/// Nothing; done when the calls before it are.
+struct ReachTurn: WorkerCall {
+    func perform(on worker: RankWorker) async throws -> Done { Done() }
+}
+
+/// Nobody will answer in a link any more: who waits there goes on.
+struct BreakLink: WorkerCall {
+    static var waitsItsTurn: Bool { false }
+    var link: Int
+    func perform(on worker: RankWorker) async throws -> Done {
+        try worker.breakLink(link)
+        return Done()
     }
 }
 

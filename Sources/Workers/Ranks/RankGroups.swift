@@ -36,21 +36,20 @@ struct RankGroups: Sendable {
     /// Which of ``pools`` a role is on; nil where the run does not have it.
     func place(of role: Role) -> Int? { pools.firstIndex { $0.roles.contains(role) } }
 
+    /// The pools that do more than sample: what is learned and kept concerns no other.
+    var learning: [Pool] { pools.filter { $0.roles != [.rollout] } }
+
     subscript(role: Role) -> WorkerGroup<RankWorker> {
         guard let place = place(of: role) else { preconditionFailure("no pool plays \(role)") }
         return pools[place].group
     }
 
-    /// The same call on all ranks of all pools, at the same time.
-    /// - Returns: of each pool, in order, what its first rank answers.
-    func call<Call: WorkerCall>(_ call: Call) async throws -> [Call.Answer] where Call.Worker == RankWorker {
-        try await self.call(call, .first)
-    }
-
+    /// The same call on all ranks of all pools, or of those that are named, at the same time.
+    /// - Returns: of each pool, in order, what comes of it.
     func call<Call: WorkerCall, Output: Sendable>(
-        _ call: Call, _ collect: Collect<Call.Answer, Output>
+        _ call: Call, _ collect: Collect<Call.Answer, Output>, on pools: [Pool]? = nil
     ) async throws -> [Output] where Call.Worker == RankWorker {
-        try await Self.all(pools.map { try $0.group.issue(call, .broadcast, collect) })
+        try await Self.all((pools ?? self.pools).map { try $0.group.issue(call, .broadcast, collect) })
     }
 
     /// What came of calls that wait for one another; where several failed, the error of the one at fault.

@@ -12,23 +12,30 @@ public final class RankMembership: Sendable {
     let store: RendezvousStore
     var watch: RankWatch { progress.watch }
 
-    /// Where all ranks are.
-    public let map: HostMap
+    /// Where the ranks of the gang are, by their places in it.
+    private let map: HostMap
+    private let place: RankEnvironment
     /// This host's, as the other ranks reach it.
-    public var address: String { map.hosts[map.host(of: rank)].address }
+    public var address: String { map.hosts[map.host(of: place.placeInGang)].address }
     /// How many ranks share this host.
-    public var ranksOfHost: Int { map.hosts[map.host(of: rank)].ranks.count }
+    public var ranksOfHost: Int {
+        // Gangs are of one host.
+        place.gang == nil ? map.hosts[map.host(of: rank)].ranks.count : size
+    }
+    /// Whether there are ranks that may be lost while this one goes on.
+    public var hasOtherGangs: Bool { place.gang != nil }
     /// What is likely wrong with the hosts' settings; rank 0's.
     public let warnings: [String]
     /// Where there are several hosts.
     private let link: HostLink?
 
     private init(
-        rank: Int, store: RendezvousStore, map: HostMap, watch: RankWatch, link: HostLink?, warnings: [String],
-        rehearsal: FailureRehearsal?
+        _ place: RankEnvironment, store: RendezvousStore, map: HostMap, watch: RankWatch, link: HostLink?,
+        warnings: [String], rehearsal: FailureRehearsal?
     ) {
-        self.rank = rank
-        size = map.ranks
+        self.place = place
+        rank = place.rank
+        size = place.size
         self.store = store
         self.map = map
         self.link = link
@@ -51,25 +58,26 @@ public final class RankMembership: Sendable {
         folder: String? = nil
     ) throws -> RankMembership {
         let variables = ProcessInfo.processInfo.environment
-        let rehearsal = try variables[FailureRehearsal.variable].map { text in
+        let rehearsal = try variables[FailureRehearsal.variable].flatMap { $0.isEmpty ? nil : $0 }.map { text in
             guard let rehearsal = FailureRehearsal(text) else {
                 throw WorkerError(.badSetting, "\(FailureRehearsal.variable)='\(text)' is not as kill:1:3:update")
             }
             return rehearsal
         }
-        let listens = place.rank == 0 && !place.hasForeignStore
+        let listens = place.placeInGang == 0 && !place.hasForeignStore
         let store = try RendezvousStore.tcp(
             host: place.host, port: place.port, listens: listens, socket: listens ? place.storeSocket : nil,
             prefix: place.storePrefix, timeout: max(deadline, .seconds(60)))
         let map = try meet(store, place, variables, interface)
         let board = try board(store, place, map)
-        let warnings = try HostCheck(store: store, map: map, rank: place.rank, versions: versions, folder: folder).run()
+        let warnings = try HostCheck(
+            store: store, map: map, rank: place.placeInGang, versions: versions, folder: folder
+        ).run()
         let link = try link(store, place, map, board, deadline)
         let watch = try RankWatch(
             board, rank: place.rank, deadline: deadline, exitsAfter: exitTime, exitCode: RankExit.lostOther)
         return RankMembership(
-            rank: place.rank, store: store, map: map, watch: watch, link: link, warnings: warnings,
-            rehearsal: rehearsal)
+            place, store: store, map: map, watch: watch, link: link, warnings: warnings, rehearsal: rehearsal)
     }
 
     /// Where memory that processes share is best kept.
@@ -82,11 +90,11 @@ public final class RankMembership: Sendable {
         _ store: RendezvousStore, _ place: RankEnvironment, _ variables: [String: String], _ interface: String?
     ) throws -> HostMap {
         let own = try ThisHost.place(variables, interface: interface, peer: place.host, memory: memory)
-        guard place.rank == 0 else {
-            try store.set("place/\(place.rank)", Array(JSONEncoder().encode(own)))
+        guard place.placeInGang == 0 else {
+            try store.set("place/\(place.placeInGang)", Array(JSONEncoder().encode(own)))
             return try JSONDecoder().decode(HostMap.self, from: Data(store.get("hosts")))
         }
-        let others = try (1..<place.size).map {
+        let others = try (1..<place.gangSize).map {
             try JSONDecoder().decode(HostMap.Place.self, from: Data(store.get("place/\($0)")))
         }
         let map = HostMap([own] + others)
@@ -96,8 +104,8 @@ public final class RankMembership: Sendable {
 
     /// Memory that all ranks of a host map, by way of a file that is gone when all have it.
     private static func board(_ store: RendezvousStore, _ place: RankEnvironment, _ map: HostMap) throws -> RankBoard {
-        let host = map.host(of: place.rank), ranks = map.hosts[host].ranks
-        if place.rank == ranks[0] {
+        let own = place.placeInGang, host = map.host(of: own), ranks = map.hosts[host].ranks
+        if own == ranks[0] {
             let path = memory + "/fledge-\(UUID().uuidString)"
             let board = try RankBoard.create(at: path, ranks: place.size)
             defer { unlink(path) }
@@ -120,10 +128,10 @@ public final class RankMembership: Sendable {
         let path = String(decoding: try store.get("board/host/\(host)"), as: UTF8.self)
         do {
             let board = try RankBoard.open(path, ranks: place.size)
-            try store.set("board/\(place.rank)", [1])
+            try store.set("board/\(own)", [1])
             return board
         } catch {
-            try store.set("board/\(place.rank)", [0])
+            try store.set("board/\(own)", [0])
             throw error
         }
     }
@@ -151,6 +159,23 @@ public final class RankMembership: Sendable {
         DeviceMesh(
             shape, rank: members?.firstIndex(of: rank) ?? rank, store: store, device: device, host: address,
             timeout: max(watch.deadline, .seconds(60)), watch: watch, members: members, name: name)
+    }
+
+    /// A group of ranks of several gangs, which no watch looks after: what a lost one leaves behind is for the controller to end.
+    /// - Parameters:
+    ///   - members: of all ranks, of which this is one.
+    ///   - name: another one each time.
+    func groupAcrossGangs(_ members: [Int], device: Device, name: String) throws -> ProcessGroup {
+        guard let port = place.linkPort, let own = members.firstIndex(of: rank) else {
+            preconditionFailure("rank \(rank) has no other gangs, or is none of \(members)")
+        }
+        let timeout = max(watch.deadline, .seconds(60))
+        let store = try RendezvousStore.tcp(
+            host: place.host, port: port, listens: false, prefix: "gangs/", timeout: timeout)
+        if device == .cpu {
+            return try .gloo(store, name: name, rank: own, size: members.count, host: address, timeout: timeout)
+        }
+        return try .nccl(store, name: name, rank: own, size: members.count, device: device)
     }
 
     /// Rank 0 of ranks that somebody else started: tells the others where the controller is.

@@ -61,7 +61,10 @@ public struct RankServer: Sendable {
     /// A rank that does nothing in a call is late, though nobody may wait for it in an operation. Reading the model shows no progress.
     private func checkProgress(_ pulse: WorkerPulse) throws {
         let members = worker.members, idle = members.watch.idle, deadline = members.watch.deadline
-        guard let call = pulse.call, call != LoadPolicy.name, min(idle, .seconds(pulse.seconds)) > deadline else {
+        guard let call = pulse.call, call != LoadPolicy.name else { return }
+        // Other gangs' ranks may be lost meanwhile, which the controller finds out later than this gang's would.
+        let waitsForOthers = members.hasOtherGangs && call == DeliverWeights.name
+        guard min(idle, .seconds(pulse.seconds)) > (waitsForOthers ? deadline * 2 + .seconds(60) : deadline) else {
             return
         }
         throw WorkerCallError(

@@ -70,6 +70,9 @@ public final class RankWorker: Sendable {
         return model
     }
 
+    /// Ends what the policy waits for in its link of this number, or would.
+    func breakLink(_ number: Int) throws { try loaded().policy?.plan.linkBreaker.end(number) }
+
     /// How training is planned for this rank's pool.
     func training(totalSteps: Int) throws -> TrainingPlan {
         let loaded = try loaded()

@@ -13,25 +13,39 @@ struct RankedPolicy: Sendable {
     let estimation: HostEstimation
     /// The samplers' weights, where those are not the ones that are trained.
     let delivery: Delivery?
+    /// nil where the samplers are lost with the others.
+    let restarts: SamplerRestarts?
     /// What the ranks of each pool keep, in the order of ``groups``.
     private let ledgers: [RowsLedger]
 
-    /// - Parameter samplesAhead: whether answers are drawn prompt by prompt, beside learning.
+    /// - Parameters:
+    ///   - samplesAhead: whether answers are drawn prompt by prompt, beside learning.
+    ///   - restarts: what starts samplers anew, of their delivery.
     init(
         _ groups: RankGroups, text: TextProcessor, ranksPerSampler: Int, samplesAhead: Bool = false,
-        estimation: HostEstimation
+        estimation: HostEstimation, restarts: ((Delivery) -> SamplerRestarts)? = nil
     ) {
         self.groups = groups
         self.text = text
         self.ranksPerSampler = ranksPerSampler
         self.estimation = estimation
-        delivery = groups.parts(.actor, .rollout) ? Delivery(groups, samplesAhead: samplesAhead) : nil
+        delivery =
+            groups.parts(.actor, .rollout)
+            ? Delivery(groups, samplesAhead: samplesAhead, survivesLosses: restarts != nil) : nil
+        self.restarts = delivery.flatMap { restarts?($0) }
         ledgers = groups.pools.map { _ in RowsLedger() }
     }
 
     private func ledger(_ role: Role) -> RowsLedger { ledgers[groups.place(of: role) ?? 0] }
 
     func generate(
+        _ prompts: [PromptTask], _ settings: RolloutRequestSettings
+    ) async throws -> (trajectories: [Trajectory], metrics: PhaseMetrics) {
+        guard let restarts else { return try await drawn(prompts, settings) }
+        return try await restarts.surviving { try await drawn(prompts, settings) }
+    }
+
+    private func drawn(
         _ prompts: [PromptTask], _ settings: RolloutRequestSettings
     ) async throws -> (trajectories: [Trajectory], metrics: PhaseMetrics) {
         if let delivery, delivery.samplesAhead {
@@ -116,30 +130,38 @@ struct RankedPolicy: Sendable {
     func save(step: Int, state: LoopState) async throws {
         let apart = groups.parts(.actor, .critic)
         let steps = try await apart ? groups[.critic].call(CountCriticSteps(), .broadcast, .first) : nil
-        _ = try await groups.call(SavePolicy(step: step, state: state, criticSteps: steps), .nothing)
+        _ = try await groups.call(
+            SavePolicy(step: step, state: state, criticSteps: steps), .nothing, on: groups.learning)
     }
 
     func restore() async throws -> LoopState? { try await restore(from: nil).state }
 
     func restore(from path: String?) async throws -> (state: LoopState?, skipped: [String]) {
         delivery?.changed()
-        let found = try await groups.call(RestorePolicy(path: path))
+        let found = try await groups.call(RestorePolicy(path: path), .first, on: groups.learning)
         let policy = found.first { $0.state != nil }
         return (policy?.state, found.flatMap(\.skipped))
     }
 
-    func forgetCheckpoints() async throws { _ = try await groups.call(ForgetCheckpoints(), .nothing) }
+    func forgetCheckpoints() async throws {
+        _ = try await groups.call(ForgetCheckpoints(), .nothing, on: groups.learning)
+    }
 
     // MARK: - Beginning and end
 
     func prepare(_ plan: TrainingPlan, totalSteps: Int) async throws -> [String] {
-        zip(groups.pools, try await groups.call(PreparePolicy(totalSteps: totalSteps))).flatMap { pool, notes in
+        zip(
+            groups.learning,
+            try await groups.call(PreparePolicy(totalSteps: totalSteps), .first, on: groups.learning)
+        ).flatMap { pool, notes in
             notes.map { note in pool.name.map { "pool \($0): \(note)" } ?? note }
         }
     }
 
     /// Tells all that there is nothing more to do.
     func finish() async throws -> Double? {
+        // Those that are lost now have nothing to do any more, but leave in good order once they are there again.
+        if let restarts { try await restarts.surviving { _ = try await groups[.rollout].call(ReachTurn()) } }
         let ages = try await groups.call(FinishRun(), .all).joined().compactMap(\.secondsSinceFirstToken)
         return ages.max().map { ProcessStart.instant.duration(to: .now) / .seconds(1) - $0 }
     }

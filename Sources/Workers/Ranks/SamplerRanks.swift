@@ -60,12 +60,20 @@ struct SamplerRanks: Sendable {
 struct RankedSamplerPool: RolloutPool {
     let samplers: SamplerRanks
     let delivery: Delivery
+    /// nil where samplers are lost with the others.
+    let restarts: SamplerRestarts?
 
     func answer(_ prompt: PromptTask, _ settings: RolloutRequestSettings) async throws -> [Trajectory] {
-        try await samplers.answer(prompt, settings)
+        guard let restarts else { return try await samplers.answer(prompt, settings) }
+        return try await restarts.surviving { try await samplers.answer(prompt, settings) }
     }
 
     func install(version: Int) async throws -> PhaseMetrics {
+        guard let restarts else { return try await installed(version) }
+        return try await restarts.surviving { try await installed(version) }
+    }
+
+    private func installed(_ version: Int) async throws -> PhaseMetrics {
         var metrics = try await delivery.install(version: version)
         metrics["rollout/weight_version"] = Double(version)
         return metrics
