@@ -239,6 +239,16 @@ extension ProcessGroup {
     public func allGather(_ inputs: [Tensor], into outputs: [Tensor]) throws(TorchError) {
         try startAllGather(inputs, into: outputs).wait()
     }
+    /// The ranks' values one after the other, on the host: as many from each.
+    /// - Throws: where the group was ended meanwhile; what lies on a device then is nobody's, and a wait there does not tell.
+    public func gathered<Scalar: TensorScalar>(_ values: [Scalar], device: Device) throws(TorchError) -> [Scalar] {
+        let all = try Tensor.zeros([size * values.count], dtype: Scalar.dtype, device: device)
+        let pending = try startAllGather([Tensor(values, device: device)], into: [all])
+        try pending.wait()
+        let gathered = try all.values(Scalar.self)
+        _ = try pending.isDone()
+        return gathered
+    }
     public func reduceScatter(
         _ inputs: [Tensor], into outputs: [Tensor], _ reduction: Reduction = .sum
     ) throws(TorchError) {

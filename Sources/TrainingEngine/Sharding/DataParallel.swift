@@ -33,23 +33,13 @@ public final class DataParallel {
     /// All ranks' values, rank by rank.
     public func gathered(_ values: [Int]) throws(TorchError) -> [[Int]] {
         guard let group else { return [values] }
-        let device = parameters.mesh.device
-        let all = try Tensor.zeros([count * values.count], dtype: .int64, device: device)
-        try group.allGather([Tensor(values.map(Int64.init), device: device)], into: [all])
-        let flat = try all.values(Int64.self).map(Int.init)
+        let flat = try group.gathered(values.map(Int64.init), device: parameters.mesh.device).map(Int.init)
         return (0..<count).map { Array(flat[$0 * values.count..<($0 + 1) * values.count]) }
     }
 
     /// All ranks' bytes, of any lengths.
     public func gathered(_ bytes: [UInt8]) throws(TorchError) -> [[UInt8]] {
-        guard let group else { return [bytes] }
-        let lengths = try gathered([bytes.count]).map { $0[0] }, width = max(1, lengths.max() ?? 0)
-        let device = parameters.mesh.device
-        let all = try Tensor.zeros([count * width], dtype: .uint8, device: device)
-        let own = bytes + [UInt8](repeating: 0, count: width - bytes.count)
-        try group.allGather([Tensor(own, device: device)], into: [all])
-        let flat = try all.values(UInt8.self)
-        return lengths.enumerated().map { Array(flat[$0 * width..<$0 * width + $1]) }
+        try group?.exchange(bytes: bytes, device: parameters.mesh.device) ?? [bytes]
     }
 
     /// What the last stage of this rank's pipeline gives; where there is none, `bytes`.
