@@ -55,8 +55,10 @@ actor SamplerRestarts {
         else { throw error }
         guard count < most else { throw loss }
         count += 1
+        // The end of a process has been told already.
+        let cause = loss.message.contains("has shown no life") ? loss.message + "\n" : ""
         log.warning(
-            "\(loss.message)\nsamplers are started anew, the others go on: restart \(count) of at most \(most) (rollout.max_restarts)"
+            "\(cause)samplers are started anew, the others go on: restart \(count) of at most \(most) (rollout.max_restarts)"
         )
         let start = ContinuousClock.now
         try await delivery.breakLink()
