@@ -325,12 +325,13 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     ///   - state: of the loop, which the first rank alone knows.
     ///   - criticSteps: those of a critic elsewhere.
     func savePart(step: Int, state: LoopState?, criticSteps: Int? = nil) throws {
-        let (parts, training) = try training()
-        if let ranked = training.ranked {
-            try ranked.save(
-                step: step, state: state, weightVersion: parts.rollout.weightVersion, criticSteps: criticSteps)
-        } else if let state {
-            try saved(parts, training).save(step: step, state: state, weightVersion: parts.rollout.weightVersion)
+        let (parts, training) = try training(), version = parts.rollout.weightVersion
+        try training.checkpointing(restores: false) {
+            if let ranked = training.ranked {
+                try ranked.save(step: step, state: state, weightVersion: version, criticSteps: criticSteps)
+            } else if let state {
+                try saved(parts, training).save(step: step, state: state, weightVersion: version)
+            }
         }
     }
 
@@ -340,8 +341,9 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// - Returns: its state, and what was passed over because it is damaged.
     func restore(from path: String?) throws -> (state: LoopState?, skipped: [String]) {
         let (parts, training) = try training()
-        let (found, skipped) =
+        let (found, skipped) = try training.checkpointing(restores: true) {
             try training.ranked?.restore(from: path) ?? saved(parts, training).restore(from: path)
+        }
         guard let found else { return (nil, skipped) }
         parts.rollout.weightVersion = found.weightVersion
         digest = nil
@@ -408,6 +410,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         guard let optimizer = trainingParts?.trainer.optimizer else { return [] }
         let critic = trainingParts?.critic?.optimizer
         return [optimizer.summary] + optimizer.notes + (critic.map { ["critic: " + $0.summary] } ?? [])
+            + (trainingParts?.turnNote.map { [$0] } ?? [])
     }
 
     /// Runs `body` on the worker's thread with its engine, and what makes a request's sampling of settings and a seed.

@@ -23,6 +23,8 @@ public struct PlanWork: Sendable, Hashable {
     public var needsReference = false, recomputesLogProbs = false
     /// Whether the initial model's weights lie in host memory between two scorings; nil: where devices have no room for all.
     public var restsReference: Bool?
+    /// Whether roles that share devices rest in host memory but for their turns; nil: as many as devices have no room for otherwise.
+    public var takesTurns: Bool?
     /// Whether a critic with a model of its own is trained beside.
     public var trainsCritic = false
     public var engine = RolloutEngineSettings()
@@ -48,6 +50,7 @@ public struct PlanWork: Sendable, Hashable {
         offloadsActivations = config.model.activationOffload
         needsReference = config.needsReferenceModel && !config.model.usesLoRA
         restsReference = config.reference.paramOffload
+        takesTurns = config.trainer.takesTurns
         recomputesLogProbs = config.recomputesOldLogProbs
         trainsCritic = config.hasCritic && !config.critic.sharesTrunk
         engine = RolloutEngineSettings(config.rollout)

@@ -1,5 +1,6 @@
 import Checkpoints
 public import Config
+import Foundation
 import Models
 public import TensorCore
 import TrainingEngine
@@ -301,7 +302,7 @@ extension RunPlan {
         let has = ranks > 1 && !device.isCUDA ? "each of \(ranks) processes has" : "\(result.device.name) has"
         let memory = "\(has) \(PlanText.gib(result.device.memory))"
         switch result.verdict {
-        case .fits: return []
+        case .fits: return hostNotes(result.asIs.memory, ranks: ranks)
         case .mayRunOut:
             let worst = result.asIs.memory.worst
             return [
@@ -328,17 +329,34 @@ extension RunPlan {
         try ranks > 1 ? PlanLayout(ShardingPlan(config.actor, config.rollout, ranks: ranks)) : PlanLayout()
     }
 
-    /// Whether a reference model's weights lie in host memory between two scorings.
-    func restsReference(ranks: Int = 1, pool: PoolMapping.Pool? = nil) throws -> Bool {
-        guard config.needsReferenceModel, !config.model.usesLoRA else { return false }
-        if let said = config.reference.paramOffload { return said }
-        guard device.isCUDA else { return false }
-        let model = try PlanModel(config), work = PlanWork(config), device = try PlanDevice(device)
+    /// Warns of pinned memory that a host does not have.
+    private func hostNotes(_ memory: MemoryForecast, ranks: Int) -> [String] {
+        let onHost = max(1, ranks / max(1, config.trainer.nodes))
+        let pinned = (memory.hostBytes + memory.restingBytes) * onHost
+        let has = Int(ProcessInfo.processInfo.physicalMemory)
+        guard device.isCUDA, pinned > has / 10 * 9 else { return [] }
+        return [
+            "\(PlanText.gib(pinned)) wait in pinned host memory, of which this host has \(PlanText.gib(has)); fledge plan shows what rests "
+                + "there (trainer.take_turns, actor.fsdp_config.optimizer_offload)"
+        ]
+    }
+
+    /// Decides which roles rest between their turns.
+    func takeTurns(_ training: inout TrainingPlan, ranks: Int = 1, pool: PoolMapping.Pool? = nil) throws {
+        var work = PlanWork(config)
+        if let pool { work = work.part(of: pool.roles) }
+        let choices = RestingChoices(work, isCUDA: device.isCUDA)
+        training.rests = choices.levels[0]
+        guard choices.levels.count > 1 else { return }
+        training.restsByForecast = true
+        let model = try PlanModel(config), device = try PlanDevice(device)
         if let pool {
-            return try PoolForecast.all(config, model, work, device).first { $0.pool == pool }?.memory.restsReference
-                ?? false
+            let forecasts = try PoolForecast.all(config, model, PlanWork(config), device)
+            training.rests = forecasts.first { $0.pool == pool }?.memory.rests ?? training.rests
+        } else {
+            training.rests =
+                try MemoryForecast(model, work, planLayout(ranks), device: device.shared(by: ranks)).rests
         }
-        return try MemoryForecast(model, work, planLayout(ranks), device: device.shared(by: ranks)).restsReference
     }
 
     private func checkMemory(of pool: PoolMapping.Pool, _ model: PlanModel, _ device: PlanDevice) throws -> [String] {
