@@ -185,7 +185,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
             generatedTokens: statistics.generatedTokens, decodeSteps: statistics.decodeSteps)
         share.lostGroups = cut.lost
         share.cutSamples = cut.cutSamples
-        if plan.engine.freesCacheBetween {
+        if sleepsAfterRollout {
             let slept = try parts.rollout.sleep()
             share.sleep = .init(
                 milliseconds: slept.milliseconds, wakeMilliseconds: parts.rollout.lastWake.milliseconds,
@@ -410,7 +410,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         guard let optimizer = trainingParts?.trainer.optimizer else { return [] }
         let critic = trainingParts?.critic?.optimizer
         return [optimizer.summary] + optimizer.notes + (critic.map { ["critic: " + $0.summary] } ?? [])
-            + (trainingParts?.turnNote.map { [$0] } ?? [])
+            + [trainingParts?.turnNote, cacheNote].compactMap { $0 }
     }
 
     /// Runs `body` on the worker's thread with its engine, and what makes a request's sampling of settings and a seed.
@@ -421,8 +421,23 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         return try body(parts.rollout) { sampling($0, parts, seed: $1) }
     }
 
-    /// Whether the cache's memory goes to training between rollouts.
-    nonisolated var freesCache: Bool { plan.engine.freesCacheBetween }
+    /// Whether the cache's memory goes to training now: as asked for, or where it is more than there is room for beside training. An
+    /// evaluation may have made it larger than a training batch needs.
+    var sleepsAfterRollout: Bool {
+        if let said = plan.engine.freesCacheBetween { return said }
+        guard let limit = trainingParts?.plan.cacheLimit, let parts else { return true }
+        return parts.rollout.cacheBytes > limit
+    }
+
+    /// What the sampler does between rollouts where nobody has said it, a sentence.
+    private var cacheNote: String? {
+        guard plan.trains, plan.samples, plan.engine.freesCacheBetween == nil, let training = trainingParts?.plan else {
+            return nil
+        }
+        return training.cacheLimit.map {
+            "the sampler stays awake while the policy learns, with a cache of up to \(PlanText.gib($0))"
+        } ?? "the sampler sleeps while the policy learns: there is no room beside its cache"
+    }
 
     /// Runs `body` on the worker's thread with its model.
     func withModel<Result: Sendable>(

@@ -1,5 +1,3 @@
-import Collectives
-
 /// Whose memory, of a device that roles share, serves the others but for its turn; it lies in the host's meanwhile.
 public struct RestingRoles: Hashable, Sendable, Codable {
     /// The reference model's weights.
@@ -24,14 +22,5 @@ public struct RestingRoles: Hashable, Sendable, Codable {
         guard !names.isEmpty else { return nil }
         return "roles take turns with the device's memory: \(names.joined(separator: ", ")) "
             + "(\(PlanText.gib(bytes))) in the host's but for their turn"
-    }
-
-    /// What rests where it does on any of the ranks, whose devices may have less room than this one's. All of them call it.
-    func agreed(over mesh: DeviceMesh?) throws -> RestingRoles {
-        guard let mesh, let group = try mesh.group(MeshAxis.all) else { return self }
-        let all = try group.exchange(self, device: mesh.device)
-        return RestingRoles(
-            reference: all.contains(where: \.reference), critic: all.contains(where: \.critic),
-            states: all.contains(where: \.states))
     }
 }

@@ -29,18 +29,33 @@ public struct TrainingPlan: Sendable {
     public var needsReference: Bool
     /// Whose memory serves the other roles but for its turn.
     public var rests = RestingRoles()
-    /// Whether that was chosen by what this rank's device has room for.
+    /// Bytes that the sampler's cache may have to stay while the policy learns; nil: it sleeps.
+    public var cacheLimit: Int?
+    /// Whether these were chosen by what this rank's device has room for.
     public var restsByForecast = false
     public var checkpointFolder: String?
     public var checkpointsKept: Int?
 }
 
 extension TrainingPlan {
-    /// With what ranks decided by their devices' memory decided alike; they all call it.
+    /// What each rank has chosen.
+    private struct Turns: Codable {
+        var rests: RestingRoles
+        var cacheLimit: Int?
+    }
+
+    /// With what ranks chose by their devices' memory chosen alike: what rests on any rests on all, and a sampler stays awake where all
+    /// have room. They all call it.
     func agreed(over mesh: DeviceMesh?) throws -> TrainingPlan {
         guard restsByForecast else { return self }
+        guard let mesh, let group = try mesh.group(MeshAxis.all) else { return self }
+        let all = try group.exchange(Turns(rests: rests, cacheLimit: cacheLimit), device: mesh.device)
         var plan = self
-        plan.rests = try rests.agreed(over: mesh)
+        plan.rests = RestingRoles(
+            reference: all.contains(where: \.rests.reference), critic: all.contains(where: \.rests.critic),
+            states: all.contains(where: \.rests.states))
+        let limits = all.compactMap(\.cacheLimit)
+        plan.cacheLimit = limits.count == all.count ? limits.min() : nil
         return plan
     }
 }

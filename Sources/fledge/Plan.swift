@@ -169,6 +169,12 @@ struct PlanReport {
         let host = asIs.memory.hostBytes + asIs.memory.restingBytes
         if host > 0 { lines.append("  in pinned host memory: \(gib(host)) GiB a device") }
         if let turns = Self.turns(asIs.memory) { lines.append("  " + turns) }
+        if work.generates {
+            lines.append(
+                asIs.memory.keepsCache
+                    ? "  the sampler stays awake between rollouts, with a cache of \(gib(asIs.memory.cacheBytes)) GiB"
+                    : "  the sampler sleeps between rollouts (rollout.free_cache_engine)")
+        }
         if result.verdict != .fits {
             lines.append("  weights, states and gradients alone: \(gib(result.least.peak)) GiB")
         }

@@ -128,16 +128,25 @@ struct DeviceShare {
         return max(1, model.cacheElements / max(1, model.keyValueHeads) * heads)
     }
 
+    /// Prompts of a step that a sampler has.
+    private var promptsOfSampler: Int {
+        let groups = max(1, layout.devices / layout.rollout)
+        return (work.prompts + groups - 1) / groups
+    }
+
+    /// Bytes of the cache that a batch of a sampler needs for nobody to wait.
+    var neededCache: Int {
+        let engine = work.engine, block = engine.blockSize
+        let perToken = cacheElements * (engine.cachesInFloat8 ? 1 : width)
+        let atOnce = min(promptsOfSampler, max(1, (engine.maxRows + work.samples - 1) / work.samples))
+        let whole = (work.promptTokens + work.responseTokens + block - 1) / block, shared = work.promptTokens / block
+        return (atOnce * (shared + work.samples * (whole - shared) + 1) + 2) * block * perToken
+    }
+
     /// What generation takes besides what stays.
     func generation(device: PlanDevice, free: Int) -> [(MemoryForecast.Kind, Int)] {
-        let engine = work.engine, groups = max(1, layout.devices / layout.rollout)
-        let cacheWidth = engine.cachesInFloat8 ? 1 : width
-        let perToken = cacheElements * cacheWidth, block = engine.blockSize
-        let prompts = (work.prompts + groups - 1) / groups
-        let atOnce = min(prompts, max(1, (engine.maxRows + work.samples - 1) / work.samples))
-        let whole = (work.promptTokens + work.responseTokens + block - 1) / block, shared = work.promptTokens / block
+        let engine = work.engine, prompts = promptsOfSampler, needed = neededCache
         let rows = min(engine.maxRows, prompts * work.samples)
-        let needed = (atOnce * (shared + work.samples * (whole - shared) + 1) + 2) * block * perToken
         guard device.isCUDA else {
             // Decoding multiplies with copies of the weights in the kernels' own layout, unless they are quantised.
             let matrices = model.tensors.filter { $0.shape.count > 1 && ($0.part != .embedding || model.isTied) }

@@ -70,18 +70,35 @@ public struct MemoryForecast: Sendable, Hashable {
     /// Bytes that come and go for that in a step, both ways together.
     public private(set) var restingTraffic = 0
 
+    /// Whether the sampler's cache and graphs stay while others compute: as asked for, or else where there is room for all of it.
+    public private(set) var keepsCache = false
+    /// Of the sampler.
+    public var cacheBytes: Int { phases.first { $0.name == "generate" }?[.cache] ?? 0 }
+
     init(_ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, device: PlanDevice) {
         let levels = RestingChoices(work, isCUDA: device.isCUDA).levels
-        self.init(model, work, layout, device: device, rests: levels[0])
+        self.init(model, work, layout, device: device, rests: levels[0], keepsCache: work.keepsCache)
+        func forecast(_ rests: RestingRoles, keepsCache: Bool) -> MemoryForecast {
+            MemoryForecast(model, work, layout, device: device, rests: rests, keepsCache: keepsCache)
+        }
         for level in levels.dropFirst() where !fits(device) {
-            let resting = MemoryForecast(model, work, layout, device: device, rests: level)
+            let resting = forecast(level, keepsCache: work.keepsCache)
             // In vain where the peak is the turn's own.
             if resting.peak < peak { self = resting }
         }
+        if work.mayKeepCache, fits(device) {
+            let awake = forecast(rests, keepsCache: true)
+            // One that is cut to the memory that there is takes all of it.
+            if awake.fits(device), cacheBytes == DeviceShare(model, work, layout).neededCache { self = awake }
+        }
     }
 
-    private init(_ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, device: PlanDevice, rests: RestingRoles) {
+    private init(
+        _ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, device: PlanDevice, rests: RestingRoles,
+        keepsCache: Bool
+    ) {
         self.rests = rests
+        self.keepsCache = keepsCache
         let share = DeviceShare(model, work, layout)
         let perStep = work.batchTokens * min(work.miniBatch, work.prompts) / max(1, work.prompts * layout.dataRanks)
         let budget = min(work.microBatchTokens * layout.sp, max(1, perStep))
@@ -125,7 +142,10 @@ public struct MemoryForecast: Sendable, Hashable {
         }
         if work.generates {
             let held = resident.reduce(0) { $0 + $1.1 }
-            phase("generate", share.generation(device: device, free: max(0, device.memory - held)))
+            let taken = share.generation(device: device, free: max(0, device.memory - held))
+            phase("generate", taken)
+            // The weights' copies never outlive a rollout; graphs hold what their steps compute with.
+            if keepsCache { resident += taken.filter { [.cache, .engine, .graphs].contains($0.0) } }
         }
         if work.recomputesLogProbs || work.needsReference {
             phase("log-prob", (rests.reference ? [(.reference, turns.reference)] : []) + training.scoring)

@@ -85,7 +85,7 @@ extension MemoryForecast {
             "host_bytes": .int(hostBytes + restingBytes),
             "rests_reference": .bool(rests.reference), "rests_critic": .bool(rests.critic),
             "rests_actor_states": .bool(rests.states), "resting_bytes": .int(restingBytes),
-            "resting_traffic_bytes": .int(restingTraffic),
+            "resting_traffic_bytes": .int(restingTraffic), "keeps_cache": .bool(keepsCache),
             "phases": .array(phases),
         ])
     }

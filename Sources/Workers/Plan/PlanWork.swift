@@ -28,6 +28,8 @@ public struct PlanWork: Sendable, Hashable {
     /// Whether a critic with a model of its own is trained beside.
     public var trainsCritic = false
     public var engine = RolloutEngineSettings()
+    /// Whether a reward model, of which nothing is counted, is on the same devices.
+    var scoresWithModel = false
     /// Whether there is generation at all.
     public var generates = true
     /// Whether anything is learned, or the model only read.
@@ -54,7 +56,15 @@ public struct PlanWork: Sendable, Hashable {
         recomputesLogProbs = config.recomputesOldLogProbs
         trainsCritic = config.hasCritic && !config.critic.sharesTrunk
         engine = RolloutEngineSettings(config.rollout)
+        scoresWithModel = config.reward.model != nil
     }
+
+    /// Whether the sampler may stay awake while the policy learns, where there is room.
+    var mayKeepCache: Bool {
+        generates && trainsPolicy && learns && !scoresWithModel && engine.freesCacheBetween == nil
+    }
+    /// Whether it does whatever room there is: as asked for, or because nothing is trained where it is.
+    var keepsCache: Bool { generates && (!trainsPolicy || engine.freesCacheBetween == false) }
 
     /// What of it ranks with these roles do.
     func part(of roles: Set<Role>) -> PlanWork {
@@ -62,6 +72,7 @@ public struct PlanWork: Sendable, Hashable {
         work.generates = roles.contains(.rollout)
         work.trainsPolicy = roles.contains(.actor)
         work.learns = work.trainsPolicy
+        work.scoresWithModel = scoresWithModel && roles.contains(.rewardModel)
         work.samplesApart = work.generates != work.trainsPolicy
         work.needsReference = needsReference && roles.contains(.reference)
         work.trainsCritic = trainsCritic && roles.contains(.critic)

@@ -347,16 +347,18 @@ extension RunPlan {
         if let pool { work = work.part(of: pool.roles) }
         let choices = RestingChoices(work, isCUDA: device.isCUDA)
         training.rests = choices.levels[0]
-        guard choices.levels.count > 1 else { return }
+        guard choices.levels.count > 1 || work.mayKeepCache else { return }
         training.restsByForecast = true
-        let model = try PlanModel(config), device = try PlanDevice(device)
+        let model = try PlanModel(config), device = try PlanDevice(device), forecast: MemoryForecast?
         if let pool {
             let forecasts = try PoolForecast.all(config, model, PlanWork(config), device)
-            training.rests = forecasts.first { $0.pool == pool }?.memory.rests ?? training.rests
+            forecast = forecasts.first { $0.pool == pool }?.memory
         } else {
-            training.rests =
-                try MemoryForecast(model, work, planLayout(ranks), device: device.shared(by: ranks)).rests
+            forecast = try MemoryForecast(model, work, planLayout(ranks), device: device.shared(by: ranks))
         }
+        guard let forecast else { return }
+        training.rests = forecast.rests
+        if forecast.keepsCache { training.cacheLimit = forecast.cacheBytes }
     }
 
     private func checkMemory(of pool: PoolMapping.Pool, _ model: PlanModel, _ device: PlanDevice) throws -> [String] {

@@ -202,6 +202,51 @@ import TrainingEngine
         #expect(levels({ $0.takesTurns = true }, isCUDA: false) == [Self.all])
     }
 
+    /// By itself where training has room beside the whole cache that a batch needs; what is asked for is done and counted.
+    @Test func theSamplerStaysAwakeWhereThereIsRoom() throws {
+        let model = try Self.model("qwen2.5-0.5b")
+        var work = PlanWork(), device = Self.h200
+        (work.prompts, work.samples, work.engine.maxRows) = (64, 8, 512)
+        func forecast() -> MemoryForecast { MemoryForecast(model, work, PlanLayout(), device: device) }
+        let awake = forecast(), cache = DeviceShare(model, work, PlanLayout()).neededCache
+        #expect(awake.keepsCache && awake.cacheBytes == cache && cache > 0)
+        #expect(awake.phases.allSatisfy { $0[.cache] == cache && $0[.graphs] > 0 })
+        work.engine.freesCacheBetween = true
+        let sleeps = forecast()
+        #expect(!sleeps.keepsCache && sleeps.phases.allSatisfy { ($0[.cache] > 0) == ($0.name == "generate") })
+        #expect(sleeps.peak < awake.peak)
+        // Room for the update, and none for the cache beside it.
+        work.engine.freesCacheBetween = nil
+        device.memory = (sleeps.peak + awake.peak) / 2
+        #expect(forecast() == sleeps && forecast().fits(device))
+        work.engine.freesCacheBetween = false
+        #expect(forecast().keepsCache && !forecast().fits(device))
+        // A cache that takes what there is does not stay, nor one beside a reward model.
+        work.engine.freesCacheBetween = nil
+        (device, work.engine.memoryFraction) = (Self.h200, 0.03)
+        #expect(forecast().cacheBytes < cache && !forecast().keepsCache)
+        (work.engine.memoryFraction, work.scoresWithModel) = (0.5, true)
+        #expect(!forecast().keepsCache)
+        // Samplers whose devices train nothing never sleep.
+        #expect(MemoryForecast(model, work.part(of: [.rollout]), PlanLayout(), device: device).keepsCache)
+    }
+
+    /// Roles rest only where that is not enough: the sampler goes to sleep first.
+    @Test func theSamplerSleepsBeforeRolesRest() throws {
+        let model = try Self.model("qwen2.5-0.5b")
+        var device = Self.h200, work = Self.ppo, seen: [String] = []
+        (work.checkpointing, work.microBatchTokens, device.memory) = (.full, 2048, 32 << 30)
+        for _ in 0..<400 {
+            let forecast = MemoryForecast(model, work, PlanLayout(), device: device)
+            guard forecast.fits(device) else { break }
+            let state = (forecast.keepsCache ? "awake " : "asleep ") + forecast.rests.names.joined(separator: ", ")
+            if seen.last != state { seen.append(state) }
+            device.memory -= 128 << 20
+        }
+        #expect(seen.prefix(2) == ["awake ", "asleep "], "\(seen)")
+        #expect(seen.contains { $0.contains("the actor's optimizer states") }, "\(seen)")
+    }
+
     /// A role that is alone on its devices has nobody to make room for.
     @Test func whoIsAloneStays() throws {
         let model = try Self.model("qwen2.5-0.5b")
