@@ -13,6 +13,7 @@ extension CommandSuites {
         private static let layouts = [
             [], ["model.dtype=bfloat16", "actor.optim.state_dtype=int8"],
             [ranks, "actor.fsdp_config.fsdp_size=-1"], [ranks, "actor.fsdp_config.fsdp_size=1"],
+            [ranks, "actor.fsdp_config.fsdp_size=-1", "actor.fsdp_config.reshard_after_forward=false"],
             ["resource_pools={train: 1, judge: 1}", "roles.reference=judge", "roles.critic=judge"],
         ]
 

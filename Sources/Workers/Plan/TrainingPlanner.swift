@@ -293,8 +293,10 @@ extension RunPlan {
         return try checkMemory(of: PlanModel(config), on: PlanDevice(device), ranks: ranks, pool: pool)
     }
 
+    /// - Parameter hostMemory: of this host, in bytes.
     func checkMemory(
-        of model: PlanModel, on device: PlanDevice, ranks: Int = 1, pool: PoolMapping.Pool? = nil
+        of model: PlanModel, on device: PlanDevice, ranks: Int = 1, pool: PoolMapping.Pool? = nil,
+        hostMemory: Int = Int(ProcessInfo.processInfo.physicalMemory)
     ) throws -> [String] {
         if let pool { return try checkMemory(of: pool, model, device) }
         let planner = TrainingPlanner(model: model, work: PlanWork(config), device: device, devices: ranks)
@@ -302,7 +304,7 @@ extension RunPlan {
         let has = ranks > 1 && !device.isCUDA ? "each of \(ranks) processes has" : "\(result.device.name) has"
         let memory = "\(has) \(PlanText.gib(result.device.memory))"
         switch result.verdict {
-        case .fits: return hostNotes(result.asIs.memory, ranks: ranks)
+        case .fits: return device.isCUDA ? hostNotes(result.asIs.memory, ranks: ranks, has: hostMemory) : []
         case .mayRunOut:
             let worst = result.asIs.memory.worst
             return [
@@ -330,11 +332,10 @@ extension RunPlan {
     }
 
     /// Warns of pinned memory that a host does not have.
-    private func hostNotes(_ memory: MemoryForecast, ranks: Int) -> [String] {
+    private func hostNotes(_ memory: MemoryForecast, ranks: Int, has: Int) -> [String] {
         let onHost = max(1, ranks / max(1, config.trainer.nodes))
         let pinned = (memory.hostBytes + memory.restingBytes) * onHost
-        let has = Int(ProcessInfo.processInfo.physicalMemory)
-        guard device.isCUDA, pinned > has / 10 * 9 else { return [] }
+        guard pinned > has / 10 * 9 else { return [] }
         return [
             "\(PlanText.gib(pinned)) wait in pinned host memory, of which this host has \(PlanText.gib(has)); fledge plan shows what rests "
                 + "there (trainer.take_turns, actor.fsdp_config.optimizer_offload)"
