@@ -217,7 +217,7 @@ public struct TrainingPlanner: Sendable {
         var work = work
         work.checkpointing = .full
         work.microBatchTokens = budgets.last ?? 1
-        let changes: [(setting: String, apply: (inout PlanWork) -> Void)] = [
+        var changes: [(setting: String, apply: (inout PlanWork) -> Void)] = [
             ("actor.optim.state_dtype: int8", { $0.optimizer.moments = .int8 }),
             ("actor.fsdp_config.optimizer_offload: true", { $0.optimizer.offloadsMoments = true }),
             (
@@ -233,6 +233,10 @@ public struct TrainingPlanner: Sendable {
                 }
             ),
         ]
+        if work.takesTurns == false || work.restsReference == false {
+            // First: it changes no bit.
+            changes.insert(("trainer.take_turns: true", { ($0.takesTurns, $0.restsReference) = (true, nil) }), at: 0)
+        }
         var all: [String] = []
         for change in changes {
             var other = work

@@ -183,6 +183,18 @@ import TrainingEngine
         #expect(MemoryForecast(model, work, PlanLayout(), device: host).rests == RestingRoles())
     }
 
+    /// What would fit if roles might rest says so first.
+    @Test func restIsARemedy() throws {
+        var work = Self.ppo, device = Self.h200
+        (work.takesTurns, device.memory) = (false, 12 << 30)
+        let model = try Self.model("qwen2.5-0.5b")
+        let refused = try TrainingPlanner(model: model, work: work, device: device).plan()
+        #expect(refused.chosen == nil && refused.remedies.first?.hasPrefix("trainer.take_turns: true") == true)
+        work.takesTurns = nil
+        let found = try TrainingPlanner(model: model, work: work, device: device).plan()
+        #expect(found.chosen?.memory.rests == Self.all && !found.remedies.contains { $0.contains("take_turns") })
+    }
+
     /// In this order; what is said of one is kept, and nothing is tried where there is no other memory.
     @Test func theLeastIsTriedFirst() {
         func levels(_ change: (inout PlanWork) -> Void = { _ in }, isCUDA: Bool = true) -> [RestingRoles] {
