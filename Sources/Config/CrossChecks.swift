@@ -19,6 +19,7 @@ struct CrossChecks: LedgerChecks {
         checkPolicyLoss()
         checkPolicyLossNumbers()
         checkKL()
+        checkTurns()
         checkEstimator()
         checkCritic()
         checkRolloutCorrection()
@@ -133,6 +134,23 @@ struct CrossChecks: LedgerChecks {
         warn(
             rests && config.needsReferenceModel && config.model.usesLoRA, "reference.param_offload", "model.lora_rank",
             "the reference is the model below the adapter, with no weights of its own", remedy: "remove it")
+    }
+
+    private func checkTurns() {
+        guard config.trainer.takesTurns == true else { return }
+        let fsdp = config.actor.fsdp, hasCritic = config.hasCritic && !config.critic.sharesTrunk
+        let hasReference = config.needsReferenceModel && !config.model.usesLoRA
+        refuse(
+            !hasCritic && !hasReference && fsdp.optimizerOffload && fsdp.optimizerOffloadRatio == 1
+                && (fsdp.paramOffload || config.model.paramDType != .float32 || config.model.dtype == .float32),
+            "trainer.take_turns", "actor.fsdp_config.optimizer_offload",
+            "the optimizer's states are in host memory all the time, and no critic or reference is there",
+            remedy: "remove one of the two")
+        refuse(
+            hasReference && !hasCritic && config.reference.paramOffload == false && fsdp.optimizerOffload
+                && fsdp.optimizerOffloadRatio == 1 && fsdp.paramOffload, "trainer.take_turns",
+            "reference.param_offload",
+            "nothing is left that could rest", remedy: "remove one of the two")
     }
 
     private func checkSharding() {

@@ -155,6 +155,8 @@ enum PeerNames {
         ("ref", oneForward),
         ("reward_model.reward_manager", .here("reward.type")), ("reward_model.model.path", .here("reward.model.path")), ("reward_model", .here("reward, with reward.model for a model that scores")),
         ("critic.strategy", .needless("there is one training engine")),
+        ("critic.model.fsdp_config.param_offload", .here("trainer.take_turns")),
+        ("critic.model.fsdp_config.optimizer_offload", .here("trainer.take_turns")),
         ("critic.model.fsdp_config", .here("actor.fsdp_config, which lays the critic out too")),
         ("critic.model.tokenizer_path", .needless("a critic reads the policy's tokens")),
         ("critic.model.use_remove_padding", packed), ("critic.model.trust_remote_code", noRemoteCode),

@@ -54,6 +54,8 @@ extension RolloutEngine {
     }
 
     public var isAsleep: Bool { runner == nil }
+    /// Bytes of the cache of keys and values; 0 while it sleeps.
+    public var cacheBytes: Int { runner?.cache.byteCount ?? 0 }
     public var graphCount: Int { runner?.graphCount ?? 0 }
 
     private func heldBytes() throws(TorchError) -> Int {

@@ -15,7 +15,7 @@ extension AdamW {
     /// kind before it. 8-bit moments are float32 here: their blocks are those of this layout.
     public func shards() throws -> [LocalShard] {
         try settle()
-        let moments = try currentMoments()
+        let (masters, moments) = try currentStates()
         // States in host memory are written by copies that may be on their way.
         if device.isCUDA { try device.synchronize() }
         var all: [LocalShard] = []
@@ -32,8 +32,13 @@ extension AdamW {
     /// Puts back the weights and what ``shards()`` gave, in whatever layout and types they were saved.
     public func restore(stepCount: Int, from saved: some SavedShards) throws {
         try settle()
-        let moments = try currentMoments()
         try stream?.drop()
+        try changing { try refill(from: saved) }
+        self.stepCount = stepCount
+    }
+
+    private func refill(from saved: some SavedShards) throws {
+        let moments = try awakeMoments()
         if device.isCUDA { try device.synchronize() }
         var targets: [LocalShard] = [], coded: [(moment: Moment, plain: Tensor)] = []
         try withNoGrad {
@@ -63,7 +68,6 @@ extension AdamW {
                 if let master = masters[slot] { try parameter.weight.detached().copy(from: master) }
             }
         }
-        self.stepCount = stepCount
     }
 
     /// How often a parameter was stepped, for each of the checkpoint's tensors that it holds.

@@ -45,7 +45,9 @@ public final class AdamW {
     /// Bytes of the device's memory that were allocated when the last backward pass before a step began.
     private var prefetchLimit: Int?
     /// Made at the first step: a start should not wait for memory that it does not need yet.
-    private var moments: Moments?
+    private(set) var moments: Moments?
+    /// Of a role that shares its device with others: see ``rest()``.
+    var resting = RestingStates()
     /// The last step, until its outcome has been read.
     private var pending: PendingStep?
     /// Steps taken, as far as the device has told: see ``settle()``.
@@ -203,7 +205,7 @@ public final class AdamW {
     /// The same into so many bytes more of the device's memory.
     public func prefetch(room: Int) throws(TorchError) {
         guard let stream else { return }
-        let moments = try currentMoments()
+        let moments = try awakeMoments()
         try stream.prefetch(
             parameters.enumerated().map { tensor($0.offset, $0.element, grad: nil, moments) }, room: room)
     }
@@ -230,7 +232,8 @@ public final class AdamW {
         try settle()
         try gatherGrads()
         prefetchLimit = nil
-        let moments = try currentMoments()
+        let moments = try awakeMoments()
+        for group in resting.groups { group.change() }
         var tensors: [AdamWTensor] = []
         for (slot, parameter) in parameters.enumerated() {
             guard let grad = try parameter.gradient() else { continue }
@@ -259,7 +262,9 @@ public final class AdamW {
         if stepped { stepCount += 1 }
     }
 
-    func currentMoments() throws(TorchError) -> Moments {
+    /// The moments, which are made where there are none, on the device with the masters.
+    func awakeMoments() throws(TorchError) -> Moments {
+        try wake()
         if let moments { return moments }
         var made = Moments(progress: try AdamWProgress(slots: parameters.count, device: device))
         for (parameter, isOnHost) in zip(parameters, hasHostMoments) {
@@ -280,11 +285,11 @@ public final class AdamW {
         ["exp_avg", "exp_avg_sq"].map { ("\($0).\(name)", "\($0)_scale.\(name)") }
     }
 
-    /// Everything that a resumed run needs, under stable names; the tensors themselves, not copies. 8-bit moments are codes with
-    /// scales beside them.
+    /// Everything that a resumed run needs, under stable names; the tensors themselves, or the host's of those that rest, not copies.
+    /// 8-bit moments are codes with scales beside them.
     public func state() throws(TorchError) -> [(name: String, tensor: Tensor)] {
         try settle()
-        let moments = try currentMoments()
+        let (masters, moments) = try currentStates()
         // States in host memory are written by copies that may be on their way.
         if device.isCUDA { try device.synchronize() }
         var all: [(String, Tensor)] = []
@@ -306,20 +311,22 @@ public final class AdamW {
     /// converted.
     public func restore(stepCount: Int, _ saved: (String) throws -> Tensor) throws {
         try settle()
-        let moments = try currentMoments()
         try stream?.drop()
-        if device.isCUDA { try device.synchronize() }
-        try withNoGrad {
-            for (slot, parameter) in parameters.enumerated() {
-                let weight = try parameter.weight.detached()
-                try (masters[slot] ?? weight).copy(from: saved(Self.masterName(parameter.name)))
-                if let master = masters[slot] { try weight.copy(from: master) }
-                for (moment, name) in zip(
-                    [moments.first[slot], moments.second[slot]], Self.momentNames(parameter.name))
-                {
-                    try moment.restore(saved(name.values)) { try saved(name.scales) }
+        try changing {
+            let moments = try awakeMoments()
+            if device.isCUDA { try device.synchronize() }
+            try withNoGrad {
+                for (slot, parameter) in parameters.enumerated() {
+                    let weight = try parameter.weight.detached()
+                    try (masters[slot] ?? weight).copy(from: saved(Self.masterName(parameter.name)))
+                    if let master = masters[slot] { try weight.copy(from: master) }
+                    for (moment, name) in zip(
+                        [moments.first[slot], moments.second[slot]], Self.momentNames(parameter.name))
+                    {
+                        try moment.restore(saved(name.values)) { try saved(name.scales) }
+                    }
+                    try moments.progress.steps.selected(0, slot).copy(from: saved("step." + parameter.name))
                 }
-                try moments.progress.steps.selected(0, slot).copy(from: saved("step." + parameter.name))
             }
         }
         self.stepCount = stepCount

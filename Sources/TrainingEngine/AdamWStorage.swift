@@ -44,6 +44,13 @@ struct Moment {
         }
     }
 
+    private init(_ other: Moment, _ place: (Tensor) -> Tensor) {
+        (values, scales, isSigned) = (place(other.values), other.scales.map(place), other.isSigned)
+    }
+
+    /// The same moment where `place` says that its tensors are.
+    func placed(_ place: (Tensor) -> Tensor) -> Moment { Moment(self, place) }
+
     /// The values, in float32 on the host where they are stored as codes, which belong to the blocks of this very tensor.
     func plain() throws(TorchError) -> Tensor {
         guard let scales else { return values }

@@ -3,6 +3,7 @@ import Collectives
 import Config
 import Flow
 import Models
+import OrderedCollections
 import PolicyAlgorithms
 import Telemetry
 import TensorCore
@@ -27,6 +28,8 @@ struct CriticParts {
     let plan: TrainingPlan
     let trainer: ValueTrainer
     private let objective: ValueObjective
+    /// The weights and the optimizer's states, where they rest between two uses.
+    let turns: RoleTurns
 
     /// Where and how it computes.
     struct Place {
@@ -76,10 +79,14 @@ struct CriticParts {
                 schedule: schedule, settings: trainerSettings)
         }
         objective = try ValueObjective(plan)
+        let held = trainer.parallel?.parameters.heldTensors ?? model.parameters.map(\.tensor)
+        turns = try RoleTurns(
+            weights: plan.rests.critic ? RestingTensors(held) : nil,
+            optimizer: plan.rests.critic ? trainer.optimizer : nil, device: place.device)
     }
 
     func values(_ trajectories: [Trajectory]) throws -> [[Float]] {
-        try trainer.valuesShared(trajectories.map(\.sequence))
+        try turns.reading { try trainer.valuesShared(trajectories.map(\.sequence)) }
     }
 
     func update(_ trajectories: [Trajectory], seed: UInt64) throws -> PhaseMetrics {
@@ -90,6 +97,18 @@ struct CriticParts {
             return ValueSample(
                 sequence: trajectory.sequence, values: values, returns: returns, responseMask: trajectory.responseMask)
         }
+        var metrics = try turns.learning { try step(samples, trajectories, seed: seed) }
+        if turns.takes {
+            let traffic = turns.taken()
+            metrics["perf/critic_rested_bytes"] = Double(traffic.bytes)
+            metrics["perf/critic_rested_seconds"] = traffic.seconds
+        }
+        return metrics
+    }
+
+    private func step(
+        _ samples: [ValueSample], _ trajectories: [Trajectory], seed: UInt64
+    ) throws -> PhaseMetrics {
         let settings = plan.critic, size = settings.ppoMiniBatchSize ?? plan.actor.ppoMiniBatchSize
         // Their numbers are read when all steps have been launched.
         var steps: [PendingPolicyStep] = []

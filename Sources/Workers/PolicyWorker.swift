@@ -187,7 +187,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
             generatedTokens: statistics.generatedTokens, decodeSteps: statistics.decodeSteps)
         share.lostGroups = cut.lost
         share.cutSamples = cut.cutSamples
-        if plan.engine.freesCacheBetween {
+        if sleepsAfterRollout {
             let slept = try parts.rollout.sleep()
             share.sleep = .init(
                 milliseconds: slept.milliseconds, wakeMilliseconds: parts.rollout.lastWake.milliseconds,
@@ -327,12 +327,13 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     ///   - state: of the loop, which the first rank alone knows.
     ///   - criticSteps: those of a critic elsewhere.
     func savePart(step: Int, state: LoopState?, criticSteps: Int? = nil) throws {
-        let (parts, training) = try training()
-        if let ranked = training.ranked {
-            try ranked.save(
-                step: step, state: state, weightVersion: parts.rollout.weightVersion, criticSteps: criticSteps)
-        } else if let state {
-            try saved(parts, training).save(step: step, state: state, weightVersion: parts.rollout.weightVersion)
+        let (parts, training) = try training(), version = parts.rollout.weightVersion
+        try training.checkpointing(restores: false) {
+            if let ranked = training.ranked {
+                try ranked.save(step: step, state: state, weightVersion: version, criticSteps: criticSteps)
+            } else if let state {
+                try saved(parts, training).save(step: step, state: state, weightVersion: version)
+            }
         }
     }
 
@@ -342,8 +343,9 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     /// - Returns: its state, and what was passed over because it is damaged.
     func restore(from path: String?) throws -> (state: LoopState?, skipped: [String]) {
         let (parts, training) = try training()
-        let (found, skipped) =
+        let (found, skipped) = try training.checkpointing(restores: true) {
             try training.ranked?.restore(from: path) ?? saved(parts, training).restore(from: path)
+        }
         guard let found else { return (nil, skipped) }
         parts.rollout.weightVersion = found.weightVersion
         digest = nil
@@ -410,6 +412,7 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         guard let optimizer = trainingParts?.trainer.optimizer else { return [] }
         let critic = trainingParts?.critic?.optimizer
         return [optimizer.summary] + optimizer.notes + (critic.map { ["critic: " + $0.summary] } ?? [])
+            + [trainingParts?.turnNote, cacheNote].compactMap { $0 }
     }
 
     /// Runs `body` on the worker's thread with its engine, and what makes a request's sampling of settings and a seed.
@@ -420,8 +423,23 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
         return try body(parts.rollout) { sampling($0, parts, seed: $1) }
     }
 
-    /// Whether the cache's memory goes to training between rollouts.
-    nonisolated var freesCache: Bool { plan.engine.freesCacheBetween }
+    /// Whether the cache's memory goes to training now: as asked for, or where it is more than there is room for beside training. An
+    /// evaluation may have made it larger than a training batch needs.
+    var sleepsAfterRollout: Bool {
+        if let said = plan.engine.freesCacheBetween { return said }
+        guard let limit = trainingParts?.plan.cacheLimit, let parts else { return true }
+        return parts.rollout.cacheBytes > limit
+    }
+
+    /// What the sampler does between rollouts where nobody has said it, a sentence.
+    private var cacheNote: String? {
+        guard plan.trains, plan.samples, plan.engine.freesCacheBetween == nil, let training = trainingParts?.plan else {
+            return nil
+        }
+        return training.cacheLimit.map {
+            "the sampler stays awake while the policy learns, with a cache of up to \(PlanText.gib($0))"
+        } ?? "the sampler sleeps while the policy learns: there is no room beside its cache"
+    }
 
     /// Runs `body` on the worker's thread with its model.
     func withModel<Result: Sendable>(

@@ -7,8 +7,7 @@ import TrainingEngine
 /// The policy as it was before training, with weights of its own.
 struct ReferenceModel {
     private let trainer: PolicyTrainer
-    /// nil: the weights stay on the device.
-    private let resting: RestingWeights?
+    let turns: RoleTurns
 
     /// Read anew, so that it never shares the weights that are trained.
     /// - Parameter rests: whether the weights lie in host memory while nobody asks.
@@ -21,18 +20,11 @@ struct ReferenceModel {
             model: model, optimizer: try AdamW(parameters: [], settings: .init()),
             schedule: LearningRateSchedule(peak: 0), settings: settings,
             parallel: try mesh.map { try DataParallel(model, trained: [], mesh: $0, sharding: sharding) })
-        guard rests else {
-            resting = nil
-            return
-        }
-        let weights = try RestingWeights(trainer.parallel?.parameters.heldTensors ?? model.parameters.map(\.tensor))
-        try weights.rest()
-        try device.emptyCache()
-        resting = weights
+        let held = trainer.parallel?.parameters.heldTensors ?? model.parameters.map(\.tensor)
+        turns = try RoleTurns(weights: rests ? RestingTensors(held) : nil, device: device)
     }
 
     func logProbs(_ sequences: [TrainingSequence]) throws -> [[Float]] {
-        guard let resting else { return try trainer.scoreShared(sequences).logProbs }
-        return try resting.awake { try trainer.scoreShared(sequences).logProbs }
+        try turns.reading { try trainer.scoreShared(sequences).logProbs }
     }
 }

@@ -35,8 +35,8 @@ public struct RolloutEngineSettings: Sendable, Hashable {
     public var prefillChunk: Int? = .max
     public var prefixCaching = true
     public var usesGraphs = true
-    /// Whether cache and graphs are freed between rollouts.
-    public var freesCacheBetween = true
+    /// Whether cache and graphs are freed between rollouts; nil: where training has no room beside them.
+    public var freesCacheBetween: Bool?
     /// Tokens of a cache block.
     public var blockSize = 16
     public var preemption = Preemption.recompute

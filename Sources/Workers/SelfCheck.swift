@@ -65,7 +65,7 @@ public struct SelfCheck {
             },
             try adamW(),
         ]
-        results += try optimizer()
+        results += try optimizer() + turns()
         results += try training()
         results += try kernels() + layerGradients()
         for (name, make) in SelfCheckFamilies.models() {

@@ -27,10 +27,37 @@ public struct TrainingPlan: Sendable {
     /// Optimizer steps of the whole run, for the learning rates' schedules.
     public var optimizerSteps, criticSteps: Int
     public var needsReference: Bool
-    /// Whether its weights lie in host memory while nobody asks.
-    public var restsReference = false
+    /// Whose memory serves the other roles but for its turn.
+    public var rests = RestingRoles()
+    /// Bytes that the sampler's cache may have to stay while the policy learns; nil: it sleeps.
+    public var cacheLimit: Int?
+    /// Whether these were chosen by what this rank's device has room for.
+    public var restsByForecast = false
     public var checkpointFolder: String?
     public var checkpointsKept: Int?
+}
+
+extension TrainingPlan {
+    /// What each rank has chosen.
+    private struct Turns: Codable {
+        var rests: RestingRoles
+        var cacheLimit: Int?
+    }
+
+    /// With what ranks chose by their devices' memory chosen alike: what rests on any rests on all, and a sampler stays awake where all
+    /// have room. They all call it.
+    func agreed(over mesh: DeviceMesh?) throws -> TrainingPlan {
+        guard restsByForecast else { return self }
+        guard let mesh, let group = try mesh.group(MeshAxis.all) else { return self }
+        let all = try group.exchange(Turns(rests: rests, cacheLimit: cacheLimit), device: mesh.device)
+        var plan = self
+        plan.rests = RestingRoles(
+            reference: all.contains(where: \.rests.reference), critic: all.contains(where: \.rests.critic),
+            states: all.contains(where: \.rests.states))
+        let limits = all.compactMap(\.cacheLimit)
+        plan.cacheLimit = limits.count == all.count ? limits.min() : nil
+        return plan
+    }
 }
 
 /// The trainer of a policy worker with everything it needs; lives on the worker's thread.
@@ -43,6 +70,8 @@ struct TrainingParts {
     let critic: Critic?
     /// The model as it was before training; nil where it is not needed, or lies below an adapter.
     private let reference: ReferenceModel?
+    /// The optimizer's states, where they rest but for updates.
+    private let turns: RoleTurns
     /// Of a run of one process, if it keeps any.
     let store: CheckpointStore?
     /// Of a run of several ranks.
@@ -52,8 +81,9 @@ struct TrainingParts {
         _ plan: TrainingPlan, models: RankModels, source: ModelSource,
         sharding: ShardingOptions = ShardingOptions(mode: .noShard), members: PoolMembers? = nil
     ) throws {
-        self.plan = plan
         let model = models.trained, mesh = models.mesh
+        let plan = try plan.agreed(over: mesh)
+        self.plan = plan
         if model.adapter == nil { try source.requireTrainableWeights() }
         try Self.checkTied(model, plan.optimizer)
         let optim = plan.actor.optim
@@ -75,6 +105,8 @@ struct TrainingParts {
                 schedule: schedule,
                 settings: settings, valueHead: head)
         }
+        // Before other models are read, which may need the room.
+        turns = try RoleTurns(optimizer: plan.rests.states ? trainer.optimizer : nil, device: model.device)
         critic =
             if let head { .shared(head) } else if plan.hasCritic {
                 .own(
@@ -89,7 +121,7 @@ struct TrainingParts {
         if plan.needsReference, model.adapter == nil {
             reference = try ReferenceModel(
                 source, dtype: model.dtype, device: model.device, parallel: model.parallel, mesh: mesh,
-                sharding: sharding, settings: settings, rests: plan.restsReference)
+                sharding: sharding, settings: settings, rests: plan.rests.reference)
         } else {
             reference = nil
         }
@@ -168,6 +200,19 @@ struct TrainingParts {
         }
     }
 
+    /// Runs `body`, which saves or restores a checkpoint, with a critic's weights on the device.
+    func checkpointing<Result>(restores: Bool, _ body: () throws -> Result) throws -> Result {
+        guard case .own(let parts)? = critic else { return try body() }
+        return try restores ? parts.turns.restoring(body) : parts.turns.reading(body)
+    }
+
+    /// What takes turns with the device's memory, a sentence; nil: everything stays.
+    var turnNote: String? {
+        var all = [turns, reference?.turns].compactMap { $0 }
+        if case .own(let parts)? = critic { all.append(parts.turns) }
+        return plan.rests.note(bytes: all.reduce(0) { $0 + $1.byteCount })
+    }
+
     // MARK: - Update
 
     func update(_ trajectories: [Trajectory], seed: UInt64) throws -> PhaseMetrics {
@@ -177,6 +222,19 @@ struct TrainingParts {
                 rolloutLogProbs: $0.rolloutLogProbs, refLogProbs: $0.refLogProbs, responseMask: $0.responseMask,
                 importanceWeights: $0.importanceWeights, values: $0.values, returns: $0.returns)
         }
+        var metrics = try turns.learning { try step(samples, trajectories, seed: seed) }
+        let others = [turns, reference?.turns].compactMap { $0 }.filter(\.takes)
+        if !others.isEmpty {
+            let traffic = others.reduce(RestingTraffic()) { $0 + $1.taken() }
+            metrics["perf/rested_bytes"] = Double(traffic.bytes)
+            metrics["perf/rested_seconds"] = traffic.seconds
+        }
+        return metrics
+    }
+
+    private func step(
+        _ samples: [PolicySample], _ trajectories: [Trajectory], seed: UInt64
+    ) throws -> PhaseMetrics {
         // Their numbers are read when all steps have been launched.
         var steps: [PendingPolicyStep] = []
         for epoch in 0..<plan.actor.ppoEpochs {

@@ -80,7 +80,7 @@ public struct TrainingRun: Sendable {
         try folder.create()
         let policy = loading.policy, loaded = try await loading.loaded()
         var training = plan.training(totalSteps: prompts.totalSteps, checkpoints: folder.checkpoints)
-        if ranks == nil { training.restsReference = try plan.restsReference() }
+        if ranks == nil { try plan.takeTurns(&training) }
         for line in try await policy.prepare(training, totalSteps: prompts.totalSteps) { log.info("\(line)") }
         let samplers = try plan.samplers()
         try await withThrowingTaskGroup(of: Void.self) { tasks in

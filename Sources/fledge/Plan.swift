@@ -132,7 +132,8 @@ extension PlanReport {
                 + (forecast.memory.phases.isEmpty
                     ? []
                     : table(forecast.memory)
-                        + ["peak: \(gib(worst.total)) GiB in \(worst.name): \(forecast.verdict.rawValue)"])
+                        + ["peak: \(gib(worst.total)) GiB in \(worst.name): \(forecast.verdict.rawValue)"]
+                        + (turns(forecast.memory).map { [$0] } ?? []))
                 + uncounted)
                 .joined(separator: "\n")
         }.joined(separator: "\n\n")
@@ -167,8 +168,12 @@ struct PlanReport {
         lines.append("  of it tensors, as allocators count: \(gib(asIs.memory.peakTensors)) GiB")
         let host = asIs.memory.hostBytes + asIs.memory.restingBytes
         if host > 0 { lines.append("  in pinned host memory: \(gib(host)) GiB a device") }
-        if asIs.memory.restsReference {
-            lines.append("  the reference model's weights are there but for its turn (reference.param_offload)")
+        if let turns = Self.turns(asIs.memory) { lines.append("  " + turns) }
+        if work.generates {
+            lines.append(
+                asIs.memory.keepsCache
+                    ? "  the sampler stays awake between rollouts, with a cache of \(gib(asIs.memory.cacheBytes)) GiB"
+                    : "  the sampler sleeps between rollouts (rollout.free_cache_engine)")
         }
         if result.verdict != .fits {
             lines.append("  weights, states and gradients alone: \(gib(result.least.peak)) GiB")
@@ -218,6 +223,13 @@ struct PlanReport {
         }
         table.add(["together"] + memory.phases.map { gib($0.total) })
         return table.lines
+    }
+
+    /// Who lies in host memory but for its turn, and what comes and goes for it.
+    fileprivate static func turns(_ memory: MemoryForecast) -> String? {
+        guard !memory.rests.names.isEmpty else { return nil }
+        return "there but for their turn: \(memory.rests.names.joined(separator: ", ")) (trainer.take_turns): "
+            + "\(gib(memory.restingBytes)) GiB; \(gib(memory.restingTraffic)) GiB a step come and go"
     }
 
     private func time(_ time: TimeForecast) -> String {

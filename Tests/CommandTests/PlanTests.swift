@@ -40,6 +40,25 @@ extension CommandSuites {
             #expect(json["chosen"]?["settings"]?.elements.isEmpty == false)
         }
 
+        /// Who lies in host memory between turns, and whether the sampler sleeps, in text and JSON.
+        @Test func saysWhoTakesTurns() async throws {
+            let ppo = ["algorithm.adv_estimator=gae", "actor.use_kl_loss=true", "model.activation_checkpointing=full"]
+            let roomy = try await run(["--shape", "qwen2.5-0.5b", "--device", "h200"] + ppo)
+            #expect(!roomy.output.contains("but for their turn"), "\(roomy)")
+            #expect(roomy.output.contains("the sampler stays awake between rollouts, with a cache of "), "\(roomy)")
+            let all = "there but for their turn: the reference model, the critic, the actor's optimizer states"
+            let asked = try await run(["--shape", "qwen2.5-0.5b", "--device", "h200", "trainer.take_turns=true"] + ppo)
+            #expect(asked.output.contains(all) && asked.output.contains("turns 1."), "\(asked)")
+            let tight = try await run(
+                ["--shape", "qwen2.5-0.5b", "--device", "h200", "--memory", "15GiB", "--json"] + ppo
+                    + ["actor.ppo_max_token_len_per_gpu=2048"])
+            let json = try JSONValue(parsing: Array(tight.output.utf8), path: nil)
+            let memory = json["configured"]?["memory"]
+            #expect(memory?["rests_critic"]?.bool == true && memory?["rests_actor_states"]?.bool == true, "\(tight)")
+            #expect(memory?["keeps_cache"]?.bool == false)
+            #expect((memory?["resting_traffic_bytes"]?.int ?? 0) > (memory?["resting_bytes"]?.int ?? 0))
+        }
+
         @Test func printsJSON() async throws {
             let outcome = try await run(["--shape", "tiny", "--device", "h100", "--memory", "80GB", "--json"])
             #expect(outcome.exitCode == 0, "\(outcome)")

@@ -27,6 +27,24 @@ extension CommandSuites {
             }
         }
 
+        /// By itself the sampler stays awake where there is room, but for a cache that an evaluation made larger than a batch needs.
+        @Test(arguments: [[], ["trainer.n_gpus_per_node=2", "actor.fsdp_config.fsdp_size=-1"]])
+        func whereThereIsRoomTheSamplerStaysAwake(layout: [String]) async throws {
+            let settings = layout + ["data.arithmetic.heldout=40", "trainer.test_freq=2", "trainer.save_freq=-1"]
+            let sleeps = try Workspace(), awake = try Workspace()
+            let first = try await sleeps.train(settings + ["rollout.free_cache_engine=true"])
+            #expect(first.exitCode == 0 && !first.errors.contains("the sampler"), "\(first)")
+            let second = try await awake.train(settings)
+            #expect(
+                second.exitCode == 0 && second.errors.contains("the sampler stays awake while the policy learns"),
+                "\(second)")
+            #expect(try awake.metrics() == sleeps.metrics())
+            for name in Self.memoryMetrics.map({ MetricName(stringLiteral: $0) }) {
+                #expect(try sleeps.history().allSatisfy { $0[name] != nil })
+                #expect(try awake.history().allSatisfy { $0[name] == nil })
+            }
+        }
+
         /// Nothing of this may change a token on the CPU.
         @Test func howItIsScheduledChangesNoMetric() async throws {
             let whole = try await Uninterrupted.result()

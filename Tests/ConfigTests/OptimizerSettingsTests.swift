@@ -42,6 +42,31 @@ import Testing
         #expect(found.contains { $0.description.contains(message) }, "\(found)")
     }
 
+    @Test func turnsAreReadAndRefusedWhereNothingIsLeftToRest() throws {
+        #expect(try RunConfig(yaml: minimal, file: "recipe.yaml").trainer.takesTurns == nil)
+        for said in [true, false] {
+            let config = try RunConfig(yaml: minimal, file: "recipe.yaml", overrides: ["trainer.take_turns=\(said)"])
+            #expect(config.trainer.takesTurns == said && config.warnings.isEmpty)
+            #expect(try RunConfig(yaml: config.resolvedYAML(), file: "resolved.yaml") == config)
+        }
+        let away = "actor.fsdp_config={optimizer_offload: true, param_offload: true}"
+        let both = ["trainer.take_turns=true", "model.dtype=bfloat16", away]
+        let found = problems(minimal + "\ntrainer:\n  take_turns: true\n", Array(both.dropFirst()))
+        #expect(
+            found.contains {
+                $0.description.contains("trainer.take_turns") && $0.description.contains("all the time")
+                    && $0.description.contains("recipe.yaml:")
+            }, "\(found)")
+        #expect(problems(minimal, ["trainer.take_turns=3"]).contains { $0.description.contains("true or false") })
+        // A critic and a reference are left to rest; false goes with anything.
+        for more in [["actor.use_kl_loss=true"], ["algorithm.adv_estimator=gae"]] {
+            #expect(problems(minimal, both + more, names: AlgorithmCheckTests.names).isEmpty)
+        }
+        let stays = problems(minimal, both + ["actor.use_kl_loss=true", "reference.param_offload=false"])
+        #expect(stays.contains { $0.description.contains("nothing is left that could rest") }, "\(stays)")
+        #expect(problems(minimal, ["trainer.take_turns=false", "model.dtype=bfloat16", away]).isEmpty)
+    }
+
     @Test func shardingIsReadByVerlsNames() throws {
         let plain = try RunConfig(yaml: minimal, file: "recipe.yaml").actor
         #expect(plain.fsdp.fsdpSize == 1 && plain.fsdp.reshardAfterForward && plain.fsdp.forwardPrefetch)

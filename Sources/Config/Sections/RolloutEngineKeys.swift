@@ -22,7 +22,8 @@ public struct RolloutEngineKeys: Hashable, Sendable {
     public let enableChunkedPrefill: Bool
     public let enablePrefixCaching: Bool
     public let enforceEager: Bool
-    public let freeCacheEngine: Bool
+    /// nil: where training has no room beside the cache.
+    public let freeCacheEngine: Bool?
     public let blockSize: Int
     public let kvCacheDType: KeyValueDType
     public let preemption: Preemption
@@ -58,9 +59,11 @@ public struct RolloutEngineKeys: Hashable, Sendable {
         enforceEager = section.bool(
             "enforce_eager", default: false,
             doc: "Launch each kernel of a decoding step by itself, without CUDA graphs.")
-        freeCacheEngine = section.bool(
-            "free_cache_engine", default: true,
-            doc: "Give the cache's and the graphs' memory to training between rollouts.")
+        freeCacheEngine = section.optionalBool(
+            "free_cache_engine",
+            doc:
+                "Give the cache's and the graphs' memory to training between rollouts; null: where training has no room beside what "
+                + "a batch needs of them (fledge plan says which).")
         blockSize = section.int(
             "block_size", default: 16, in: 16...1024, doc: "Tokens of a block of the cache; a power of two.")
         kvCacheDType = section.choice(

@@ -32,6 +32,8 @@ public struct TrainerSettings: Hashable, Sendable {
     public let numThreads: Int?
     public let deterministic: Bool
     public let plan: MemoryPlan
+    /// Whether roles that share devices lie in host memory but for their turns; nil: where the devices have no room for all.
+    public let takesTurns: Bool?
 
     /// What a run does when its planned memory does not fit.
     public enum MemoryPlan: String, CaseIterable, Hashable, Sendable, SettingWord {
@@ -99,5 +101,14 @@ public struct TrainerSettings: Hashable, Sendable {
             doc:
                 "What a start does when the planned memory is more than the device has (fledge plan shows it): refuse, warn and "
                 + "go on, or off.")
+        takesTurns =
+            trainsOnOneDevice
+            ? nil
+            : section.optionalBool(
+                "take_turns",
+                doc:
+                    "Keep in the host's memory, but for their turns: the reference model, the critic with its optimizer's states, and the "
+                    + "actor's optimizer states; null: as many of them, in this order, as GPUs have no room for otherwise "
+                    + "(fledge plan says which).")
     }
 }

@@ -35,7 +35,7 @@ extension PolicyWorker: EpisodeDrawing {
                 weightDigest: digest, engineVersion: engine.weightVersion, promptTokens: counted.promptTokens,
                 prefilledTokens: counted.prefilledTokens, generatedTokens: counted.generatedTokens,
                 decodeSteps: counted.decodeSteps)
-            if freesCache {
+            if sleepsAfterRollout {
                 let slept = try engine.sleep()
                 share.sleep = .init(
                     milliseconds: slept.milliseconds, wakeMilliseconds: engine.lastWake.milliseconds,

@@ -127,7 +127,7 @@ public struct MappingPlanner: Sendable {
         }
         var pools = [actor.pool], busy = actor.time
         var sampling = busy["generate"], scoring = busy["log-prob"], update = busy["update critic"] + busy["update"]
-        update += busy["optimizer step"]
+        update += busy["optimizer step"] + busy["turns"]
         var sync = busy["weight sync"]
         if division.scoring > 0 {
             let key = PoolKey(
@@ -137,7 +137,7 @@ public struct MappingPlanner: Sendable {
             }
             busy = beside.time
             scoring = max(scoring, busy["log-prob"])
-            if work.trainsCritic { update = max(update, busy["update"] + busy["optimizer step"]) }
+            if work.trainsCritic { update = max(update, busy["update"] + busy["optimizer step"] + busy["turns"]) }
             pools.append(beside.pool)
         }
         if division.sampling > 0 {

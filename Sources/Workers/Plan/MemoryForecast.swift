@@ -54,7 +54,7 @@ public struct MemoryForecast: Sendable, Hashable {
     public private(set) var phases: [Phase] = []
     /// States that wait in pinned host memory, of one device.
     public private(set) var hostBytes = 0
-    /// Weights that wait there between two uses.
+    /// Weights and states that wait there between two uses.
     public private(set) var restingBytes = 0
     /// Tokens that a micro-batch has at the most on a device, and micro-batches of an optimizer step.
     public let microTokens, microBatches: Int
@@ -65,23 +65,40 @@ public struct MemoryForecast: Sendable, Hashable {
     /// The most that an allocator reports.
     public var peakTensors: Int { phases.map(\.tensors).max() ?? 0 }
 
-    /// Whether a reference model's weights lie in host memory between two scorings: as asked for, or else where there is no room.
-    public private(set) var restsReference = false
+    /// Whose memory lies in the host's but for its turn: as asked for, or else the least that leaves room enough.
+    public private(set) var rests = RestingRoles()
+    /// Bytes that come and go for that in a step, both ways together.
+    public private(set) var restingTraffic = 0
+
+    /// Whether the sampler's cache and graphs stay while others compute: as asked for, or else where there is room for all of it.
+    public private(set) var keepsCache = false
+    /// Of the sampler.
+    public var cacheBytes: Int { phases.first { $0.name == "generate" }?[.cache] ?? 0 }
 
     init(_ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, device: PlanDevice) {
-        let rests = work.needsReference && (work.restsReference ?? false)
-        self.init(model, work, layout, device: device, restsReference: rests)
-        if work.needsReference, work.restsReference == nil, device.isCUDA, !fits(device) {
-            let resting = MemoryForecast(model, work, layout, device: device, restsReference: true)
-            // In vain where the peak is the scoring's own.
+        let levels = RestingChoices(work, isCUDA: device.isCUDA).levels
+        self.init(model, work, layout, device: device, rests: levels[0], keepsCache: work.keepsCache)
+        func forecast(_ rests: RestingRoles, keepsCache: Bool) -> MemoryForecast {
+            MemoryForecast(model, work, layout, device: device, rests: rests, keepsCache: keepsCache)
+        }
+        for level in levels.dropFirst() where !fits(device) {
+            let resting = forecast(level, keepsCache: work.keepsCache)
+            // In vain where the peak is the turn's own.
             if resting.peak < peak { self = resting }
+        }
+        if work.mayKeepCache, fits(device) {
+            let awake = forecast(rests, keepsCache: true)
+            // One that is cut to the memory that there is takes all of it.
+            if awake.fits(device), cacheBytes == DeviceShare(model, work, layout).neededCache { self = awake }
         }
     }
 
     private init(
-        _ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, device: PlanDevice, restsReference: Bool
+        _ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout, device: PlanDevice, rests: RestingRoles,
+        keepsCache: Bool
     ) {
-        self.restsReference = restsReference
+        self.rests = rests
+        self.keepsCache = keepsCache
         let share = DeviceShare(model, work, layout)
         let perStep = work.batchTokens * min(work.miniBatch, work.prompts) / max(1, work.prompts * layout.dataRanks)
         let budget = min(work.microBatchTokens * layout.sp, max(1, perStep))
@@ -97,9 +114,14 @@ public struct MemoryForecast: Sendable, Hashable {
         if layout.devices > 1 || work.samplesApart, device.isCUDA {
             resident.append((.communication, Self.communication(layout)))
         }
-        if work.needsReference, !restsReference { resident.append((.reference, share.weights)) }
-        if work.trainsCritic { resident.append((.critic, share.critic)) }
         let isOnHost = device.isCUDA
+        var turns = Turns()
+        if work.needsReference { turns.reference = share.weights }
+        if work.trainsCritic {
+            let kept = share.criticStates.kept(isOnHost ? work.optimizer : nil)
+            hostBytes += share.criticStates.bytes - kept
+            (turns.criticWeights, turns.criticStates) = (share.criticWeights, kept)
+        }
         for (kind, bytes, moving) in !work.learns
             ? []
             : [
@@ -109,26 +131,35 @@ public struct MemoryForecast: Sendable, Hashable {
         {
             let onHost = isOnHost ? Int(Double(bytes) * moving) : 0
             hostBytes += onHost
-            resident.append((kind, bytes - onHost))
+            turns.states.append((kind, bytes - onHost))
         }
+        if !rests.reference { resident.append((.reference, turns.reference)) }
+        if !rests.critic { resident.append((.critic, turns.critic)) }
+        if !rests.states { resident += turns.states }
         func phase(_ name: String, _ more: [(Kind, Int)]) {
             phases.append(
                 Phase(name: name, parts: (resident + more).filter { $0.1 > 0 }.map { (kind: $0.0, bytes: $0.1) }))
         }
         if work.generates {
             let held = resident.reduce(0) { $0 + $1.1 }
-            phase("generate", share.generation(device: device, free: max(0, device.memory - held)))
+            let taken = share.generation(device: device, free: max(0, device.memory - held))
+            phase("generate", taken)
+            // The weights' copies never outlive a rollout; graphs hold what their steps compute with.
+            if keepsCache { resident += taken.filter { [.cache, .engine, .graphs].contains($0.0) } }
         }
         if work.recomputesLogProbs || work.needsReference {
-            phase("log-prob", (restsReference ? [(.reference, share.weights)] : []) + training.scoring)
+            phase("log-prob", (rests.reference ? [(.reference, turns.reference)] : []) + training.scoring)
         }
-        // Below an adapter the policy's own gradients are few; a critic trains all of its weights.
-        if work.trainsCritic, model.usesAdapter || !work.trainsPolicy {
-            phase("update critic", training.updateOfCritic)
+        // Below an adapter the policy's own gradients are few, a critic trains all of its weights; nor is the policy's update the most
+        // where either has gone meanwhile.
+        if work.trainsCritic, model.usesAdapter || !work.trainsPolicy || rests.critic || rests.states {
+            if rests.critic { phase("values", [(.critic, turns.criticWeights)] + training.scoring) }
+            phase("update critic", (rests.critic ? [(.critic, turns.critic)] : []) + training.updateOfCritic)
         }
         if work.learns {
-            phase("update", training.update)
-            phase("optimizer step", training.step(offloaded: hostBytes > 0))
+            let states = rests.states ? turns.states : []
+            phase("update", states + training.update)
+            phase("optimizer step", states + training.step(offloaded: hostBytes > 0))
         }
         if work.samplesApart {
             phase("weight sync", [(.bucket, 4 * ReshardPlan.Options().bucketBytes)])
@@ -136,7 +167,25 @@ public struct MemoryForecast: Sendable, Hashable {
             phase("weight sync", [(.rolloutWeights, share.rolloutCopy), (.bucket, share.staging)])
         }
         hostBytes += training.hostActivations
-        if restsReference { restingBytes = share.weights }
+        (restingBytes, restingTraffic) = turns.resting(rests)
+    }
+
+    /// What roles have on the device of their own, in bytes.
+    private struct Turns {
+        var reference = 0, criticWeights = 0, criticStates = 0
+        var states: [(Kind, Int)] = []
+        var critic: Int { criticWeights + criticStates }
+
+        /// What the host holds of it, and what travels in a step: a reference comes once and never goes back; a critic's weights come
+        /// for values and for the update; what was trained goes back.
+        func resting(_ rests: RestingRoles) -> (bytes: Int, traffic: Int) {
+            let states = states.reduce(0) { $0 + $1.1 }
+            return (
+                (rests.reference ? reference : 0) + (rests.critic ? critic : 0) + (rests.states ? states : 0),
+                (rests.reference ? reference : 0) + (rests.critic ? 3 * criticWeights + 2 * criticStates : 0)
+                    + (rests.states ? 2 * states : 0)
+            )
+        }
     }
 
     /// NCCL's buffers: the first group of ranks brings most, each further kind of groups some.
@@ -148,262 +197,4 @@ public struct MemoryForecast: Sendable, Hashable {
     /// Whether the device has room for the worst phase; a CUDA allocator loses some to gaps.
     public func fits(_ device: PlanDevice) -> Bool { peak <= Self.usable(device) }
     static func usable(_ device: PlanDevice) -> Int { device.isCUDA ? device.memory / 100 * 97 : device.memory }
-}
-
-/// What of a model one device keeps.
-struct DeviceShare {
-    let model: PlanModel
-    let work: PlanWork
-    let layout: PlanLayout
-    /// Whether ranks keep rows of weights, gradients and states; whole weights come and go.
-    var isSharded: Bool { layout.shards > 1 }
-
-    init(_ model: PlanModel, _ work: PlanWork, _ layout: PlanLayout) {
-        self.model = model
-        self.work = work
-        self.layout = layout
-    }
-
-    /// A tensor's elements before data ranks share it: matrices are cut by tensor parallelism, experts over their axis, layers
-    /// over stages.
-    private func local(_ tensor: PlanModel.Tensor) -> Int {
-        var parts = tensor.shape.count > 1 ? layout.tp : 1
-        if tensor.part == .experts { parts *= layout.ep }
-        if tensor.part == .layer || tensor.part == .experts { parts *= layout.pp }
-        return (tensor.count + parts - 1) / parts
-    }
-    /// A rank's rows of it.
-    private func shard(_ tensor: PlanModel.Tensor) -> Int { (local(tensor) + layout.shards - 1) / layout.shards }
-
-    private func sum(_ tensors: [PlanModel.Tensor], _ bytes: (PlanModel.Tensor) -> Int) -> Int {
-        tensors.reduce(0) { $0 &+ bytes($1) }
-    }
-    var width: Int { work.dtype.size }
-    /// What passes read, an adapter's tensors too.
-    private var read: [PlanModel.Tensor] { model.tensors + (model.usesAdapter ? model.trained : []) }
-    /// The weights that stay.
-    var weights: Int { sum(read) { shard($0) * width } }
-    /// What a rank has of them while all of it is brought together.
-    var whole: Int { sum(read) { local($0) * width } }
-    private func state(_ tensor: PlanModel.Tensor) -> Int { shard(tensor) }
-    var masters: Int {
-        work.dtype == .float32 || !work.optimizer.keepsMasters ? 0 : sum(model.trained) { 4 * state($0) }
-    }
-    var moments: Int { sum(model.trained) { 2 * work.optimizer.moments.bytes(state($0)) } }
-    /// A critic's weights, masters and moments, as of a model like the policy whose weights are all trained.
-    var critic: Int {
-        let isWide = work.dtype == .float32 || !work.optimizer.keepsMasters
-        return sum(model.tensors) { tensor in
-            let own = shard(tensor)
-            return own * width + (isWide ? 0 : 4 * own) + 2 * work.optimizer.moments.bytes(own)
-        }
-    }
-    /// Its gradients.
-    var criticGradients: Int { sum(model.tensors) { gradientWidth * shard($0) } }
-    var gradientWidth: Int { work.dtype == .float32 ? 4 : work.optimizer.gradDType.size }
-    var gradients: Int { sum(model.trained) { gradientWidth * state($0) } }
-    var trainedCount: Int { sum(model.trained) { state($0) } }
-    /// The widest gradient as backward leaves it, before it joins its sum.
-    var largestGradient: Int { (model.trained.map { local($0) }.max() ?? 0) * width }
-    private static func isEnd(_ tensor: PlanModel.Tensor) -> Bool { tensor.part == .embedding || tensor.part == .head }
-    /// Elements of one layer's tensors.
-    private func layer(_ tensors: [PlanModel.Tensor]) -> Int {
-        sum(tensors.filter { !Self.isEnd($0) }) { local($0) } * layout.pp / max(1, model.layers)
-    }
-    private func ends(_ tensors: [PlanModel.Tensor]) -> Int { sum(tensors.filter(Self.isEnd)) { local($0) } }
-
-    /// Weights that passes bring together: embedding and head, and two layers, one that runs and one on its way. Where they are not
-    /// freed after forward, and along a pipeline, all of them.
-    var gathered: Int {
-        guard isSharded else { return 0 }
-        if layout.sharding == .gradOp || layout.pp > 1 { return whole }
-        return min(whole, (ends(read) + 2 * layer(read)) * width)
-    }
-    /// The same when backward has come through the layers.
-    var gatheredAtEnd: Int { layout.sharding == .full && layout.pp == 1 ? min(gathered, ends(read) * width) : gathered }
-
-    /// What sampling reads besides what stays: the trained tensors whole, or a model of its own.
-    var rolloutCopy: Int {
-        if layout.samplesFromTrained { return isSharded ? whole : 0 }
-        guard layout.devices > 1 else { return 0 }
-        return sum(model.tensors) {
-            ($0.shape.count > 1 ? ($0.count + layout.rollout - 1) / layout.rollout : $0.count) * width
-        }
-    }
-    /// Two buckets under way, each packed on one side and unpacked on the other.
-    var staging: Int { layout.samplesFromTrained || rolloutCopy == 0 ? 0 : 4 * ReshardPlan.Options().bucketBytes }
-
-    /// Whole gradients of several devices, as backward leaves them, until the ranks' sums have them: bytes.
-    struct Flight {
-        /// The head's, which is there from the beginning; a layer's that is made while the one's before it travels; embedding and
-        /// head, at the end.
-        var head, layers, end: Int
-    }
-    func flight(microBatches: Int) -> Flight {
-        let reduce = work.reduceDType.size, shards = layout.shards
-        let head =
-            model.usesAdapter
-            ? 0 : sum(model.trained.filter { $0.part == (model.isTied ? .embedding : .head) }) { local($0) }
-        let layer = layer(model.trained), ends = ends(model.trained)
-        let widest = model.trained.filter(Self.isEnd).map { local($0) }.max() ?? 0
-        guard isSharded else {
-            // The first micro-batch's are the sums themselves where the types agree; sums travel in their own type or in a copy.
-            let copies = layout.copies > 1 && reduce != gradientWidth ? sum(model.trained) { local($0) } * reduce : 0
-            if gradientWidth == width, microBatches == 1 { return Flight(head: 0, layers: 0, end: copies) }
-            return Flight(head: head * width, layers: layer * width, end: max(copies, ends * width))
-        }
-        func travelling(_ count: Int) -> Int { count * reduce + (count + shards - 1) / shards * reduce }
-        return Flight(
-            head: head * width, layers: layer * width + travelling(layer),
-            end: travelling(ends) + (reduce == width ? 0 : widest * width))
-    }
-
-    /// Elements that a sampling device keeps of a token.
-    private var cacheElements: Int {
-        let heads = max(1, model.keyValueHeads / layout.rollout)
-        return max(1, model.cacheElements / max(1, model.keyValueHeads) * heads)
-    }
-
-    /// What generation takes besides what stays.
-    func generation(device: PlanDevice, free: Int) -> [(MemoryForecast.Kind, Int)] {
-        let engine = work.engine, groups = max(1, layout.devices / layout.rollout)
-        let cacheWidth = engine.cachesInFloat8 ? 1 : width
-        let perToken = cacheElements * cacheWidth, block = engine.blockSize
-        let prompts = (work.prompts + groups - 1) / groups
-        let atOnce = min(prompts, max(1, (engine.maxRows + work.samples - 1) / work.samples))
-        let whole = (work.promptTokens + work.responseTokens + block - 1) / block, shared = work.promptTokens / block
-        let rows = min(engine.maxRows, prompts * work.samples)
-        let needed = (atOnce * (shared + work.samples * (whole - shared) + 1) + 2) * block * perToken
-        guard device.isCUDA else {
-            // Decoding multiplies with copies of the weights in the kernels' own layout, unless they are quantised.
-            let matrices = model.tensors.filter { $0.shape.count > 1 && ($0.part != .embedding || model.isTied) }
-            let bits = engine.quantization.map { $0 == .int8 ? 8 : 4 } ?? 8 * width
-            return [(.rolloutWeights, rolloutCopy), (.cache, needed), (.copies, sum(matrices) { $0.count / 8 * bits })]
-        }
-        let stepTokens = min(engine.maxStepTokens, prompts * work.promptTokens + rows)
-        let activations = stepTokens * model.hidden * 6 * width + rows * model.vocabulary * 8 / layout.rollout
-        let copy = rolloutCopy
-        let pool = min(needed, max(0, Int(Double(free - copy) * engine.memoryFraction) - activations))
-        return [
-            (.rolloutWeights, copy), (.cache, pool), (.engine, activations),
-            (.graphs, engine.usesGraphs ? 256 << 20 : 0),
-        ]
-    }
-}
-
-/// What training's passes take besides what stays.
-struct TrainingBytes {
-    let share: DeviceShare
-    let tokens, microBatches: Int
-    private let kept, transient, last, logits: Int
-    private(set) var hostActivations = 0
-
-    init(_ share: DeviceShare, tokens: Int, microBatches: Int, isCUDA: Bool) {
-        self.share = share
-        self.tokens = tokens
-        self.microBatches = microBatches
-        let model = share.model, work = share.work, split = share.layout.tp
-        let stages = share.layout.pp, mine = (model.layers + stages - 1) / stages
-        let answers = min(
-            tokens,
-            max(
-                1,
-                tokens * work.responseTokens
-                    / max(1, work.responseTokens + work.promptTokens / max(1, work.sharesPrefix ? work.samples : 1))))
-        let passes = PassBytes(
-            model.layer, vocabulary: model.vocabulary, dtype: work.dtype, checkpointing: work.checkpointing,
-            tokens: tokens,
-            answers: answers, isCUDA: isCUDA)
-        // A pipeline's first stage has as many micro-batches under way as there are stages.
-        var all = (0..<mine).reduce(0) { $0 &+ passes.kept(layer: $1) / split } * stages
-        if work.offloadsActivations, isCUDA, work.checkpointing != .none {
-            let stays = (0..<min(2, mine)).reduce(0) { $0 &+ passes.kept(layer: $1) / split }
-            hostActivations = max(0, all - stays)
-            all = min(all, stays)
-        }
-        kept = all
-        last = passes.last
-        transient = passes.transient / split
-        logits = passes.logits / split
-    }
-
-    /// Forward alone: one layer at a time.
-    var scoring: [(MemoryForecast.Kind, Int)] {
-        [(.gathered, share.gathered), (.layer, transient), (.activations, last), (.logits, logits)]
-    }
-
-    /// A critic's backward, with all activations and all gradients.
-    var updateOfCritic: [(MemoryForecast.Kind, Int)] {
-        [
-            (.gathered, share.gathered), (.gradients, share.criticGradients), (.activations, kept + last),
-            (.layer, transient),
-        ]
-    }
-
-    /// Backward begins with all activations and ends with all gradients; with gradients of an earlier micro-batch it has both.
-    var update: [(MemoryForecast.Kind, Int)] {
-        if share.layout.devices > 1 { return updateOfSeveral }
-        let gradients = share.gradients
-        // Products add to gradients where they lie, unless these are summed in another type; the embedding's is made whole first, at
-        // the very end.
-        let isApart = share.gradientWidth != share.width
-        let flight = isApart ? share.largestGradient : 0
-        let lastFlight = isApart || microBatches > 1 ? share.largestGradient : 0
-        let head = share.model.tensors.first { $0.part == (share.model.isTied ? .embedding : .head) }
-        let headGradient = share.model.usesAdapter ? 0 : (head?.count ?? 0) / share.layout.tp * share.gradientWidth
-        let first: [(MemoryForecast.Kind, Int)] = [
-            (.gathered, share.gathered), (.gradients, microBatches > 1 ? gradients : min(gradients, headGradient)),
-            (.gradientInFlight, flight), (.activations, kept + last), (.logits, logits),
-        ]
-        let early: [(MemoryForecast.Kind, Int)] = [
-            (.gathered, share.gathered), (.gradients, microBatches > 1 ? gradients : min(gradients, headGradient)),
-            (.gradientInFlight, flight), (.activations, kept + last), (.layer, transient),
-        ]
-        let late: [(MemoryForecast.Kind, Int)] = [
-            (.gathered, share.gathered), (.gradients, gradients), (.gradientInFlight, flight),
-            (.activations, kept / max(1, share.model.layers)), (.layer, transient),
-        ]
-        let embedding: [(MemoryForecast.Kind, Int)] = [
-            (.gathered, share.gathered), (.gradients, gradients), (.gradientInFlight, lastFlight),
-            (.activations, kept / max(1, share.model.layers)),
-        ]
-        return Self.worst([first, early, late, embedding])
-    }
-
-    /// The same of one of several devices: at the head, in the last layer, in the first, and where the root's gradients travel.
-    private var updateOfSeveral: [(MemoryForecast.Kind, Int)] {
-        let flight = share.flight(microBatches: microBatches), layers = flight.head + flight.layers
-        let before = microBatches > 1 ? share.gradients : 0, all = share.gradients,
-            oneLayer = kept / max(1, share.model.layers)
-        return Self.worst([
-            [
-                (.gathered, share.gathered), (.gradients, before), (.gradientInFlight, flight.head),
-                (.activations, kept + last), (.logits, logits),
-            ],
-            [
-                (.gathered, share.gathered), (.gradients, before), (.gradientInFlight, layers),
-                (.activations, kept + last), (.layer, transient),
-            ],
-            [
-                (.gathered, share.gathered), (.gradients, all), (.gradientInFlight, layers), (.activations, oneLayer),
-                (.layer, transient),
-            ],
-            [(.gathered, share.gatheredAtEnd), (.gradients, all), (.gradientInFlight, flight.end)],
-        ])
-    }
-
-    private static func worst(_ moments: [[(MemoryForecast.Kind, Int)]]) -> [(MemoryForecast.Kind, Int)] {
-        moments.max { a, b in a.reduce(0) { $0 &+ $1.1 } < b.reduce(0) { $0 &+ $1.1 } } ?? []
-    }
-
-    func step(offloaded: Bool) -> [(MemoryForecast.Kind, Int)] {
-        let settings = share.work.optimizer, element = 1 << 24
-        let bytes =
-            (settings.offloadsMasters && share.masters > 0 ? 4 : 0)
-            + (settings.offloadsMoments ? 2 * settings.moments.bytes(element) / element : 0)
-        let loads = min(3, (share.trainedCount + element - 1) / element)
-        return [
-            (.gradients, share.gradients), (.slabs, offloaded ? loads * min(element, share.trainedCount) * bytes : 0),
-        ]
-    }
 }

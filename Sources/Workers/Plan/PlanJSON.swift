@@ -83,7 +83,9 @@ extension MemoryForecast {
         return .object([
             "peak_bytes": .int(peak), "peak_tensor_bytes": .int(peakTensors),
             "host_bytes": .int(hostBytes + restingBytes),
-            "rests_reference": .bool(restsReference),
+            "rests_reference": .bool(rests.reference), "rests_critic": .bool(rests.critic),
+            "rests_actor_states": .bool(rests.states), "resting_bytes": .int(restingBytes),
+            "resting_traffic_bytes": .int(restingTraffic), "keeps_cache": .bool(keepsCache),
             "phases": .array(phases),
         ])
     }

@@ -23,9 +23,13 @@ public struct PlanWork: Sendable, Hashable {
     public var needsReference = false, recomputesLogProbs = false
     /// Whether the initial model's weights lie in host memory between two scorings; nil: where devices have no room for all.
     public var restsReference: Bool?
+    /// Whether roles that share devices rest in host memory but for their turns; nil: as many as devices have no room for otherwise.
+    public var takesTurns: Bool?
     /// Whether a critic with a model of its own is trained beside.
     public var trainsCritic = false
     public var engine = RolloutEngineSettings()
+    /// Whether a reward model, of which nothing is counted, is on the same devices.
+    var scoresWithModel = false
     /// Whether there is generation at all.
     public var generates = true
     /// Whether anything is learned, or the model only read.
@@ -48,10 +52,19 @@ public struct PlanWork: Sendable, Hashable {
         offloadsActivations = config.model.activationOffload
         needsReference = config.needsReferenceModel && !config.model.usesLoRA
         restsReference = config.reference.paramOffload
+        takesTurns = config.trainer.takesTurns
         recomputesLogProbs = config.recomputesOldLogProbs
         trainsCritic = config.hasCritic && !config.critic.sharesTrunk
         engine = RolloutEngineSettings(config.rollout)
+        scoresWithModel = config.reward.model != nil
     }
+
+    /// Whether the sampler may stay awake while the policy learns, where there is room.
+    var mayKeepCache: Bool {
+        generates && trainsPolicy && learns && !scoresWithModel && engine.freesCacheBetween == nil
+    }
+    /// Whether it does whatever room there is: as asked for, or because nothing is trained where it is.
+    var keepsCache: Bool { generates && (!trainsPolicy || engine.freesCacheBetween == false) }
 
     /// What of it ranks with these roles do.
     func part(of roles: Set<Role>) -> PlanWork {
@@ -59,6 +72,7 @@ public struct PlanWork: Sendable, Hashable {
         work.generates = roles.contains(.rollout)
         work.trainsPolicy = roles.contains(.actor)
         work.learns = work.trainsPolicy
+        work.scoresWithModel = scoresWithModel && roles.contains(.rewardModel)
         work.samplesApart = work.generates != work.trainsPolicy
         work.needsReference = needsReference && roles.contains(.reference)
         work.trainsCritic = trainsCritic && roles.contains(.critic)

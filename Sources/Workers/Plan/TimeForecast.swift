@@ -49,9 +49,11 @@ public struct TimeForecast: Sendable, Hashable {
             (work.recomputesLogProbs ? 1 : 0) + (work.needsReference ? 1 : 0) + (work.trainsCritic ? 1 : 0)
         if scorings > 0 {
             let seconds = forward / Double(work.epochs) / (devices * device.peak * shares.scoring)
-            // What rests comes from the host first.
-            let coming = memory.restsReference ? Double(DeviceShare(model, work, layout).weights) / shares.hostLink : 0
-            phases.append(("log-prob", Double(scorings) * seconds + coming))
+            phases.append(("log-prob", Double(scorings) * seconds))
+        }
+        // What rests comes before its turn and goes after it; nothing else runs meanwhile.
+        if memory.restingTraffic > 0 {
+            phases.append(("turns", Double(memory.restingTraffic) / shares.hostLink))
         }
         guard work.learns else { return }
         let operations = 3 * forward + again * (forward - 2 * head * tokens) + 2 * head * tokens

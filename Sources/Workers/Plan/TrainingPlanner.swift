@@ -1,5 +1,6 @@
 import Checkpoints
 public import Config
+import Foundation
 import Models
 public import TensorCore
 import TrainingEngine
@@ -216,7 +217,7 @@ public struct TrainingPlanner: Sendable {
         var work = work
         work.checkpointing = .full
         work.microBatchTokens = budgets.last ?? 1
-        let changes: [(setting: String, apply: (inout PlanWork) -> Void)] = [
+        var changes: [(setting: String, apply: (inout PlanWork) -> Void)] = [
             ("actor.optim.state_dtype: int8", { $0.optimizer.moments = .int8 }),
             ("actor.fsdp_config.optimizer_offload: true", { $0.optimizer.offloadsMoments = true }),
             (
@@ -232,6 +233,10 @@ public struct TrainingPlanner: Sendable {
                 }
             ),
         ]
+        if work.takesTurns == false || work.restsReference == false {
+            // First: it changes no bit.
+            changes.insert(("trainer.take_turns: true", { ($0.takesTurns, $0.restsReference) = (true, nil) }), at: 0)
+        }
         var all: [String] = []
         for change in changes {
             var other = work
@@ -292,8 +297,10 @@ extension RunPlan {
         return try checkMemory(of: PlanModel(config), on: PlanDevice(device), ranks: ranks, pool: pool)
     }
 
+    /// - Parameter hostMemory: of this host, in bytes.
     func checkMemory(
-        of model: PlanModel, on device: PlanDevice, ranks: Int = 1, pool: PoolMapping.Pool? = nil
+        of model: PlanModel, on device: PlanDevice, ranks: Int = 1, pool: PoolMapping.Pool? = nil,
+        hostMemory: Int = Int(ProcessInfo.processInfo.physicalMemory)
     ) throws -> [String] {
         if let pool { return try checkMemory(of: pool, model, device) }
         let planner = TrainingPlanner(model: model, work: PlanWork(config), device: device, devices: ranks)
@@ -301,7 +308,7 @@ extension RunPlan {
         let has = ranks > 1 && !device.isCUDA ? "each of \(ranks) processes has" : "\(result.device.name) has"
         let memory = "\(has) \(PlanText.gib(result.device.memory))"
         switch result.verdict {
-        case .fits: return []
+        case .fits: return device.isCUDA ? hostNotes(result.asIs.memory, ranks: ranks, has: hostMemory) : []
         case .mayRunOut:
             let worst = result.asIs.memory.worst
             return [
@@ -328,17 +335,35 @@ extension RunPlan {
         try ranks > 1 ? PlanLayout(ShardingPlan(config.actor, config.rollout, ranks: ranks)) : PlanLayout()
     }
 
-    /// Whether a reference model's weights lie in host memory between two scorings.
-    func restsReference(ranks: Int = 1, pool: PoolMapping.Pool? = nil) throws -> Bool {
-        guard config.needsReferenceModel, !config.model.usesLoRA else { return false }
-        if let said = config.reference.paramOffload { return said }
-        guard device.isCUDA else { return false }
-        let model = try PlanModel(config), work = PlanWork(config), device = try PlanDevice(device)
+    /// Warns of pinned memory that a host does not have.
+    private func hostNotes(_ memory: MemoryForecast, ranks: Int, has: Int) -> [String] {
+        let onHost = max(1, ranks / max(1, config.trainer.nodes))
+        let pinned = (memory.hostBytes + memory.restingBytes) * onHost
+        guard pinned > has / 10 * 9 else { return [] }
+        return [
+            "\(PlanText.gib(pinned)) wait in pinned host memory, of which this host has \(PlanText.gib(has)); fledge plan shows what rests "
+                + "there (trainer.take_turns, actor.fsdp_config.optimizer_offload)"
+        ]
+    }
+
+    /// Decides which roles rest between their turns.
+    func takeTurns(_ training: inout TrainingPlan, ranks: Int = 1, pool: PoolMapping.Pool? = nil) throws {
+        var work = PlanWork(config)
+        if let pool { work = work.part(of: pool.roles) }
+        let choices = RestingChoices(work, isCUDA: device.isCUDA)
+        training.rests = choices.levels[0]
+        guard choices.levels.count > 1 || work.mayKeepCache else { return }
+        training.restsByForecast = true
+        let model = try PlanModel(config), device = try PlanDevice(device), forecast: MemoryForecast?
         if let pool {
-            return try PoolForecast.all(config, model, work, device).first { $0.pool == pool }?.memory.restsReference
-                ?? false
+            let forecasts = try PoolForecast.all(config, model, PlanWork(config), device)
+            forecast = forecasts.first { $0.pool == pool }?.memory
+        } else {
+            forecast = try MemoryForecast(model, work, planLayout(ranks), device: device.shared(by: ranks))
         }
-        return try MemoryForecast(model, work, planLayout(ranks), device: device.shared(by: ranks)).restsReference
+        guard let forecast else { return }
+        training.rests = forecast.rests
+        if forecast.keepsCache { training.cacheLimit = forecast.cacheBytes }
     }
 
     private func checkMemory(of pool: PoolMapping.Pool, _ model: PlanModel, _ device: PlanDevice) throws -> [String] {

@@ -79,10 +79,7 @@ public final class RankWorker: Sendable {
         var plan = loaded.plan.training(totalSteps: totalSteps, checkpoints: RunFolder(config.runFolder).checkpoints)
         plan.hasCritic = plan.hasCritic && loaded.pool.plays(.critic)
         plan.needsReference = plan.needsReference && loaded.pool.plays(.reference)
-        if plan.needsReference {
-            plan.restsReference = try loaded.plan.restsReference(
-                ranks: loaded.pool.size, pool: config.mapping?.pool(of: members.rank))
-        }
+        try loaded.plan.takeTurns(&plan, ranks: loaded.pool.size, pool: config.mapping?.pool(of: members.rank))
         return plan
     }
 

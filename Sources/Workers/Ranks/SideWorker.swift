@@ -66,28 +66,32 @@ actor SideWorker: SideRoles {
     /// - Parameter training: asks for what is to be here.
     /// - Returns: what there is to say of it.
     func prepare(_ training: TrainingPlan) throws -> [String] {
-        let parts = try loaded()
-        var notes: [String] = []
+        let parts = try loaded(), training = try training.agreed(over: parts.mesh)
+        var notes: [String] = [], turns: [RoleTurns] = []
         if training.needsReference {
-            reference = try ReferenceModel(
+            let reference = try ReferenceModel(
                 parts.source, dtype: plan.dtype, device: plan.device, parallel: parts.parallel, mesh: parts.mesh,
                 sharding: plan.layout.options, settings: .init(training, try PolicyObjective(training)),
-                rests: training.restsReference)
+                rests: training.rests.reference)
+            self.reference = reference
+            turns.append(reference.turns)
         }
-        guard training.hasCritic else { return notes }
+        func note() -> [String] { training.rests.note(bytes: turns.reduce(0) { $0 + $1.byteCount }).map { [$0] } ?? [] }
+        guard training.hasCritic else { return notes + note() }
         let critic = try CriticParts(
             training, source: parts.source,
             .init(
                 dtype: plan.dtype, device: plan.device, parallel: parts.parallel, mesh: parts.mesh,
                 sharding: plan.layout.options, checkpointing: plan.checkpointing, vocabulary: parts.shape.vocabulary))
         self.critic = critic
+        turns.append(critic.turns)
         notes.append("critic: " + critic.trainer.optimizer.summary)
         savers = try plan.members.savers(parts.mesh)
         store = try training.checkpointFolder.map {
             try ShardedCheckpointStore(
                 folder: $0, keepLast: training.checkpointsKept ?? Int.max, group: savers, device: plan.device)
         }
-        return notes
+        return notes + note()
     }
 
     private func loaded() throws -> Parts {
@@ -122,8 +126,10 @@ actor SideWorker: SideRoles {
         guard let store, let critic else { return }
         var contents = ShardedCheckpointStore.Contents(
             step: step, mesh: try loaded().mesh.shape, model: [], modelDType: plan.dtype)
-        contents.states = try CriticTensors.shards(critic.trainer)
-        try store.save(contents)
+        try critic.turns.reading {
+            contents.states = try CriticTensors.shards(critic.trainer)
+            try store.save(contents)
+        }
     }
 
     /// Puts the critic back as the policy's ranks put back the policy.
@@ -137,7 +143,7 @@ actor SideWorker: SideRoles {
         }
         guard let checkpoint else { return }
         let saved = try JSONDecoder().decode(SavedState.self, from: Data(checkpoint.state))
-        try CriticTensors.restore(critic.trainer, saved, checkpoint)
+        try critic.turns.restoring { try CriticTensors.restore(critic.trainer, saved, checkpoint) }
     }
 
     func forgetCheckpoints() throws { try store?.removeAll() }

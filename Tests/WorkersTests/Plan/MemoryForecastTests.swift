@@ -1,3 +1,4 @@
+import Config
 import Models
 import TensorCore
 import Testing
@@ -99,11 +100,11 @@ import TrainingEngine
         var work = Self.rows(4, 1024), small = Self.h200
         work.needsReference = true
         let roomy = MemoryForecast(model, work, PlanLayout(), device: small)
-        #expect(!roomy.restsReference && roomy.restingBytes == 0)
+        #expect(!roomy.rests.reference && roomy.restingBytes == 0)
         work.restsReference = true
         let resting = MemoryForecast(model, work, PlanLayout(), device: small)
         let weights = 2 * model.parameterCount
-        #expect(resting.restsReference && resting.restingBytes == weights && resting.peak < roomy.peak)
+        #expect(resting.rests.reference && resting.restingBytes == weights && resting.peak < roomy.peak)
         let (before, after) = (roomy.phases.last, resting.phases.last)
         #expect(after?.name == "optimizer step" && after?.total == before.map { $0.total - weights })
         #expect(resting.phases.first { $0.name == "log-prob" }?[.reference] == weights)
@@ -112,6 +113,164 @@ import TrainingEngine
         #expect(MemoryForecast(model, work, PlanLayout(), device: small) == resting)
         work.restsReference = false
         #expect(!MemoryForecast(model, work, PlanLayout(), device: small).fits(small))
+    }
+
+    /// A step of PPO with a critic of its own and a reference, of which nothing has been said.
+    private static var ppo: PlanWork {
+        var work = PlanWork()
+        (work.needsReference, work.trainsCritic, work.recomputesLogProbs) = (true, true, true)
+        return work
+    }
+    private static let all = RestingRoles(reference: true, critic: true, states: true)
+
+    /// Each phase holds what it computes with, and nobody else's.
+    @Test func whoRestsIsThereForItsTurn() throws {
+        let model = try Self.model("qwen2.5-0.5b"), weights = 2 * model.parameterCount
+        var work = Self.ppo
+        work.takesTurns = true
+        let forecast = MemoryForecast(model, work, PlanLayout(), device: Self.h200)
+        #expect(forecast.rests == Self.all)
+        let names = ["generate", "log-prob", "values", "update critic", "update", "optimizer step"]
+        #expect(forecast.phases.map(\.name) == names)
+        // Weights, masters and moments, in units of the weights.
+        for (name, reference, critic, states) in [
+            ("generate", 0, 0, 0), ("log-prob", 1, 0, 0), ("values", 0, 1, 0), ("update critic", 0, 7, 0),
+            ("update", 0, 0, 6),
+            ("optimizer step", 0, 0, 6),
+        ] {
+            let phase = try #require(forecast.phases.first { $0.name == name })
+            #expect(phase[.weights] == weights && phase[.reference] == reference * weights, "\(name)")
+            #expect(phase[.critic] == critic * weights, "\(name)")
+            #expect(phase[.masters] + phase[.moments] == states * weights, "\(name)")
+        }
+        #expect(forecast.restingBytes == 14 * weights)
+        // The reference comes; the critic's weights come twice and go once, and its states and the actor's both ways.
+        #expect(forecast.restingTraffic == (1 + 3 + 12 + 12) * weights)
+        let time = TimeForecast(model, work, PlanLayout(), device: Self.h200, memory: forecast)
+        let turns = try #require(time.phases.first { $0.name == "turns" }).seconds
+        #expect(abs(turns - Double(forecast.restingTraffic) / TimeForecast.Shares().hostLink) < 1e-9)
+        // What is offloaded for good does not come and go.
+        (work.optimizer.offloadsMoments, work.optimizer.offloadsMasters) = (true, true)
+        let streamed = MemoryForecast(model, work, PlanLayout(), device: Self.h200)
+        #expect(streamed.restingBytes == 2 * weights && streamed.hostBytes == 12 * weights)
+    }
+
+    /// As the device gets smaller, first the reference goes, and in the end all; each time it fits again.
+    @Test func asManyRestAsThereIsNoRoomFor() throws {
+        let model = try Self.model("qwen2.5-0.5b")
+        var device = Self.h200, work = Self.ppo, seen: [RestingRoles] = []
+        work.generates = false
+        for _ in 0..<5 {
+            let forecast = MemoryForecast(model, work, PlanLayout(), device: device)
+            guard forecast.fits(device) else { break }
+            if seen.last != forecast.rests { seen.append(forecast.rests) }
+            device.memory = forecast.peak
+        }
+        // The critic's update takes what the actor's does: it gains by resting where the actor's states do too.
+        #expect(seen == [RestingRoles(), RestingRoles(reference: true), Self.all])
+        work.takesTurns = false
+        #expect(MemoryForecast(model, work, PlanLayout(), device: device).rests == RestingRoles())
+        work.restsReference = true
+        #expect(MemoryForecast(model, work, PlanLayout(), device: device).rests == RestingRoles(reference: true))
+        (work.takesTurns, work.restsReference) = (nil, false)
+        #expect(
+            MemoryForecast(model, work, PlanLayout(), device: device).rests
+                == RestingRoles(reference: false, critic: true, states: true))
+        // On the CPU nothing is gained.
+        (work.takesTurns, work.restsReference) = (nil, nil)
+        var host = PlanDevice.cpu
+        host.memory = 1 << 20
+        #expect(MemoryForecast(model, work, PlanLayout(), device: host).rests == RestingRoles())
+    }
+
+    /// What would fit if roles might rest says so first.
+    @Test func restIsARemedy() throws {
+        var work = Self.ppo, device = Self.h200
+        (work.takesTurns, device.memory) = (false, 12 << 30)
+        let model = try Self.model("qwen2.5-0.5b")
+        let refused = try TrainingPlanner(model: model, work: work, device: device).plan()
+        #expect(refused.chosen == nil && refused.remedies.first?.hasPrefix("trainer.take_turns: true") == true)
+        work.takesTurns = nil
+        let found = try TrainingPlanner(model: model, work: work, device: device).plan()
+        #expect(found.chosen?.memory.rests == Self.all && !found.remedies.contains { $0.contains("take_turns") })
+    }
+
+    /// In this order; what is said of one is kept, and nothing is tried where there is no other memory.
+    @Test func theLeastIsTriedFirst() {
+        func levels(_ change: (inout PlanWork) -> Void = { _ in }, isCUDA: Bool = true) -> [RestingRoles] {
+            var work = Self.ppo
+            change(&work)
+            return RestingChoices(work, isCUDA: isCUDA).levels
+        }
+        let reference = RestingRoles(reference: true), two = RestingRoles(reference: true, critic: true)
+        #expect(levels() == [RestingRoles(), reference, two, Self.all])
+        #expect(levels { $0.restsReference = true } == [reference, two, Self.all])
+        let staying = [RestingRoles(), RestingRoles(critic: true), RestingRoles(critic: true, states: true)]
+        #expect(levels { $0.restsReference = false } == staying)
+        #expect(
+            levels { $0.trainsCritic = false } == [RestingRoles(), reference, .init(reference: true, states: true)])
+        #expect(levels { $0.takesTurns = true } == [Self.all] && levels { $0.takesTurns = false } == [RestingRoles()])
+        #expect(levels(isCUDA: false) == [RestingRoles()])
+        #expect(levels({ $0.takesTurns = true }, isCUDA: false) == [Self.all])
+    }
+
+    /// By itself where training has room beside the whole cache that a batch needs; what is asked for is done and counted.
+    @Test func theSamplerStaysAwakeWhereThereIsRoom() throws {
+        let model = try Self.model("qwen2.5-0.5b")
+        var work = PlanWork(), device = Self.h200
+        (work.prompts, work.samples, work.engine.maxRows) = (64, 8, 512)
+        func forecast() -> MemoryForecast { MemoryForecast(model, work, PlanLayout(), device: device) }
+        let awake = forecast(), cache = DeviceShare(model, work, PlanLayout()).neededCache
+        #expect(awake.keepsCache && awake.cacheBytes == cache && cache > 0)
+        #expect(awake.phases.allSatisfy { $0[.cache] == cache && $0[.graphs] > 0 })
+        work.engine.freesCacheBetween = true
+        let sleeps = forecast()
+        #expect(!sleeps.keepsCache && sleeps.phases.allSatisfy { ($0[.cache] > 0) == ($0.name == "generate") })
+        #expect(sleeps.peak < awake.peak)
+        // Room for the update, and none for the cache beside it.
+        work.engine.freesCacheBetween = nil
+        device.memory = (sleeps.peak + awake.peak) / 2
+        #expect(forecast() == sleeps && forecast().fits(device))
+        work.engine.freesCacheBetween = false
+        #expect(forecast().keepsCache && !forecast().fits(device))
+        // A cache that takes what there is does not stay, nor one beside a reward model.
+        work.engine.freesCacheBetween = nil
+        (device, work.engine.memoryFraction) = (Self.h200, 0.03)
+        #expect(forecast().cacheBytes < cache && !forecast().keepsCache)
+        (work.engine.memoryFraction, work.scoresWithModel) = (0.5, true)
+        #expect(!forecast().keepsCache)
+        // Samplers whose devices train nothing never sleep.
+        #expect(MemoryForecast(model, work.part(of: [.rollout]), PlanLayout(), device: device).keepsCache)
+    }
+
+    /// Roles rest only where that is not enough: the sampler goes to sleep first.
+    @Test func theSamplerSleepsBeforeRolesRest() throws {
+        let model = try Self.model("qwen2.5-0.5b")
+        var device = Self.h200, work = Self.ppo, seen: [String] = []
+        (work.checkpointing, work.microBatchTokens, device.memory) = (.full, 2048, 32 << 30)
+        for _ in 0..<400 {
+            let forecast = MemoryForecast(model, work, PlanLayout(), device: device)
+            guard forecast.fits(device) else { break }
+            let state = (forecast.keepsCache ? "awake " : "asleep ") + forecast.rests.names.joined(separator: ", ")
+            if seen.last != state { seen.append(state) }
+            device.memory -= 128 << 20
+        }
+        #expect(seen.prefix(2) == ["awake ", "asleep "], "\(seen)")
+        #expect(seen.contains { $0.contains("the actor's optimizer states") }, "\(seen)")
+    }
+
+    /// A role that is alone on its devices has nobody to make room for.
+    @Test func whoIsAloneStays() throws {
+        let model = try Self.model("qwen2.5-0.5b")
+        var work = Self.ppo
+        work.takesTurns = true
+        func rests(_ roles: Set<Role>) -> RestingRoles {
+            MemoryForecast(model, work.part(of: roles), PlanLayout(), device: Self.h200).rests
+        }
+        #expect(rests([.critic]) == RestingRoles() && rests([.actor]) == RestingRoles())
+        #expect(rests([.critic, .reference]) == RestingRoles(reference: true, critic: true))
+        #expect(rests([.actor, .rollout]) == RestingRoles(states: true))
+        #expect(rests([.rollout]) == RestingRoles())
     }
 
     @Test func moreTokensNeverTakeLess() throws {

@@ -186,6 +186,13 @@ import TrainingEngine
             "actor.fsdp_config.fsdp_size=-1", "model.activation_checkpointing=full",
             "actor.ppo_max_token_len_per_gpu=4096")
         #expect(try shared.checkMemory(of: model, on: device, ranks: 4) == [])
+        // What lies in a host's memory must have room there, of all its ranks.
+        let resting = try plan(
+            "trainer.take_turns=true", "actor.fsdp_config.fsdp_size=-1", "model.activation_checkpointing=full",
+            "actor.ppo_max_token_len_per_gpu=4096")
+        #expect(try resting.checkMemory(of: model, on: device, ranks: 4, hostMemory: 128 << 30) == [])
+        let short = try resting.checkMemory(of: model, on: device, ranks: 4, hostMemory: 64 << 30)
+        #expect(short.count == 1 && short[0].contains("85.1 GiB wait in pinned host memory"), "\(short)")
         // Processes on the CPU share the machine's memory.
         var host = PlanDevice.cpu
         host.memory = 64 << 30
