@@ -134,13 +134,18 @@ struct DeviceShare {
         return (work.prompts + groups - 1) / groups
     }
 
-    /// Bytes of the cache that a batch of a sampler needs for nobody to wait.
+    /// Bytes of the cache that a batch of a sampler needs at most for nobody to wait, whatever lengths its prompts have.
     var neededCache: Int {
         let engine = work.engine, block = engine.blockSize
         let perToken = cacheElements * (engine.cachesInFloat8 ? 1 : width)
         let atOnce = min(promptsOfSampler, max(1, (engine.maxRows + work.samples - 1) / work.samples))
-        let whole = (work.promptTokens + work.responseTokens + block - 1) / block, shared = work.promptTokens / block
-        return (atOnce * (shared + work.samples * (whole - shared) + 1) + 2) * block * perToken
+        // Answers share a prompt's full blocks: one that ends a place before a block's end may take more than the longest.
+        let lengths = [work.promptTokens, work.promptTokens / block * block - 1].filter { $0 > 0 }
+        let most = lengths.map { prompt in
+            let whole = (prompt + work.responseTokens + block - 1) / block, shared = prompt / block
+            return shared + work.samples * (whole - shared)
+        }
+        return (atOnce * ((most.max() ?? 0) + 1) + 2) * block * perToken
     }
 
     /// What generation takes besides what stays.
