@@ -7,14 +7,10 @@ extension CrossChecks {
                 && !(config.mapping?.parts(.actor, .rollout) ?? false), "async_training.mode", own,
             "sampling overlaps with learning only on devices of its own",
             remedy: "give \(own), or a pool of its own (roles.rollout), or make async_training.mode synchronous")
-        for (name, isSet) in [
-            ("model.lora_rank", config.model.loraRank > 0),
-            ("model.lora_adapter_path", config.model.loraAdapterPath != nil),
-        ] {
-            refuse(
-                rollout.gpusPerNode != nil && isSet, own, name, "an adapter is not handed to samplers elsewhere yet",
-                remedy: "remove \(own)")
-        }
+        warn(
+            rollout.gpusPerNode != nil && config.model.loraMerge, "model.lora_merge", own,
+            "on GPUs, samplers that answer prompt by prompt compute the adapter beside the weights",
+            remedy: "remove model.lora_merge")
         refuse(
             rollout.gpusPerNode != nil && config.trainer.gpusPerNode ?? 1 > 1, own, "trainer.n_gpus_per_node",
             "samplers on their own devices take weights from one training device",

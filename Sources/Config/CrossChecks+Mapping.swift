@@ -65,24 +65,24 @@ extension CrossChecks {
     /// What roles on one pool can do and roles on two cannot.
     private func checkRolesApart() {
         guard let mapping = config.mapping else { return }
-        for role in [Role.rollout, .reference] {
-            for (name, isSet) in [
-                ("model.lora_rank", config.model.loraRank > 0),
-                ("model.lora_adapter_path", config.model.loraAdapterPath != nil),
-            ] {
-                refuse(
-                    mapping.parts(.actor, role) && isSet, shown(role), name,
-                    role == .reference
-                        ? "the reference is what lies below the adapter, where that is trained"
-                        : "an adapter is not handed to samplers elsewhere yet",
-                    remedy: "put \(role.rawValue) on the actor's pool, or remove \(name)")
-            }
+        for (name, isSet) in [
+            ("model.lora_rank", config.model.loraRank > 0),
+            ("model.lora_adapter_path", config.model.loraAdapterPath != nil),
+        ] {
+            refuse(
+                mapping.parts(.actor, .reference) && isSet, shown(.reference), name,
+                "the reference is what lies below the adapter, where that is trained",
+                remedy: "put reference on the actor's pool, or remove \(name)")
         }
         refuse(
             mapping.parts(.actor, .critic) && config.critic.sharesTrunk, shown(.critic), "critic.shares_trunk",
             "a head on the policy's trunk is where the policy is",
             remedy: "put the critic on the actor's pool, or remove critic.shares_trunk")
         let samplesApart = mapping.parts(.actor, .rollout), overlaps = config.async.mode != .synchronous
+        warn(
+            samplesApart && overlaps && config.model.loraMerge, "model.lora_merge", "async_training.mode",
+            "on GPUs, samplers that answer prompt by prompt compute the adapter beside the weights",
+            remedy: "remove model.lora_merge")
         for (name, isSet) in [
             ("rollout.tensor_model_parallel_size", config.rollout.engine.tensorParallelSize > 1),
             ("rollout.straggler_share", config.rollout.stragglerShare != nil),

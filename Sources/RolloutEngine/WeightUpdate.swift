@@ -37,9 +37,9 @@ extension RolloutEngine {
     public typealias NamedTensor = (name: String, tensor: Tensor)
 
     /// Takes new weights from elsewhere, bucket by bucket, into the model's own tensors: their addresses stay, and so CUDA graphs
-    /// do. Every tensor of the checkpoint (`model.namedTensors()`) has to come exactly once, in any order, in any buckets, of any
-    /// floating-point type and on any device; of tensors that the model holds as one (`qkv`, `gate_up`) each part for itself. A
-    /// bucket is checked whole before any of it is taken.
+    /// do. Every tensor that training changes (`model.changingTensors()`: all of the checkpoint, or an adapter's matrices alone) has to
+    /// come exactly once, in any order, in any buckets, of any floating-point type and on any device; of tensors that the model holds
+    /// as one (`qkv`, `gate_up`) each part for itself. A bucket is checked whole before any of it is taken.
     ///
     /// When this throws after the first tensor was taken, the model holds a mixture, and the engine refuses to generate until an
     /// update has come whole; before, nothing has changed.
@@ -64,16 +64,11 @@ extension RolloutEngine {
         guard version != weightVersion else {
             throw RolloutError(.badUpdate, "the weights are of version \(version) already; give the new ones another")
         }
-        guard model.adapter == nil else {
-            throw RolloutError(
-                .badUpdate, "the model has an adapter, which new weights below it would not fit; take an engine without"
-            )
-        }
         let start = ContinuousClock.now
-        let targets = try model.namedTensors()
+        let targets = try model.changingTensors()
         var update = WeightUpdate(version: version)
         if digests { update.digest = WeightDigest() }
-        var arrivals = WeightArrivals(targets)
+        var arrivals = WeightArrivals(targets, areAdapters: model.adapter != nil)
         while let bucket = try nextBucket() {
             let places = try arrivals.take(bucket)
             try withNoGrad {
@@ -128,9 +123,12 @@ private struct WeightArrivals {
     private let targets: [RolloutEngine.NamedTensor]
     private let places: [String: Int]
     private var hasCome: [Bool]
+    /// Whether an adapter's matrices are all that comes.
+    private let areAdapters: Bool
 
-    init(_ targets: [RolloutEngine.NamedTensor]) {
+    init(_ targets: [RolloutEngine.NamedTensor], areAdapters: Bool) {
         self.targets = targets
+        self.areAdapters = areAdapters
         places = Dictionary(uniqueKeysWithValues: targets.enumerated().map { ($1.name, $0) })
         hasCome = Array(repeating: false, count: targets.count)
     }
@@ -155,19 +153,20 @@ private struct WeightArrivals {
             marked[place] = true
             found.append(place)
         }
-        guard problems.isEmpty else { throw Self.error(problems) }
+        guard problems.isEmpty else { throw error(problems) }
         hasCome = marked
         return found
     }
 
     func checkComplete() throws(RolloutError) {
         let missing = zip(targets, hasCome).filter { !$1 }.map { "\(WeightProblem.missing($0.0.name))" }
-        guard missing.isEmpty else { throw Self.error(missing) }
+        guard missing.isEmpty else { throw error(missing) }
     }
 
-    private static func error(_ problems: [String]) -> RolloutError {
+    private func error(_ problems: [String]) -> RolloutError {
         let shown = problems.prefix(8).joined(separator: ", ")
         let more = problems.count > 8 ? ", and \(problems.count - 8) more" : ""
-        return RolloutError(.badUpdate, "new weights: \(shown)\(more)")
+        let what = areAdapters ? "new weights of the adapter, below which nothing changes" : "new weights"
+        return RolloutError(.badUpdate, "\(what): \(shown)\(more)")
     }
 }

@@ -28,6 +28,25 @@ extension CommandSuites {
             #expect(history.compactMap { $0["perf/weight_sync_bytes"] }.count == Workspace.steps - 1)
         }
 
+        /// Its matrices alone go over, and what the sampler recorded is what training computes with them.
+        @Test(arguments: ["synchronous", "one_step_off"]) func anAdapterIsSampledElsewhere(_ mode: String) async throws
+        {
+            let whole = try Workspace(), workspace = try Workspace()
+            let settings = [
+                "rollout.n_gpus_per_node=1", "async_training.mode=\(mode)", "trainer.val_before_train=false",
+            ]
+            for (workspace, adapter) in [(whole, []), (workspace, ["model.lora_rank=2"])] {
+                let outcome = try await workspace.train(settings + adapter)
+                #expect(outcome.exitCode == 0, "\(outcome)")
+            }
+            let bytes = try [whole, workspace].map { try $0.history().compactMap { $0["perf/weight_sync_bytes"] } }
+            #expect(bytes[1].count == Workspace.steps - 1 && bytes[1][0] < bytes[0][0] / 2)
+            for metrics in try workspace.history() {
+                #expect((metrics["actor/grad_norm"] ?? 0) > 0)
+                if mode == "synchronous" { #expect((metrics["training/rollout_logprobs_diff_max"] ?? 1) < 1e-4) }
+            }
+        }
+
         @Test(arguments: ["one_step_off", "fully_async"])
         func killedRunGoesOnFromItsCheckpointWithItsSamples(_ mode: String) async throws {
             let workspace = try Workspace()
@@ -70,7 +89,6 @@ extension CommandSuites {
 
         @Test(arguments: [
             (["async_training.mode=streaming"], "rollout.n_gpus_per_node"),
-            (["rollout.n_gpus_per_node=1", "model.lora_rank=4"], "adapter"),
             (
                 [
                     "rollout.n_gpus_per_node=1", "async_training.mode=fully_async",

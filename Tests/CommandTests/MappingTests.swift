@@ -74,6 +74,25 @@ extension CommandSuites {
             }
         }
 
+        /// Everything goes over once, then the adapter's matrices alone.
+        @Test(arguments: ["{train: 2, sample: 1}", "{train: 1, sample: 2}"])
+        func anAdapterIsSampledOnAnotherPool(pools: String) async throws {
+            let alone = try Workspace(), workspace = try Workspace()
+            let settings = ["model.lora_rank=4", "actor.optim.eps=1e-4", "trainer.total_training_steps=3"]
+            let expected = try await alone.train(settings)
+            try #require(expected.exitCode == 0, "\(expected)")
+            let outcome = try await workspace.train(
+                settings + [
+                    "resource_pools=\(pools)", "roles.rollout=sample", Self.fsdp, "trainer.val_before_train=false",
+                ])
+            try #require(outcome.exitCode == 0, "\(outcome)")
+            let found = try workspace.history()
+            try expectSameSteps(found, try alone.history())
+            let bytes = found.map { $0["perf/weight_sync_bytes"] ?? 0 }
+            #expect(bytes[1] > 0 && bytes[1] < bytes[0] / 2 && bytes[1] == bytes[2])
+            for step in found { #expect((step["training/rollout_logprobs_diff_max"] ?? 1) < 1e-5) }
+        }
+
         /// The same numbers again after a rank of each pool was killed, and from checkpoints of other mappings.
         @Test func aRankOfEachPoolIsNamedAndHealed() async throws {
             let mapping = try #require(Self.mappings.last)

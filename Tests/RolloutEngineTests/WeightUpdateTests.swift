@@ -178,6 +178,25 @@ import Testing
         }
     }
 
+    /// Of an adapter's models the matrices alone differ, and they alone come.
+    @Test(arguments: [nil, WeightQuantization.int8PerChannel], [false, true])
+    func anAdaptersMatricesComeAlone(quantization: WeightQuantization?, merges: Bool) throws {
+        func adapted(seed: UInt64) throws -> LlamaModel {
+            let model = try tinyModel(seed: 3), generator = try RandomGenerator(seed: seed)
+            try model.addAdapter(LoRASettings(rank: 2)) { try Tensor.randomNormal($1, generator: generator) }
+            return model
+        }
+        let options = RolloutEngine.Options(quantization: quantization, mergesAdapter: merges)
+        let (model, other) = (try adapted(seed: 1), try adapted(seed: 2))
+        let engine = RolloutEngine(model: model, options: options)
+        let old = try engine.generate(requests)
+        let update = try engine.updateWeights(version: 1, from: [other.changingTensors()])
+        #expect(update.tensors == 2 * (try #require(model.adapter)).modules.count)
+        let new = try engine.generate(requests), expected = RolloutEngine(model: other, options: options)
+        #expect(new.map { $0.map(\.tokens) } != old.map { $0.map(\.tokens) })
+        #expect(try expected.generate(requests).map { $0.map(\.logProbs) } == new.map { $0.map(\.logProbs) })
+    }
+
     @Test func anAdapterIsNotLeftOnOtherWeights() throws {
         let model = try tinyModel()
         try model.addAdapter(LoRASettings(rank: 2))

@@ -10,6 +10,14 @@ extension SequenceModel {
         return adapter.parameters + (trainsHeadBesideAdapter ? headParameters : [])
     }
 
+    /// What training changes, under the checkpoint's names, as views: with an adapter its matrices; else every tensor.
+    public func changingTensors() throws(TorchError) -> [(name: String, tensor: Tensor)] {
+        guard adapter != nil else { return try namedTensors() }
+        var all: [(String, Tensor)] = []
+        for parameter in trainableParameters { all += try parameter.split() }
+        return all
+    }
+
     /// The head's weight and bias.
     private var headParameters: [Parameter] {
         let head = headProjection

@@ -150,7 +150,7 @@ public struct MappingPlanner: Sendable {
             sampling = samplers.busy
             pools.append(samplers)
             // One tensor after the other from the trainers to all samplers.
-            sync += Double(model.tensors.reduce(0) { $0 + $1.count } * work.dtype.size) / device.link
+            sync += Double(model.trained.reduce(0) { $0 + $1.count } * work.dtype.size) / device.link
         }
         let learning = scoring + update
         let seconds = division.overlap == .synchronous ? sampling + learning + sync : max(sampling, learning) + sync

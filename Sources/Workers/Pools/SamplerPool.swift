@@ -95,17 +95,12 @@ extension PolicyWorker {
 
     // MARK: - Weights
 
-    /// The weights as they are, for samplers elsewhere. Until ``handedOver()`` nothing may change them.
+    /// The weights as they are, of an adapter its matrices, for samplers elsewhere. Until ``handedOver()`` nothing may change them.
     func handOver(version: Int) throws -> WeightHandOver {
         let model = try loaded().model
-        guard model.adapter == nil else {
-            throw WorkerError(
-                .badSetting,
-                "rollout.n_gpus_per_node: an adapter's weights are not handed to samplers elsewhere; remove it")
-        }
         try model.device.synchronize()
         isHandingOver = true
-        return try WeightHandOver(version: version, model.namedTensors())
+        return try WeightHandOver(version: version, model.changingTensors())
     }
 
     func handedOver() { isHandingOver = false }
@@ -119,7 +114,7 @@ extension PolicyWorker {
             version: weights.version, from: weights.buckets(bytes: Self.bucketBytes), digests: converts)
         // What the copy holds, not only what was read of it.
         var held = WeightDigest()
-        for (name, tensor) in try engine.model.namedTensors() { try held.add(name, tensor) }
+        for (name, tensor) in try engine.model.changingTensors() { try held.add(name, tensor) }
         let arrived = converts ? update.digest : held
         guard arrived == weights.digest else {
             throw WorkerError(

@@ -46,19 +46,20 @@ extension PolicyWorker {
         if plan.trains {
             let held = try trainedShards(), own = parts.rollout.weightVersion
             do {
-                let link = try link(number, members, held: held, wanted: [])
-                report = try link.run(from: held, into: [], version: version ?? own)
+                report = try bring(held, [], version: version ?? own, over: number, members)
             } catch  where members.all.hasOtherGangs && (error is TorchError || error is WorkerError) {
                 // The weights were only read: it is the samplers' loss.
                 dropLink()
                 return WeightDelivery(broken: "\(error)")
             }
         } else {
-            let targets = try withNoGrad { try parts.rollout.model.parameters.flatMap { try $0.shards() } }
-            let link = try link(number, members, held: [], wanted: targets)
+            let model = parts.rollout.model
+            let targets = try withNoGrad {
+                try (model.parameters + (model.adapter?.parameters ?? [])).flatMap { try $0.shards() }
+            }
             var taken: WeightLink.Report?
             try parts.rollout.replaceWeights {
-                let report = try link.run(from: [], into: targets, version: nil) {
+                let report = try bring([], targets, version: nil, over: number, members) {
                     try Self.rehearse(members, progress.current, targets)
                 }
                 taken = report
@@ -71,10 +72,21 @@ extension PolicyWorker {
         return WeightDelivery(report)
     }
 
-    private func link(
-        _ number: Int, _ members: PoolMembers, held: [LocalShard], wanted: [LocalShard]
-    ) throws -> WeightLink {
-        if let link, link.number == number { return link.link }
+    /// Gives or gets what has changed: everything the first time over a link, since another host may have read other files; then, where
+    /// an adapter is trained, its matrices alone.
+    private func bring(
+        _ held: [LocalShard], _ wanted: [LocalShard], version: Int?, over number: Int, _ members: PoolMembers,
+        arrived: () throws -> Void = {}
+    ) throws -> WeightLink.Report {
+        let adapter = try loaded().models.trained.adapter
+        let names = adapter.map { Set($0.parameters.flatMap { $0.parts.map(\.box.name) }) }
+        func changing(_ shards: [LocalShard]) -> [LocalShard] {
+            names.map { names in shards.filter { names.contains($0.box.name) } } ?? shards
+        }
+        if let link, link.number == number {
+            return try link.link.run(
+                from: changing(held), into: changing(wanted), version: version, arrived: arrived)
+        }
         dropLink()
         let ranks = members.ranks(.actor, .rollout)
         let group: ProcessGroup
@@ -84,11 +96,14 @@ extension PolicyWorker {
         } else {
             group = try members.all.group(ranks, device: plan.device, name: "weights")
         }
-        let made = try WeightLink(
-            held: held.map(\.spec), wanted: wanted.map(\.spec), group: group, device: plan.device,
-            names: ranks.map(RankMembership.name))
-        link = (number, made)
-        return made
+        func makeLink(_ held: [LocalShard], _ wanted: [LocalShard]) throws -> WeightLink {
+            try WeightLink(
+                held: held.map(\.spec), wanted: wanted.map(\.spec), group: group, device: plan.device,
+                names: ranks.map(RankMembership.name))
+        }
+        let whole = try makeLink(held, wanted)
+        link = (number, names == nil ? whole : try makeLink(changing(held), changing(wanted)))
+        return try whole.run(from: held, into: wanted, version: version, arrived: arrived)
     }
 
     private func dropLink() {
