@@ -186,7 +186,7 @@ import Testing
             try model.addAdapter(LoRASettings(rank: 2)) { try Tensor.randomNormal($1, generator: generator) }
             return model
         }
-        let options = RolloutEngine.Options(quantization: quantization, mergesAdapter: merges)
+        let options = RolloutEngine.Options(mergesAdapter: merges, quantization: quantization)
         let (model, other) = (try adapted(seed: 1), try adapted(seed: 2))
         let engine = RolloutEngine(model: model, options: options)
         let old = try engine.generate(requests)
