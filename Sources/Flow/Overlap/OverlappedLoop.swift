@@ -137,7 +137,9 @@ public struct OverlappedLoop: Sendable {
                 trajectories, seed: seed, state: &state, metrics: &part, timer: timer, observer: base.observer)
             parts.append(part)
         }
-        try metrics.add(await flow.takeRewardCounts())
+        let figures = await flow.takeFigures()
+        figures.episodes.complain(base.log)
+        try metrics.add(figures.metrics())
         guard !batch.isEmpty else {
             base.log.error(
                 "step \(metrics.step): every reward failed; nothing to learn from, the weights stay as they are")

@@ -19,8 +19,11 @@ actor SamplerPool: RolloutPool {
         loads = samplers.map { _ in 0 }
     }
 
-    func answer(_ prompt: PromptTask, _ settings: RolloutRequestSettings) async throws -> [Trajectory] {
-        let place = loads.indices.min { loads[$0] < loads[$1] } ?? 0
+    func answer(
+        _ prompt: PromptTask, _ settings: RolloutRequestSettings, seat: PoolSeat?
+    ) async throws -> [Trajectory] {
+        let least = loads.indices.min { loads[$0] < loads[$1] } ?? 0
+        let place = seat?.place { least } ?? least
         loads[place] += settings.n
         defer { loads[place] -= settings.n }
         return try await samplers[place].answer(prompt, settings)
