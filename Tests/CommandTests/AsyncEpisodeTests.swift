@@ -37,6 +37,9 @@ extension CommandSuites {
                 #expect((step["async/staleness/max"] ?? 99) <= staleness)
                 #expect((step["actor/grad_norm"] ?? 0) > 0)
             }
+            // Later turns find what came before at the sampler that has drawn it, but for what new weights made old; first turns alone
+            // share a seventh.
+            #expect((history.compactMap { $0["rollout/prompt_tokens_shared"] }.max() ?? 0) > 0.35)
         }
 
         @Test(arguments: ["synchronous", "streaming", "one_step_off", "fully_async"])

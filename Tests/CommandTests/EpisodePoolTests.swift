@@ -48,7 +48,7 @@ import Testing
             notes.withLock { $0.version = version }
             return [:]
         }
-        func work() -> PoolWork { PoolWork(samplers: 1, busySeconds: 0, generatedTokens: 0) }
+        func work() -> PoolWork { PoolWork(samplers: 1) }
     }
 
     /// Three turns an episode; knows how many are open.

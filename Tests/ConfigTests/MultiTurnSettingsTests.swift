@@ -33,7 +33,8 @@ import Testing
         ] {
             let shared = devices + ["async_training.mode=\(mode)"]
             for overrides in [shared, shared + ["algorithm.adv_estimator=remax"]] {
-                let found = problems(Self.episodes, overrides, names: KnownNames(advantageEstimators: ["grpo", "remax"]))
+                let names = KnownNames(advantageEstimators: ["grpo", "remax"])
+                let found = problems(Self.episodes, overrides, names: names)
                 #expect(found.isEmpty, "\(found)")
             }
         }

@@ -131,7 +131,7 @@ final class FakeRun: PromptProvider, RewardGroup, ActorGroup, RolloutGroup, Roll
         return [:]
     }
 
-    func work() -> PoolWork { PoolWork(samplers: 1, busySeconds: 0, generatedTokens: 0) }
+    func work() -> PoolWork { PoolWork(samplers: 1) }
 
     struct Broken: Error {}
 

@@ -116,7 +116,9 @@ import Testing
     }
 
     /// Of groups that ended before the stop and are learned from after it too.
-    @Test(arguments: modes) func `What rewards say of a step's groups is told once, in its step`(_ mode: OverlapSettings.Mode) async throws {
+    @Test(arguments: modes) func `What rewards say of a step's groups is told once, in its step`(
+        _ mode: OverlapSettings.Mode
+    ) async throws {
         let overlap = OverlapSettings(mode: mode, groupsPerStep: 2, groupsPerUpdate: 1, maxStaleness: 9)
         let first = FakeRun(batch: 2, stopsAfter: 3), second = FakeRun(batch: 2)
         let state = try await first.loop(6, overlap).run(from: nil)

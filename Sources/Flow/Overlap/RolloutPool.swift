@@ -41,15 +41,32 @@ public final class PoolSeat: Sendable {
 }
 
 /// What samplers have done in a while.
-public struct PoolWork: Sendable, Hashable {
+public struct PoolWork: Sendable, Hashable, Codable {
     public var samplers: Int
     /// Of all samplers together, in which steps ran.
     public var busySeconds: Double
     public var generatedTokens: Int
+    /// Tokens of what was asked for, each once a sample, and those of them that were computed: others were in a cache.
+    public var promptTokens: Int
+    public var prefilledTokens: Int
 
-    public init(samplers: Int, busySeconds: Double, generatedTokens: Int) {
+    public init(
+        samplers: Int, busySeconds: Double = 0, generatedTokens: Int = 0, promptTokens: Int = 0,
+        prefilledTokens: Int = 0
+    ) {
         self.samplers = samplers
         self.busySeconds = busySeconds
         self.generatedTokens = generatedTokens
+        self.promptTokens = promptTokens
+        self.prefilledTokens = prefilledTokens
+    }
+
+    /// Of as many samplers, what they have done together.
+    public static func += (work: inout PoolWork, other: PoolWork) {
+        work.samplers += other.samplers
+        work.busySeconds += other.busySeconds
+        work.generatedTokens += other.generatedTokens
+        work.promptTokens += other.promptTokens
+        work.prefilledTokens += other.prefilledTokens
     }
 }

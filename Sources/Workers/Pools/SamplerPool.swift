@@ -47,12 +47,8 @@ actor SamplerPool: RolloutPool {
     }
 
     func work() async -> PoolWork {
-        var work = PoolWork(samplers: samplers.count, busySeconds: 0, generatedTokens: 0)
-        for sampler in samplers {
-            let (seconds, tokens) = await sampler.takeWork()
-            work.busySeconds += seconds
-            work.generatedTokens += tokens
-        }
+        var work = PoolWork(samplers: 0)
+        for sampler in samplers { work += await sampler.takeWork() }
         return work
     }
 }
@@ -94,7 +90,7 @@ extension PolicyWorker {
         continuous?.isRunning = false
     }
 
-    func takeWork() -> (seconds: Double, tokens: Int) { continuous?.takeWork() ?? (0, 0) }
+    func takeWork() -> PoolWork { continuous?.takeWork() ?? PoolWork(samplers: 1) }
 
     // MARK: - Weights
 

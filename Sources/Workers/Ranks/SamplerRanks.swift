@@ -88,9 +88,7 @@ struct RankedSamplerPool: RolloutPool {
 
     func work() async -> PoolWork {
         // A rank that does not answer is told of by the next call that counts.
-        let done = (try? await samplers.group.call(TakeWork())) ?? []
-        return PoolWork(
-            samplers: samplers.group.count, busySeconds: done.reduce(0) { $0 + $1.seconds },
-            generatedTokens: done.reduce(0) { $0 + $1.tokens })
+        let done = (try? await samplers.group.call(TakeWork())) ?? [PoolWork(samplers: samplers.group.count)]
+        return done.reduce(into: PoolWork(samplers: 0)) { $0 += $1 }
     }
 }
