@@ -190,11 +190,13 @@ import Testing
         #expect(await holds { script.notes.withLock { $0.requests.count } == 2 })
         task.cancel()
         await #expect(throws: CancellationError.self) { try await task.value }
-        #expect(world.counts == [2, 2, 0])
+        // The third may have had the first one's place before it heard of its own end.
+        let before = world.counts
+        #expect((2...3).contains(before[0]) && before[1...] == [2, 0])
         isStuck.withLock { $0 = false }
         script.notes.withLock { $0.isHeld = false }
         #expect(try await pool.answer(Self.prompt(1), Self.settings(2)).count == 3)
-        #expect(world.counts == [5, 2, 0])
+        #expect(world.counts == [before[0] + 3, 2, 0])
     }
 
     @Test func aGreedyAnswerIsOfItsPromptsNumber() async throws {
