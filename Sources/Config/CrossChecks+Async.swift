@@ -23,17 +23,13 @@ extension CrossChecks {
             "it counts a whole step's samples, and samplers of a pool have several steps' at a time",
             remedy: "remove rollout.straggler_share, or take rollout.over_sample_rate")
         for (name, isSet) in [
-            (own, rollout.gpusPerNode != nil), ("rollout.over_sample_rate", rollout.overSampleRate > 0),
+            ("rollout.over_sample_rate", rollout.overSampleRate > 0),
             ("rollout.straggler_share", rollout.stragglerShare != nil),
         ] {
             refuse(
-                rollout.multiTurn.enable && isSet, name, "rollout.multi_turn.enable",
-                "episodes are played on the training devices, each to its end", remedy: "remove \(name)")
+                rollout.multiTurn.enable && !config.samplesBeside && isSet, name, "rollout.multi_turn.enable",
+                "episodes that take turns in batches are played each to its end", remedy: "remove \(name)")
         }
-        refuse(
-            rollout.gpusPerNode != nil && config.algorithm.advantageEstimator == "remax", own,
-            "algorithm.adv_estimator",
-            "remax samples greedy answers on the training device while it learns", remedy: "remove \(own)")
         refuse(
             config.algorithm.filterGroups.enable && rollout.overSampleRate > 0, "rollout.over_sample_rate",
             "algorithm.filter_groups.enable", "filtered groups are made good by sampling more already",

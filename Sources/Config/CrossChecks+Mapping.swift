@@ -86,17 +86,12 @@ extension CrossChecks {
         for (name, isSet) in [
             ("rollout.tensor_model_parallel_size", config.rollout.engine.tensorParallelSize > 1),
             ("rollout.straggler_share", config.rollout.stragglerShare != nil),
-            ("rollout.multi_turn.enable", config.rollout.multiTurn.enable),
         ] {
             refuse(
                 samplesApart && overlaps && isSet, "async_training.mode", name,
                 "samplers that answer prompt by prompt do not do it",
                 remedy: "make async_training.mode synchronous, or remove \(name)")
         }
-        refuse(
-            samplesApart && overlaps && config.algorithm.advantageEstimator == "remax", "async_training.mode",
-            "algorithm.adv_estimator", "remax samples greedy answers while it learns",
-            remedy: "make async_training.mode synchronous")
     }
 
     /// The setting that says where a role is: its own, or the actor's.

@@ -4,14 +4,19 @@ import Synchronization
 enum TimeLimit {
     /// - Throws: ``EpisodeFailure`` `.timedOut` with `what`; what the body throws; `CancellationError`. Work that does not
     ///   heed its cancellation goes on unwatched.
+    /// - Parameter late: gives up what the body has made when nobody waits for it any more.
     static func run<Result: Sendable>(
-        _ limit: Duration, _ what: String, _ body: @escaping @Sendable () async throws -> Result
+        _ limit: Duration, _ what: String, late: @escaping @Sendable (Result) async -> Void = { _ in },
+        _ body: @escaping @Sendable () async throws -> Result
     ) async throws -> Result {
         let race = Race<Result>()
         return try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { waiter in
                 let work = Task {
-                    do { race.end(.success(try await body())) } catch { race.end(.failure(error)) }
+                    do {
+                        let result = try await body()
+                        if !race.end(.success(result)) { await late(result) }
+                    } catch { race.end(.failure(error)) }
                 }
                 let timer = Task {
                     guard (try? await Task.sleep(for: limit)) != nil else { return }
@@ -43,13 +48,16 @@ enum TimeLimit {
         }
 
         /// The first outcome counts.
-        func end(_ outcome: Result<Value, any Error>) {
+        /// - Returns: whether this is it.
+        @discardableResult
+        func end(_ outcome: Result<Value, any Error>) -> Bool {
             let isFirst = state.withLock { state in
                 guard state.outcome == nil else { return false }
                 state.outcome = outcome
                 return true
             }
             if isFirst { settle() }
+            return isFirst
         }
 
         private func settle() {

@@ -21,9 +21,16 @@ public struct EpisodeOutcome: Sendable, Hashable, Codable {
     public var failure: Failure?
     public var turns: Int
     public var toolCalls: Int
+    /// Calls that failed, and malformed ones.
+    public var toolErrors: Double
+    /// The environment's own numbers.
+    public var details: [String: Double]
+    /// In the environment, its tools' time included.
+    public var environmentSeconds: Double
 
     public init(
-        ending: String, answer: String, reward: Double, failure: Failure? = nil, turns: Int, toolCalls: Int = 0
+        ending: String, answer: String, reward: Double, failure: Failure? = nil, turns: Int, toolCalls: Int = 0,
+        toolErrors: Double = 0, details: [String: Double] = [:], environmentSeconds: Double = 0
     ) {
         self.ending = ending
         self.answer = answer
@@ -31,5 +38,8 @@ public struct EpisodeOutcome: Sendable, Hashable, Codable {
         self.failure = failure
         self.turns = turns
         self.toolCalls = toolCalls
+        self.toolErrors = toolErrors
+        self.details = details
+        self.environmentSeconds = environmentSeconds
     }
 }

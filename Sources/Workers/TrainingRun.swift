@@ -109,9 +109,13 @@ public struct TrainingRun: Sendable {
 
         let rewards = services.worker(config)
         let rollout = try await services.rollout(config, policy, contextLength: loaded.contextLength, text, log)
+        let ahead = try pool(policy, samplers, text).map {
+            try services.pool(config, $0, contextLength: loaded.contextLength, text)
+        }
         var scoring: any RewardGroup = try rewards.punishing(config.reward.overlongBuffer)
         if config.algorithm.advantageEstimator == "remax" {
-            scoring = GreedyBaseline(scoring, rollout: rollout, settings: plan.sampling)
+            scoring = GreedyBaseline(
+                scoring, rollout: ahead.map { PoolRollout(pool: $0) } ?? rollout, settings: plan.sampling)
         }
         let evaluator = HeldOutEvaluator(
             prompts: prompts.heldOut, rollout: rollout, settings: plan.validation, reward: rewards,
@@ -126,8 +130,8 @@ public struct TrainingRun: Sendable {
             evaluator: prompts.heldOut.isEmpty ? nil : evaluator, observer: observer, log: log)
         do {
             let state: LoopState
-            if let pool = pool(policy, samplers, text), let overlap = plan.overlap {
-                state = try await OverlappedLoop(loop, pool: pool, overlap: overlap).run(from: resumed)
+            if let ahead, let overlap = plan.overlap {
+                state = try await OverlappedLoop(loop, pool: ahead, overlap: overlap).run(from: resumed)
             } else {
                 state = try await loop.run(from: resumed)
             }

@@ -24,6 +24,34 @@ import Testing
         #expect(try RunConfig(yaml: config.resolvedYAML(), file: "resolved.yaml") == config)
     }
 
+    /// In every mode, on devices of their own by number or by pool; so are greedy answers.
+    @Test(arguments: ["synchronous", "streaming", "one_step_off", "fully_async"])
+    func samplersOfTheirOwnPlayEpisodes(_ mode: String) throws {
+        for devices in [
+            ["rollout.n_gpus_per_node=2"],
+            ["resource_pools.train=2", "resource_pools.sample=1", "roles.rollout=sample"],
+        ] {
+            let shared = devices + ["async_training.mode=\(mode)"]
+            for overrides in [shared, shared + ["algorithm.adv_estimator=remax"]] {
+                let names = KnownNames(advantageEstimators: ["grpo", "remax"])
+                let found = problems(Self.episodes, overrides, names: names)
+                #expect(found.isEmpty, "\(found)")
+            }
+        }
+    }
+
+    /// The slowest of more prompts are given up where each is answered by itself.
+    @Test func slowEpisodesAreGivenUpBySamplersOfTheirOwn() throws {
+        let more = "rollout.over_sample_rate=0.5", pools = ["resource_pools={a: 1, b: 1}", "roles.rollout=b"]
+        #expect(problems(Self.episodes, [more, "rollout.n_gpus_per_node=1"]).isEmpty)
+        #expect(problems(Self.episodes, pools + [more, "async_training.mode=streaming"]).isEmpty)
+        for settings in [[more], pools + [more], ["rollout.straggler_share=0.5"]] {
+            let found = problems(Self.episodes, settings)
+            #expect(found.map(\.code) == [.conflict], "\(found)")
+            #expect(found.first?.description.contains("rollout.multi_turn.enable = true") == true, "\(found)")
+        }
+    }
+
     @Test func anEnvironmentOfOnesOwnMayGiveAllRewards() throws {
         let config = try read(
             Self.episodes, "environment.tools=[]", "environment.path=world.py", "environment.score=environment",

@@ -200,9 +200,7 @@ import Testing
         #expect(results[3].record != nil && results[2].record == nil)
         #expect(environment.closed.ids == [0] + Array(3...13))
         #expect(ended.withLock { $0.sorted() } == Array(0..<14))
-        let statistics = EpisodeStatistics(results)
-        #expect(statistics.values["episode/failed"] == 10 && statistics.values["episode/ended/failed_timed_out"] == 2)
-        #expect(statistics.values["episode/ended/done"] == 4 && statistics.examples[.raised] == "odd")
+        #expect(results[1].ending.failure == EpisodeFailure(.raised, "odd"))
     }
 
     /// Steps that are each in time, of an episode that is not.

@@ -104,7 +104,9 @@ final class FakeRun: PromptProvider, RewardGroup, ActorGroup, RolloutGroup, Roll
 
     // MARK: Pool
 
-    func answer(_ prompt: PromptTask, _ settings: RolloutRequestSettings) async throws -> [Trajectory] {
+    func answer(
+        _ prompt: PromptTask, _ settings: RolloutRequestSettings, seat: PoolSeat?
+    ) async throws -> [Trajectory] {
         let version = notes.withLock { notes in
             notes.underWay.append(prompt.text)
             return notes.version
@@ -129,7 +131,7 @@ final class FakeRun: PromptProvider, RewardGroup, ActorGroup, RolloutGroup, Roll
         return [:]
     }
 
-    func work() -> PoolWork { PoolWork(samplers: 1, busySeconds: 0, generatedTokens: 0) }
+    func work() -> PoolWork { PoolWork(samplers: 1) }
 
     struct Broken: Error {}
 
@@ -144,7 +146,7 @@ final class FakeRun: PromptProvider, RewardGroup, ActorGroup, RolloutGroup, Roll
         for index in scored.indices where !unscored.contains(scored[index].prompt.text) {
             scored[index].score = Double(index)
         }
-        return (scored, ["reward/failed": 0])
+        return (scored, ["reward/failed": 0, "reward/groups": 1, "reward/baseline/mean": 0.25])
     }
     func logProbs(_ trajectories: [Trajectory]) -> [[Float]] { trajectories.map { $0.response.map { _ in -2 } } }
     func advantages(_ trajectories: [Trajectory], klCoefficient: Double?) -> AdvantageEstimate {

@@ -114,4 +114,18 @@ import Testing
         let interrupted = seeds(first, second), one = seeds(whole)
         for (prompt, seed) in interrupted where one[prompt] != nil { #expect(one[prompt] == seed) }
     }
+
+    /// Of groups that ended before the stop and are learned from after it too.
+    @Test(arguments: modes) func `What rewards say of a step's groups is told once, in its step`(
+        _ mode: OverlapSettings.Mode
+    ) async throws {
+        let overlap = OverlapSettings(mode: mode, groupsPerStep: 2, groupsPerUpdate: 1, maxStaleness: 9)
+        let first = FakeRun(batch: 2, stopsAfter: 3), second = FakeRun(batch: 2)
+        let state = try await first.loop(6, overlap).run(from: nil)
+        _ = try await second.loop(6, overlap).run(from: state)
+        for run in [first, second] {
+            #expect(run.values("reward/groups") == [2, 2, 2])
+            #expect(run.values("reward/baseline/mean") == [0.25, 0.25, 0.25])
+        }
+    }
 }

@@ -50,3 +50,8 @@ public struct AsyncSettings: Hashable, Sendable {
             doc: "Groups that may wait; null for train_batch_size times the staleness and 2.")
     }
 }
+
+extension RunConfig {
+    /// Whether samplers on devices of their own answer prompt by prompt.
+    public var samplesBeside: Bool { rollout.gpusPerNode != nil || async.mode != .synchronous }
+}

@@ -24,7 +24,8 @@ struct EpisodePlay {
     mutating func run() async throws -> EpisodeResult {
         let opening: EpisodeOpening
         do {
-            opening = try await timed(limits.resetTime, "reset") { [rollout, task] in
+            opening = try await timed(limits.resetTime, "reset", late: { await $0.episode.close() }) {
+                [rollout, task] in
                 try await rollout.environment.reset(task)
             }
         } catch {
@@ -46,9 +47,10 @@ struct EpisodePlay {
         return result
     }
 
-    /// An episode that does not let go holds up nobody.
+    /// An episode that does not let go holds up nobody. One that is given up is closed as well as any other.
     private func close(_ episode: any Episode) async {
-        try? await TimeLimit.run(limits.stepTime, "close") { await episode.close() }
+        let limit = limits.stepTime
+        await Task { try? await TimeLimit.run(limit, "close") { await episode.close() } }.value
     }
 
     private func ending(of error: any Error) throws -> EpisodeEnding {
@@ -66,15 +68,16 @@ struct EpisodePlay {
     }
 
     private mutating func timed<Value: Sendable>(
-        _ limit: Duration, _ what: String, _ body: @escaping @Sendable () async throws -> Value
+        _ limit: Duration, _ what: String, late: @escaping @Sendable (Value) async -> Void = { _ in },
+        _ body: @escaping @Sendable () async throws -> Value
     ) async throws -> Value {
         let start = ContinuousClock.now
         defer { result.environmentTime += ContinuousClock.now - start }
         let left = limits.episodeTime - result.environmentTime
         guard left > limit else {
-            return try await TimeLimit.run(max(left, .zero), "the episode, in \(what),", body)
+            return try await TimeLimit.run(max(left, .zero), "the episode, in \(what),", late: late, body)
         }
-        return try await TimeLimit.run(limit, what, body)
+        return try await TimeLimit.run(limit, what, late: late, body)
     }
 
     // MARK: - Turns

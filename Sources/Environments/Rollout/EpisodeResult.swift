@@ -41,35 +41,3 @@ public struct EpisodeResult: Sendable {
         return conversation.format.spell(record.response)
     }
 }
-
-/// What a rollout's episodes amount to.
-public struct EpisodeStatistics: Hashable, Sendable {
-    /// Ready for metrics: names with a slash, in a settled order.
-    public private(set) var values: OrderedDictionary<String, Double> = [:]
-    /// The first failure's message of each kind.
-    public private(set) var examples: OrderedDictionary<EpisodeFailure.Kind, String> = [:]
-
-    public init(_ results: [EpisodeResult]) {
-        guard !results.isEmpty else { return }
-        let count = Double(results.count)
-        let turns = results.map { Double($0.turns) }
-        values["episode/count"] = count
-        values["episode/turns/mean"] = turns.reduce(0, +) / count
-        values["episode/turns/max"] = turns.max()
-        let seconds = results.map { $0.environmentTime / .seconds(1) }
-        values["episode/environment_seconds/mean"] = seconds.reduce(0, +) / count
-        values["episode/environment_seconds/max"] = seconds.max()
-        for ending in results.map(\.ending.name).sorted() { values["episode/ended/\(ending)", default: 0] += 1 }
-        values["episode/failed"] = Double(results.count { $0.ending.failure != nil })
-        let drawn = results.reduce(0) { $0 + ($1.record?.responseMask.count { $0 == 1 } ?? 0) }
-        let response = results.reduce(0) { $0 + ($1.record?.response.count ?? 0) }
-        values["episode/drawn_tokens/mean"] = Double(drawn) / count
-        values["episode/shown_tokens/mean"] = Double(response - drawn) / count
-        var details: OrderedDictionary<String, Double> = [:]
-        for result in results { details.merge(result.details) { $0 + $1 } }
-        for (name, sum) in details.sorted(by: { $0.key < $1.key }) { values["episode/detail/\(name)"] = sum / count }
-        for failure in results.compactMap(\.ending.failure) where examples[failure.kind] == nil {
-            examples[failure.kind] = failure.message
-        }
-    }
-}

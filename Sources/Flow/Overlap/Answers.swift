@@ -34,7 +34,7 @@ actor Answers {
             let scored = try await reward.score(answered)
             let kept = scored.trajectories.filter { $0.score != nil }
             let teaches = try filter.map { try !$0.kept(kept).groups.isEmpty } ?? true
-            await flow.ended(id, teaches ? kept : [], scored.metrics)
+            await flow.ended(id, teaches ? kept : [], of: scored.trajectories, scored.metrics)
         } catch is CancellationError {
             await flow.gaveUp(id)
         } catch {

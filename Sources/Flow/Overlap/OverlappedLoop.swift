@@ -137,7 +137,9 @@ public struct OverlappedLoop: Sendable {
                 trajectories, seed: seed, state: &state, metrics: &part, timer: timer, observer: base.observer)
             parts.append(part)
         }
-        try metrics.add(await flow.takeRewardCounts())
+        let figures = await flow.takeFigures()
+        figures.episodes.complain(base.log)
+        try metrics.add(figures.metrics())
         guard !batch.isEmpty else {
             base.log.error(
                 "step \(metrics.step): every reward failed; nothing to learn from, the weights stay as they are")
@@ -158,6 +160,10 @@ public struct OverlappedLoop: Sendable {
         try metrics.record("perf/rollout_bubble", max(0, 1 - work.busySeconds / capacity))
         try metrics.record("perf/rollout_tokens_per_second", Double(work.generatedTokens) / max(1e-9, seconds))
         try metrics.record("rollout/generated_tokens", Double(work.generatedTokens))
+        if work.promptTokens > 0 {
+            let computed = Double(work.prefilledTokens) / Double(work.promptTokens)
+            try metrics.record("rollout/prompt_tokens_shared", 1 - computed)
+        }
         try metrics.record("async/buffered_groups", Double(await flow.buffered))
         try metrics.record("async/groups_under_way", Double(await flow.underWay))
         try metrics.record("async/stale_groups", Double(counts.stale))

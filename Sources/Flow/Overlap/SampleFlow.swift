@@ -9,6 +9,8 @@ actor SampleFlow {
         var pending: [Int: PromptTask]
         var buffer: ReplayBuffer
         var counts: Counts
+        /// nil in checkpoints of before there were any.
+        var figures: GroupFigures?
     }
 
     /// Of the whole run.
@@ -38,8 +40,8 @@ actor SampleFlow {
     private var isReading = false
     /// Steps of the whole run.
     private let totalSteps: Int
-    /// What rewards have counted since the last step.
-    private var rewardCounts: PhaseMetrics = [:]
+    /// Of the groups that have ended and that no step has told of yet.
+    private var figures: GroupFigures
     /// No prompt is left.
     private var isDry = false
     private var failure: (any Error)?
@@ -56,6 +58,7 @@ actor SampleFlow {
         unbegun = (saved?.pending.keys).map { $0.sorted() } ?? []
         next = saved?.next ?? step * settings.begunPerStep
         counts = saved?.counts ?? Counts()
+        figures = saved?.figures ?? GroupFigures()
     }
 
     /// What a resumed run goes on with, and the place in the data that belongs to it.
@@ -64,7 +67,7 @@ actor SampleFlow {
         isReading = true
         defer { endReading() }
         let place = try await place()
-        return (Saved(next: next, pending: pending, buffer: buffer, counts: counts), place)
+        return (Saved(next: next, pending: pending, buffer: buffer, counts: counts, figures: figures), place)
     }
 
     private func endReading() {
@@ -145,9 +148,12 @@ actor SampleFlow {
     func isUnwanted(_ id: Int) -> Bool { isClosed || settings.keepsTurns && id / settings.begunPerStep < endedTurns }
 
     /// A group is answered and scored; without a trajectory there is nothing to learn from it.
-    func ended(_ id: Int, _ trajectories: [Trajectory], _ metrics: PhaseMetrics) {
+    /// - Parameters:
+    ///   - answers: all of them; `trajectories` are those to learn from.
+    ///   - metrics: what the reward said.
+    func ended(_ id: Int, _ trajectories: [Trajectory], of answers: [Trajectory], _ metrics: PhaseMetrics) {
         guard pending.removeValue(forKey: id) != nil else { return }
-        for (name, value) in metrics { rewardCounts[name, default: 0] += value }
+        figures.add(id, answers, metrics)
         if isUnwanted(id) {
             counts.cut += 1
         } else if trajectories.isEmpty {
@@ -168,10 +174,9 @@ actor SampleFlow {
         return (scores.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(max(1, scores.count))).squareRoot()
     }
 
-    /// What rewards have counted since the last call.
-    func takeRewardCounts() -> PhaseMetrics {
-        defer { rewardCounts = [:] }
-        return rewardCounts
+    /// What there is to say of the groups that have been taken, and of those that nothing can be learned of: each is told of once.
+    func takeFigures() -> GroupFigures {
+        figures.take(but: Set(buffer.entries.filter { $0.taken == 0 }.map(\.id)))
     }
 
     /// A group was given up.

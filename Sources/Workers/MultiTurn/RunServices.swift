@@ -56,6 +56,14 @@ struct RunServices: Sendable {
         return try await EpisodeRollout(config, drawing: drawing, environment: environment, text: text, log: log)
     }
 
+    /// What answers prompts one by one beside learning: the samplers themselves, or episodes that they play.
+    func pool(
+        _ config: RunConfig, _ samplers: any RolloutPool, contextLength: Int, _ text: TextProcessor
+    ) throws -> any RolloutPool {
+        guard let environment else { return samplers }
+        return EpisodePool(samplers, try EpisodeStage(config, environment, text, contextLength: contextLength))
+    }
+
     /// Scores answers, episodes with their environment's rewards.
     func worker(_ config: RunConfig) -> RewardWorker {
         RewardWorker(

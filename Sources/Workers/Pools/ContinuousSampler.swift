@@ -1,3 +1,4 @@
+import Flow
 import RolloutCore
 import RolloutEngine
 import TensorCore
@@ -15,9 +16,9 @@ final class ContinuousSampler {
     /// Whether somebody advances the session.
     var isRunning = false
     private(set) var broken: (any Error)?
-    /// In which steps ran, and the tokens that they drew, since ``takeWork()``.
+    /// In which steps ran since ``takeWork()``, and what the session had done by then.
     private var busy = Duration.zero
-    private var countedTokens = 0
+    private var counted: GenerationStatistics
 
     /// - Parameters:
     ///   - rows: samples to expect at a time.
@@ -26,6 +27,7 @@ final class ContinuousSampler {
         self.engine = engine
         let rows = min(rows, engine.options.maxRows), size = engine.options.blockSize
         session = try engine.session(wantedBlocks: rows * ((longest + size - 1) / size + 1) + 1, longest: longest)
+        counted = session.statistics
         try engine.prepare(rows: rows, steps: longest)
         session.onSample = { [weak self] request, sample, finished in self?.take(request, sample, finished) }
     }
@@ -75,10 +77,13 @@ final class ContinuousSampler {
     /// Between which new requests are let in: few, since a step takes milliseconds.
     private static let stepsAtATime = 4
 
-    func takeWork() -> (seconds: Double, tokens: Int) {
-        let tokens = session.statistics.generatedTokens - countedTokens
-        countedTokens += tokens
-        defer { busy = .zero }
-        return (busy / .seconds(1), tokens)
+    func takeWork() -> PoolWork {
+        let now = session.statistics
+        defer { (busy, counted) = (.zero, now) }
+        return PoolWork(
+            samplers: 1, busySeconds: busy / .seconds(1),
+            generatedTokens: now.generatedTokens - counted.generatedTokens,
+            promptTokens: now.promptTokens - counted.promptTokens,
+            prefilledTokens: now.prefilledTokens - counted.prefilledTokens)
     }
 }

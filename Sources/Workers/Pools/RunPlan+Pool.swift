@@ -5,7 +5,7 @@ import TensorCore
 extension RunPlan {
     /// How sampling overlaps with learning; nil where both share their devices.
     var overlap: OverlapSettings? {
-        guard config.rollout.gpusPerNode != nil || config.async.mode != .synchronous else { return nil }
+        guard config.samplesBeside else { return nil }
         let async = config.async
         let mode: OverlapSettings.Mode =
             switch async.mode {

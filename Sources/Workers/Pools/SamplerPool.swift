@@ -19,8 +19,11 @@ actor SamplerPool: RolloutPool {
         loads = samplers.map { _ in 0 }
     }
 
-    func answer(_ prompt: PromptTask, _ settings: RolloutRequestSettings) async throws -> [Trajectory] {
-        let place = loads.indices.min { loads[$0] < loads[$1] } ?? 0
+    func answer(
+        _ prompt: PromptTask, _ settings: RolloutRequestSettings, seat: PoolSeat?
+    ) async throws -> [Trajectory] {
+        let least = loads.indices.min { loads[$0] < loads[$1] } ?? 0
+        let place = seat?.place { least } ?? least
         loads[place] += settings.n
         defer { loads[place] -= settings.n }
         return try await samplers[place].answer(prompt, settings)
@@ -44,12 +47,8 @@ actor SamplerPool: RolloutPool {
     }
 
     func work() async -> PoolWork {
-        var work = PoolWork(samplers: samplers.count, busySeconds: 0, generatedTokens: 0)
-        for sampler in samplers {
-            let (seconds, tokens) = await sampler.takeWork()
-            work.busySeconds += seconds
-            work.generatedTokens += tokens
-        }
+        var work = PoolWork(samplers: 0)
+        for sampler in samplers { work += await sampler.takeWork() }
         return work
     }
 }
@@ -91,7 +90,7 @@ extension PolicyWorker {
         continuous?.isRunning = false
     }
 
-    func takeWork() -> (seconds: Double, tokens: Int) { continuous?.takeWork() ?? (0, 0) }
+    func takeWork() -> PoolWork { continuous?.takeWork() ?? PoolWork(samplers: 1) }
 
     // MARK: - Weights
 

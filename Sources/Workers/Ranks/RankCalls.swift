@@ -230,15 +230,8 @@ struct AnswerPrompt: WorkerCall {
 
 /// What a sampler has done since the last time.
 struct TakeWork: WorkerCall {
-    struct Answer: Codable, Sendable {
-        var seconds: Double
-        var tokens: Int
-    }
     static var waitsItsTurn: Bool { false }
-    func perform(on worker: RankWorker) async throws -> Answer {
-        let (seconds, tokens) = await (try worker.policy()).takeWork()
-        return Answer(seconds: seconds, tokens: tokens)
-    }
+    func perform(on worker: RankWorker) async throws -> PoolWork { await (try worker.policy()).takeWork() }
 }
 
 /// Shows where the run is, to the others and to whoever reads what a lost rank did last.

@@ -22,10 +22,15 @@ struct SamplerRanks: Sendable {
         loads = Loads(group.count)
     }
 
-    /// - Parameter settings: its seed decides every draw of the group.
-    func answer(_ prompt: PromptTask, _ settings: RolloutRequestSettings) async throws -> [Trajectory] {
+    /// - Parameters:
+    ///   - settings: its seed decides every draw of the group.
+    ///   - seat: of requests that one rank answers.
+    func answer(
+        _ prompt: PromptTask, _ settings: RolloutRequestSettings, seat: PoolSeat? = nil
+    ) async throws -> [Trajectory] {
         let place = loads.counts.withLock { counts in
-            let place = counts.indices.min { counts[$0] < counts[$1] } ?? 0
+            let least = counts.indices.min { counts[$0] < counts[$1] } ?? 0
+            let place = seat?.place { least } ?? least
             counts[place] += settings.n
             return place
         }
@@ -63,9 +68,11 @@ struct RankedSamplerPool: RolloutPool {
     /// nil where samplers are lost with the others.
     let restarts: SamplerRestarts?
 
-    func answer(_ prompt: PromptTask, _ settings: RolloutRequestSettings) async throws -> [Trajectory] {
-        guard let restarts else { return try await samplers.answer(prompt, settings) }
-        return try await restarts.surviving { try await samplers.answer(prompt, settings) }
+    func answer(
+        _ prompt: PromptTask, _ settings: RolloutRequestSettings, seat: PoolSeat?
+    ) async throws -> [Trajectory] {
+        guard let restarts else { return try await samplers.answer(prompt, settings, seat: seat) }
+        return try await restarts.surviving { try await samplers.answer(prompt, settings, seat: seat) }
     }
 
     func install(version: Int) async throws -> PhaseMetrics {
@@ -81,9 +88,7 @@ struct RankedSamplerPool: RolloutPool {
 
     func work() async -> PoolWork {
         // A rank that does not answer is told of by the next call that counts.
-        let done = (try? await samplers.group.call(TakeWork())) ?? []
-        return PoolWork(
-            samplers: samplers.group.count, busySeconds: done.reduce(0) { $0 + $1.seconds },
-            generatedTokens: done.reduce(0) { $0 + $1.tokens })
+        let done = (try? await samplers.group.call(TakeWork())) ?? [PoolWork(samplers: samplers.group.count)]
+        return done.reduce(into: PoolWork(samplers: 0)) { $0 += $1 }
     }
 }
