@@ -128,8 +128,10 @@ struct TrainingParts {
         if let parallel = trainer.parallel {
             store = nil
             ranked = try RankedCheckpoints(
-                folder: plan.checkpointFolder, keepLast: plan.checkpointsKept, trainer: trainer, parallel: parallel,
-                models: models, source: source, critic: critic,
+                folder: plan.checkpointFolder, keepLast: plan.checkpointsKept,
+                .init(
+                    model: model, optimizer: trainer.optimizer, parameters: parallel.parameters, source: source,
+                    whole: models.whole), critic: critic,
                 savers: try members?.savers(parallel.parameters.mesh) ?? parallel.parameters.mesh.group(MeshAxis.all))
         } else {
             ranked = nil

@@ -1,4 +1,4 @@
-/// `actor.megatron`.
+/// `actor.megatron`, and `train.megatron` of supervised runs.
 public struct ModelParallelSettings: Hashable, Sendable {
     /// Ranks that share matrices by rows and columns.
     public let tensorSize: Int
@@ -8,16 +8,21 @@ public struct ModelParallelSettings: Hashable, Sendable {
     public let expertSize: Int
     public let sequenceParallel: Bool
 
-    init(_ section: inout SectionReader) {
+    init(_ section: inout SectionReader) { self.init(&section, hasStages: true) }
+
+    /// - Parameter hasStages: whether layers can be shared out too.
+    init(_ section: inout SectionReader, hasStages: Bool) {
         tensorSize = section.int(
             "tensor_model_parallel_size", default: 1, in: 1...1024,
             doc: "Ranks that share each matrix by rows and columns, and the vocabulary (tp).")
-        pipelineSize = section.int(
-            "pipeline_model_parallel_size", default: 1, in: 1...1024,
-            doc: "Ranks that share the layers, one run of them each (pp).")
+        pipelineSize =
+            hasStages
+            ? section.int(
+                "pipeline_model_parallel_size", default: 1, in: 1...1024,
+                doc: "Ranks that share the layers, one run of them each (pp).") : 1
         expertSize = section.int(
             "expert_model_parallel_size", default: 1, in: 1...1024,
-            doc: "Ranks that share the experts of a mixture, each with samples of its own (ep).")
+            doc: "Ranks that share the experts of a mixture, each with \(hasStages ? "samples" : "rows") of its own (ep).")
         sequenceParallel = section.bool(
             "sequence_parallel", default: true,
             doc: "Ranks along tp share the tokens too where layers work on each by itself: less activation memory.")

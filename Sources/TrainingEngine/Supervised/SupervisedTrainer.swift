@@ -60,12 +60,16 @@ public final class SupervisedTrainer {
     public let optimizer: AdamW
     public let schedule: LearningRateSchedule
     public let settings: Settings
+    /// The ranks that share examples and parameters out among them: each is given all examples and computes its share. They make the
+    /// same calls and get the same results.
+    public let parallel: DataParallel?
 
     public init(
         network: SupervisedNetwork, objective: any SupervisedObjective, optimizer: AdamW,
-        schedule: LearningRateSchedule, settings: Settings = Settings()
+        schedule: LearningRateSchedule, settings: Settings = Settings(), parallel: DataParallel? = nil
     ) {
         precondition(network.reading == objective.reading, "an objective on \(objective.reading) of another model")
+        self.parallel = parallel
         self.network = network
         self.objective = objective
         self.optimizer = optimizer
@@ -75,12 +79,14 @@ public final class SupervisedTrainer {
 
     private var accumulation: GradientAccumulation {
         GradientAccumulation(
-            model: network.model, optimizer: optimizer, schedule: schedule, gradClip: settings.gradClip)
+            model: network.model, optimizer: optimizer, schedule: schedule, gradClip: settings.gradClip,
+            parallel: parallel)
     }
 
-    private func split(_ examples: [SupervisedExample]) -> [Range<Int>] {
-        MicroBatches.split(
-            examples, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
+    /// This rank's examples, as places in the whole batch, in micro-batches.
+    private func split(_ examples: [SupervisedExample]) throws(TorchError) -> [[Int]] {
+        try MicroBatches.ofShare(
+            examples, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes, over: parallel)
     }
 
     /// One optimizer step on a batch, whatever the number of micro-batches it takes.
@@ -89,14 +95,16 @@ public final class SupervisedTrainer {
         let learningRate = try accumulation.learningRate()
         let step = try accumulation.step(learningRate: learningRate)
         // Read when all is launched.
-        var report = try gathered.report()
+        var report = try gathered.report(over: parallel)
         (report.gradNorm, report.stepped) = try step.result()
         report.learningRate = learningRate
         return report
     }
 
     /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
-    func accumulate(_ examples: [SupervisedExample]) throws -> SupervisedStepReport { try gather(examples).report() }
+    func accumulate(_ examples: [SupervisedExample]) throws -> SupervisedStepReport {
+        try gather(examples).report(over: parallel)
+    }
 
     /// What micro-batches have computed; its numbers may be on the device still.
     private struct Gathered {
@@ -107,22 +115,25 @@ public final class SupervisedTrainer {
         /// What divides means over tokens.
         var lossTokens: Int
 
-        func report() throws -> SupervisedStepReport {
+        /// Of all ranks.
+        func report(over parallel: DataParallel?) throws -> SupervisedStepReport {
             SupervisedStepReport(
-                metrics: try metrics.sums(lossTokens: lossTokens).values, gradNorm: 0, learningRate: 0, stepped: false,
-                microBatches: microBatches, computedTokens: computedTokens, learntTokens: learntTokens)
+                metrics: try metrics.sums(lossTokens: lossTokens, over: parallel).values, gradNorm: 0, learningRate: 0,
+                stepped: false, microBatches: try parallel?.greatest(microBatches) ?? microBatches,
+                computedTokens: try parallel?.sum(computedTokens) ?? computedTokens, learntTokens: learntTokens)
         }
     }
 
     private func gather(_ examples: [SupervisedExample]) throws -> Gathered {
-        let micros = split(examples), totals = SupervisedTotals(examples)
+        // Every rank has the whole batch, and so its counts.
+        let micros = try split(examples), totals = SupervisedTotals(examples)
         let balance = RouterBalance(coefficient: settings.routerAuxLossCoefficient, group: "train")
         let allTokens = examples.reduce(0) { $0 + $1.inputCount }
         var gathered = Gathered(
             microBatches: micros.count, learntTokens: examples.reduce(0) { $0 + $1.learntTokens },
             lossTokens: totals.tokens)
         gathered.metrics = try accumulation.accumulate(micros) { micro in
-            let examples = Array(examples[micro])
+            let examples = micro.map { examples[$0] }
             let pass = try forward(examples, totals, isLearning: true)
             var output = try objective(pass.batch)
             output.start = pass.start
@@ -139,38 +150,47 @@ public final class SupervisedTrainer {
     /// The objective's metrics over all examples under the weights as they are, without gradients.
     public func evaluate(_ examples: [SupervisedExample]) throws -> [(name: String, value: Double)] {
         let totals = SupervisedTotals(examples)
-        network.model.unpackProjections()
         var metrics = PendingMetrics()
-        for micro in split(examples) {
-            try withNoGrad {
-                let output = try objective(forward(Array(examples[micro]), totals).batch)
-                try metrics.add(output.metrics)
+        try forEachPass(try split(examples)) { micro in
+            let output = try objective(forward(micro.map { examples[$0] }, totals).batch)
+            try metrics.add(output.metrics)
+        }
+        return try metrics.sums(lossTokens: totals.tokens, over: parallel).values
+    }
+
+    /// Passes over this rank's micro-batches without gradients.
+    private func forEachPass(_ micros: [[Int]], _ body: (_ micro: [Int]) throws -> Void) throws {
+        // The sampler's copies of the weights may hold an adapter, or be older than the last step.
+        network.model.unpackProjections()
+        try withNoGrad {
+            guard let parallel else { return try micros.forEach(body) }
+            try parallel.forEach(micros) { micro, _ in
+                if let micro { try body(micro) } else { _ = try parallel.idle() }
             }
         }
-        return try metrics.sums(lossTokens: totals.tokens).values
     }
 
     /// Each sequence's log-probability, summed over its learnt tokens, under the weights as they are; below an adapter, where
     /// there is one: the reference.
     public func referenceLogProbs(_ examples: [SupervisedExample]) throws -> [[Float]] {
         func score() throws -> [[Float]] {
-            let totals = SupervisedTotals(examples)
-            network.model.unpackProjections()
-            var passes: [(count: Int, sums: Tensor)] = []
-            try withNoGrad {
-                for micro in split(examples) {
-                    let batch = try forward(Array(examples[micro]), totals).batch
-                    guard let mask = batch.mask else { preconditionFailure("scores have no reference") }
-                    passes.append((micro.count, try batch.values.multiplied(by: mask).sum(-1)))
-                }
+            let totals = SupervisedTotals(examples), micros = try split(examples)
+            var passes: [Tensor] = []
+            try forEachPass(micros) { micro in
+                let batch = try forward(micro.map { examples[$0] }, totals).batch
+                guard let mask = batch.mask else { preconditionFailure("scores have no reference") }
+                passes.append(try batch.values.multiplied(by: mask).sum(-1))
             }
             // Read when all are launched.
-            return try passes.flatMap { count, sums in
+            let rows = try zip(micros, passes).flatMap { micro, sums in
                 let sums = try sums.values(Float.self)
-                return (0..<count).map { index in
-                    (0..<objective.sequencesPerExample).map { sums[$0 * count + index] }
+                return micro.indices.map { index in
+                    (0..<objective.sequencesPerExample).map { sums[$0 * micro.count + index] }
                 }
             }
+            let places = micros.flatMap { $0 }
+            if let parallel { return try parallel.joined(rows, of: places, total: examples.count) }
+            return rows
         }
         return try network.model.adapter?.disabled(score) ?? score()
     }
