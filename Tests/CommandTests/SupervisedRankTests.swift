@@ -113,6 +113,27 @@ extension CommandSuites {
             #expect(workspace.checkpoints().count == journey.count)
         }
 
+        /// Fewer rows in a batch, and held out, than there are ranks.
+        @Test(arguments: Kind.allCases) func ranksMayBeMoreThanRows(_ kind: Kind) async throws {
+            let settings = Self.short + ["data.train_batch_size=2", "data.val_files=data/few.jsonl"]
+            func run(_ layout: [String]) async throws -> Workspace {
+                let workspace = try await SupervisedTests.workspace(kind)
+                let rows = try String(
+                    contentsOf: workspace.folder.appending(path: "data/heldout.jsonl"), encoding: .utf8)
+                try workspace.write(
+                    "data/few.jsonl", rows.split(separator: "\n").prefix(2).joined(separator: "\n") + "\n")
+                let outcome = try await SupervisedTests.train(kind, workspace, layout + settings)
+                try #require(outcome.exitCode == 0, "\(outcome)")
+                return workspace
+            }
+            let alone = try await run([]), ranks = try await run(Layout("fsdp3", 3, ["\(Self.fsdp)=-1"]).overrides)
+            try expectSameSteps(
+                Self.compared(ranks.history(), kind), Self.compared(alone.history(), kind))
+            let found = try ranks.run.readSummary()?.heldOut, wanted = try alone.run.readSummary()?.heldOut
+            #expect(found?.keys == wanted?.keys)
+            for (measure, pair) in found ?? [:] { expectClose(pair.after, wanted?[measure]?.after, "\(measure)") }
+        }
+
         private static let two = ["trainer.n_gpus_per_node=2", "trainer.nccl_timeout=4", "trainer.test_freq=-1"]
         static let failures: [(kind: Kind, failure: String)] = [
             (.sft, "kill:1:3:update"), (.sft, "stop:1:3:update"), (.sft, "kill:0:4:save"), (.sft, "kill:1:2:save"),
@@ -181,9 +202,11 @@ extension CommandSuites {
             let workspace = try await SupervisedTests.workspace(.sft)
             let good = try String(contentsOf: workspace.folder.appending(path: "data/train.jsonl"), encoding: .utf8)
             // Columns are in order; the answer is longer than a sequence may be, which the rank that encodes the row finds.
-            let long = #"{"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "LONG"}]}"#
-            try workspace.write(
-                "data/bad.jsonl", good + long.replacing("LONG", with: String(repeating: "b", count: 90)) + "\n")
+            let answer = String(repeating: "b", count: 90)
+            let long =
+                #"{"prompt": [{"role": "user", "content": "a"}], "#
+                + #""completion": [{"role": "assistant", "content": "\#(answer)"}]}"#
+            try workspace.write("data/bad.jsonl", good + long + "\n")
             let line = good.count { $0 == "\n" } + 1
             for file in ["data/bad.jsonl", "data/none.jsonl"] {
                 let outcome = try await SupervisedTests.train(

@@ -138,11 +138,13 @@ import Testing
                 "train.megatron.sequence_parallel=false",
             ])
         #expect(config.warnings.isEmpty && config.trainer.gpusPerNode == 8 && config.trainer.maxRestarts == 2)
-        #expect(config.train.ulyssesSize == 2 && config.train.megatron.tensorSize == 2 && config.train.fsdp.fsdpSize == 2)
-        #expect(config.train.megatron.pipelineSize == 1 && !config.train.megatron.sequenceParallel)
+        let train = config.train
+        #expect(train.ulyssesSize == 2 && train.megatron.tensorSize == 2 && train.fsdp.fsdpSize == 2)
+        #expect(train.megatron.pipelineSize == 1 && !train.megatron.sequenceParallel)
         for (setting, value, text) in [
             ("train.megatron.pipeline_model_parallel_size", "2", "no stages of layers learn from rows"),
-            ("trainer.take_turns", "true", "there is but one model"), ("trainer.critic_warmup", "2", "there is no critic"),
+            ("trainer.take_turns", "true", "there is but one model"),
+            ("trainer.critic_warmup", "2", "there is no critic"),
             ("train.fsdp_config.fsdp_size", "0", "no rank is no set of ranks"),
             ("trainer.nnodes", "2", "this command starts ranks on its own host only"),
             ("ulysses_sequence_parallel_size", "2", "write train.ulysses_sequence_parallel_size"),

@@ -82,10 +82,13 @@ import TrainingEngine
 
     /// Ranks that learn from rows are divided by the same names in another section.
     @Test func rowsAreSharedOutAsSamplesAre() throws {
-        let sizes = ["fsdp_config.fsdp_size=2", "megatron.tensor_model_parallel_size=2", "ulysses_sequence_parallel_size=2"]
+        let sizes = [
+            "fsdp_config.fsdp_size=2", "megatron.tensor_model_parallel_size=2", "ulysses_sequence_parallel_size=2",
+        ]
         let found = try supervised(sizes.map { "train." + $0 }, ranks: 8)
         let wanted = try plan(sizes.map { "actor." + $0 }, ranks: 8)
-        #expect(found.mesh == wanted.mesh && found.options == wanted.options && found.splitsTokens == wanted.splitsTokens)
+        #expect(found.mesh == wanted.mesh && found.options == wanted.options)
+        #expect(found.splitsTokens == wanted.splitsTokens)
         #expect(found.rollout == MeshShape([.replicate: 8]))
         let error = #expect(throws: WorkerError.self) {
             try supervised(["train.megatron.tensor_model_parallel_size=3"], ranks: 4)

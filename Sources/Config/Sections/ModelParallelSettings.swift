@@ -22,7 +22,9 @@ public struct ModelParallelSettings: Hashable, Sendable {
                 doc: "Ranks that share the layers, one run of them each (pp).") : 1
         expertSize = section.int(
             "expert_model_parallel_size", default: 1, in: 1...1024,
-            doc: "Ranks that share the experts of a mixture, each with \(hasStages ? "samples" : "rows") of its own (ep).")
+            doc:
+                "Ranks that share the experts of a mixture, each with \(hasStages ? "samples" : "rows") of its own (ep)."
+        )
         sequenceParallel = section.bool(
             "sequence_parallel", default: true,
             doc: "Ranks along tp share the tokens too where layers work on each by itself: less activation memory.")

@@ -63,6 +63,8 @@ public final class SupervisedTrainer {
     /// The ranks that share examples and parameters out among them: each is given all examples and computes its share. They make the
     /// same calls and get the same results.
     public let parallel: DataParallel?
+    /// Called for each micro-batch: passes of ranks that share no weights show the others nothing else.
+    public var onPass: () -> Void = {}
 
     public init(
         network: SupervisedNetwork, objective: any SupervisedObjective, optimizer: AdamW,
@@ -208,6 +210,7 @@ public final class SupervisedTrainer {
     private func forward(
         _ examples: [SupervisedExample], _ totals: SupervisedTotals, isLearning: Bool = false
     ) throws -> Pass {
+        onPass()
         let device = network.model.device
         let rows = (0..<objective.sequencesPerExample).flatMap { place in examples.map { $0.sequences[place] } }
         let tokens = rows.map(\.tokens)

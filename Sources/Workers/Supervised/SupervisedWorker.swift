@@ -165,6 +165,7 @@ actor SupervisedWorker {
                 model: parts.model, optimizer: trainer.optimizer, parameters: parallel.parameters,
                 source: parts.source, config: exportedConfig(parts), whole: parts.whole),
             savers: mesh.group(MeshAxis.all))
+        if let watch = plan.members?.watch { trainer.onPass = { watch.tick() } }
         self.trainer = trainer
     }
 
@@ -174,7 +175,8 @@ actor SupervisedWorker {
     func exchange<Value: Codable & Sendable>(_ own: Value) throws -> [Value] {
         guard let members = plan.members else { return [own] }
         if talk == nil {
-            talk = try members.mesh(MeshShape([.replicate: members.size]), device: .cpu, name: "run").group(MeshAxis.all)
+            let mesh = members.mesh(MeshShape([.replicate: members.size]), device: .cpu, name: "run")
+            talk = try mesh.group(MeshAxis.all)
         }
         return try talk?.exchange(own, device: .cpu) ?? [own]
     }
@@ -245,6 +247,8 @@ actor SupervisedWorker {
                     n: 1, temperature: 0, maxTokens: maxNewTokens, stopTokenIDs: stops, seed: 0))
         }
         func answer() throws -> [String] {
+            // Ranks may be more than prompts.
+            if requests.isEmpty { return [] }
             let samples = try rollout.generate(requests) { _ in
                 members?.watch.tick()
                 return true
