@@ -142,7 +142,6 @@ import Testing
         #expect(train.ulyssesSize == 2 && train.megatron.tensorSize == 2 && train.fsdp.fsdpSize == 2)
         #expect(train.megatron.pipelineSize == 1 && !train.megatron.sequenceParallel)
         for (setting, value, text) in [
-            ("train.megatron.pipeline_model_parallel_size", "2", "no stages of layers learn from rows"),
             ("trainer.take_turns", "true", "there is but one model"),
             ("trainer.critic_warmup", "2", "there is no critic"),
             ("train.fsdp_config.fsdp_size", "0", "no rank is no set of ranks"),
@@ -152,6 +151,10 @@ import Testing
             let problem = try #require(Self.problems(kind, Self.minimal, "\(setting)=\(value)").first)
             #expect(problem.keyPath == setting && "\(problem)".contains(text), "\(problem)")
         }
+        let pipeline = "train.megatron.pipeline_model_parallel_size=2"
+        let stages = Self.problems(kind, Self.minimal, pipeline)
+        #expect(stages.map(\.keyPath) == (kind == .rewardModel ? ["train.megatron.pipeline_model_parallel_size"] : []))
+        #expect(Self.problems(kind, Self.minimal, pipeline, "train.router_aux_loss_coef=0.1").count == 1 + stages.count)
         for size in ["tensor", "expert"] {
             let name = "train.megatron.\(size)_model_parallel_size"
             let problem = try #require(Self.problems(kind, Self.minimal, "\(name)=2", "model.lora_rank=4").first)

@@ -12,6 +12,7 @@ struct SupervisedChecks: LedgerChecks {
         checkTypes(config.model, config.train.fsdp, in: "train")
         checkSharding(config.train.fsdp, in: "train")
         checkModelParallel(config.model, config.train.megatron, in: "train")
+        checkStages()
         checkCluster(config.cluster, config.trainer, config.device)
         checkSchedule(config.train.optim, config.trainer, in: "train")
         checkTrainer(config.trainer, valFiles: config.data.valFiles)
@@ -27,6 +28,18 @@ struct SupervisedChecks: LedgerChecks {
             config.data.maxLength > config.train.maxTokenLenPerGPU, "train.max_token_len_per_gpu", "data.max_length",
             "such a sequence would fit no micro-batch",
             remedy: "make train.max_token_len_per_gpu at least \(config.data.maxLength)")
+    }
+
+    private func checkStages() {
+        let name = "train.megatron.pipeline_model_parallel_size", size = config.train.megatron.pipelineSize
+        refuse(
+            size > 1 && config.train.routerAuxLossCoefficient > 0, name, "train.router_aux_loss_coef",
+            "a stage sees its own layers' experts only", remedy: "make \(name) 1, or train.router_aux_loss_coef 0")
+        if config.kind == .rewardModel, size > 1 {
+            problem(
+                name, "\(size): a reward model's layers are not shared out",
+                remedy: "make it 1; train.megatron.tensor_model_parallel_size shares each matrix")
+        }
     }
 
     private func checkColumns() {

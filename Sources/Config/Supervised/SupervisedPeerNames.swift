@@ -39,8 +39,6 @@ enum SupervisedPeerNames {
         ("data.multiturn", .needless("rows with messages are whole conversations; see data.messages_key")),
         ("train.optim.clip_grad", .here("train.grad_clip")),
         ("ulysses_sequence_parallel_size", .here("train.ulysses_sequence_parallel_size")),
-        ("train.megatron.pipeline_model_parallel_size",
-            .notYet("no stages of layers learn from rows; share matrices by train.megatron.tensor_model_parallel_size")),
         ("trainer.critic_warmup", .needless("there is no critic")),
         ("trainer.take_turns", .needless("there is but one model")),
         ("trainer.device", .here("device")),

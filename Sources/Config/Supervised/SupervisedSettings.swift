@@ -31,8 +31,8 @@ public struct SupervisedTrainSettings: Hashable, Sendable {
         fsdp = section.section(
             "fsdp_config", doc: "Where the training's states lie, and in which types.", ShardingSettings.init)
         megatron = section.section(
-            "megatron", doc: "Ranks that share the model itself. What is left of the ranks divides the batches."
-        ) { ModelParallelSettings(&$0, hasStages: false) }
+            "megatron", doc: "Ranks that share the model itself. What is left of the ranks divides the batches.",
+            ModelParallelSettings.init)
     }
 }
 

@@ -134,6 +134,16 @@ public final class SupervisedTrainer {
         var gathered = Gathered(
             microBatches: micros.count, learntTokens: examples.reduce(0) { $0 + $1.learntTokens },
             lossTokens: totals.tokens)
+        if let pipeline {
+            network.model.unpackProjections()
+            gathered.computedTokens = try pipeline.train(micros.map { tokens(of: $0, in: examples) }) { index, outputs in
+                onPass()
+                let output = try objective(batch(micros[index].map { examples[$0] }, totals, outputs))
+                try gathered.metrics.add(output.metrics)
+                return output.loss
+            }
+            return gathered
+        }
         gathered.metrics = try accumulation.accumulate(micros) { micro in
             let examples = micro.map { examples[$0] }
             let pass = try forward(examples, totals, isLearning: true)
@@ -153,46 +163,74 @@ public final class SupervisedTrainer {
     public func evaluate(_ examples: [SupervisedExample]) throws -> [(name: String, value: Double)] {
         let totals = SupervisedTotals(examples)
         var metrics = PendingMetrics()
-        try forEachPass(try split(examples)) { micro in
-            let output = try objective(forward(micro.map { examples[$0] }, totals).batch)
-            try metrics.add(output.metrics)
-        }
+        try forEachPass(examples, split(examples), totals) { try metrics.add(objective($1).metrics) }
         return try metrics.sums(lossTokens: totals.tokens, over: parallel).values
     }
 
-    /// Passes over this rank's micro-batches without gradients.
-    private func forEachPass(_ micros: [[Int]], _ body: (_ micro: [Int]) throws -> Void) throws {
+    /// Passes over this rank's micro-batches without gradients; of a pipeline's stages the last one sees what they give.
+    private func forEachPass(
+        _ examples: [SupervisedExample], _ micros: [[Int]], _ totals: SupervisedTotals,
+        _ body: (_ micro: [Int], SupervisedBatch) throws -> Void
+    ) throws {
         // The sampler's copies of the weights may hold an adapter, or be older than the last step.
         network.model.unpackProjections()
+        func pass(_ micro: [Int]) throws { try body(micro, forward(micro.map { examples[$0] }, totals).batch) }
         try withNoGrad {
-            guard let parallel else { return try micros.forEach(body) }
-            try parallel.forEach(micros) { micro, _ in
-                if let micro { try body(micro) } else { _ = try parallel.idle() }
+            if let pipeline {
+                try pipeline.score(micros.map { tokens(of: $0, in: examples) }) { index, outputs in
+                    onPass()
+                    try body(micros[index], batch(micros[index].map { examples[$0] }, totals, outputs))
+                }
+            } else if let parallel {
+                try parallel.forEach(micros) { micro, _ in
+                    if let micro { try pass(micro) } else { _ = try parallel.idle() }
+                }
+            } else {
+                try micros.forEach(pass)
             }
         }
+    }
+
+    /// Where ranks share a language model's layers.
+    private var pipeline: PipelinePasses? {
+        guard case .language(let model) = network else { return nil }
+        return PipelinePasses(forward(of: model), parallel)
+    }
+
+    private func forward(of model: any CausalLanguageModel, recordsRouting: Bool = false) -> PackedForward {
+        PackedForward(
+            model: model, logitsChunk: settings.logitsChunk, sharesPrefixes: settings.sharesPrefixes,
+            recordsRouting: recordsRouting)
+    }
+
+    /// The examples' first sequences, then their second ones.
+    private func rows(_ examples: [SupervisedExample]) -> [SupervisedSequence] {
+        (0..<objective.sequencesPerExample).flatMap { place in examples.map { $0.sequences[place] } }
+    }
+
+    private func tokens(of micro: [Int], in examples: [SupervisedExample]) -> [TrainingSequence] {
+        rows(micro.map { examples[$0] }).map(\.tokens)
     }
 
     /// Each sequence's log-probability, summed over its learnt tokens, under the weights as they are; below an adapter, where
     /// there is one: the reference.
     public func referenceLogProbs(_ examples: [SupervisedExample]) throws -> [[Float]] {
         func score() throws -> [[Float]] {
-            let totals = SupervisedTotals(examples), micros = try split(examples)
-            var passes: [Tensor] = []
-            try forEachPass(micros) { micro in
-                let batch = try forward(micro.map { examples[$0] }, totals).batch
+            let totals = SupervisedTotals(examples)
+            var passes: [(micro: [Int], sums: Tensor)] = []
+            try forEachPass(examples, split(examples), totals) { micro, batch in
                 guard let mask = batch.mask else { preconditionFailure("scores have no reference") }
-                passes.append(try batch.values.multiplied(by: mask).sum(-1))
+                passes.append((micro, try batch.values.multiplied(by: mask).sum(-1)))
             }
             // Read when all are launched.
-            let rows = try zip(micros, passes).flatMap { micro, sums in
+            let rows = try passes.flatMap { micro, sums in
                 let sums = try sums.values(Float.self)
                 return micro.indices.map { index in
                     (0..<objective.sequencesPerExample).map { sums[$0 * micro.count + index] }
                 }
             }
-            let places = micros.flatMap { $0 }
-            if let parallel { return try parallel.joined(rows, of: places, total: examples.count) }
-            return rows
+            guard let parallel else { return rows }
+            return try parallel.joined(rows, of: passes.flatMap(\.micro), total: examples.count)
         }
         return try network.model.adapter?.disabled(score) ?? score()
     }
@@ -211,46 +249,52 @@ public final class SupervisedTrainer {
         _ examples: [SupervisedExample], _ totals: SupervisedTotals, isLearning: Bool = false
     ) throws -> Pass {
         onPass()
-        let device = network.model.device
-        let rows = (0..<objective.sequencesPerExample).flatMap { place in examples.map { $0.sequences[place] } }
-        let tokens = rows.map(\.tokens)
-        func column(_ values: [Float]) throws -> Tensor { try Tensor(uploading: values, to: device) }
-        let margins = examples.compactMap(\.margin)
-        func batch(_ values: Tensor) throws -> SupervisedBatch {
-            SupervisedBatch(
-                values: values, margins: margins.count == examples.count ? try column(margins) : nil,
-                count: examples.count, totals: totals)
-        }
+        let rows = rows(examples), tokens = rows.map(\.tokens)
         switch network {
         case .scoring(let model):
             let (scores, computed) = try ScoringForward(model: model, sharesPrefixes: settings.sharesPrefixes)(tokens)
-            return Pass(batch: try batch(scores), computedTokens: computed)
+            return Pass(batch: try batch(examples, totals, scores), computedTokens: computed)
         case .language(let model):
             let balances = isLearning && settings.routerAuxLossCoefficient > 0 && model.experts != nil
-            let forward = PackedForward(
-                model: model, logitsChunk: settings.logitsChunk, sharesPrefixes: settings.sharesPrefixes,
-                recordsRouting: balances)
-            let padding = Padding(lengths: tokens.map(\.response.count))
-            let mask = try padding.pad(rows.map(\.mask), device: device)
+            let forward = forward(of: model, recordsRouting: balances)
             // A second loss begins elsewhere.
             if isLearning, !balances, let gradient = objective.gradient(totals) {
                 let (outputs, start) = try forward.headBackward(
                     tokens, logProbGrads: rows.map { row in row.mask.map { $0 * Float(gradient) } })
-                var batch = try batch(padding.pad(outputs.logProbs))
+                let padding = Padding(lengths: tokens.map(\.response.count))
+                var batch = try batch(examples, totals, padding.pad(outputs.logProbs))
                 batch.entropies = try padding.pad(outputs.entropies)
-                batch.mask = mask
+                batch.mask = try padding.pad(rows.map(\.mask), device: model.device)
                 return Pass(batch: batch, start: start, computedTokens: outputs.computedTokens)
             }
             let outputs = try forward(tokens)
-            var batch = try batch(outputs.logProbs)
-            batch.entropies = outputs.entropies
-            batch.mask = mask
-            let references = (0..<objective.sequencesPerExample).flatMap { place in
-                examples.compactMap { $0.references?[place] }
-            }
-            if references.count == rows.count { batch.references = try column(references) }
-            return Pass(batch: batch, outputs: outputs, computedTokens: outputs.computedTokens)
+            return Pass(
+                batch: try batch(examples, totals, outputs), outputs: outputs, computedTokens: outputs.computedTokens)
         }
+    }
+
+    /// What an objective sees of a language model's pass.
+    private func batch(
+        _ examples: [SupervisedExample], _ totals: SupervisedTotals, _ outputs: ResponseOutputs
+    ) throws -> SupervisedBatch {
+        let rows = rows(examples), device = network.model.device
+        var batch = try batch(examples, totals, outputs.logProbs)
+        batch.entropies = outputs.entropies
+        batch.mask = try Padding(lengths: rows.map(\.tokens.response.count)).pad(rows.map(\.mask), device: device)
+        let references = (0..<objective.sequencesPerExample).flatMap { place in
+            examples.compactMap { $0.references?[place] }
+        }
+        if references.count == rows.count { batch.references = try Tensor(uploading: references, to: device) }
+        return batch
+    }
+
+    private func batch(
+        _ examples: [SupervisedExample], _ totals: SupervisedTotals, _ values: Tensor
+    ) throws -> SupervisedBatch {
+        let margins = examples.compactMap(\.margin), isWhole = margins.count == examples.count
+        return SupervisedBatch(
+            values: values, margins: isWhole ? try Tensor(uploading: margins, to: network.model.device) : nil,
+            count: examples.count, totals: totals)
     }
 }
 

@@ -37,6 +37,8 @@ actor SupervisedWorker {
     /// How it is trained.
     struct Training: Sendable {
         var objective: any SupervisedObjective
+        /// What ranks share; alone it means nothing.
+        var shares: SupervisedTrainSettings
         var optimizer: AdamW.Settings
         var schedule: LearningRateSchedule
         var settings: SupervisedTrainer.Settings
@@ -154,6 +156,7 @@ actor SupervisedWorker {
             store = try folder.map { try CheckpointStore(folder: $0, keepLast: kept ?? Int.max) }
             return
         }
+        try TrainingShares(training.shares).checkTied(parts.model, training.optimizer)
         let trainer = try SupervisedTrainer.sharded(
             parts.network, over: mesh, sharding: layout.options, objective: training.objective,
             optimizer: training.optimizer, schedule: training.schedule, settings: training.settings)

@@ -211,6 +211,18 @@ import Testing
         }
     }
 
+    @Test(arguments: Kind.allCases.filter { $0 != .reward }) func layersAreSharedOut(kind: Kind) throws {
+        for family in [Self.family, TinyFamily(name: "Qwen2")] {
+            let folder = try Folder(family), alone = try Self.alone(folder, kind, budget: 40)
+            for layout in [
+                Layout(.noShard, [.pipeline: 2]), Layout(.fullShard, [.pipeline: 2, .shard: 2]),
+                Layout(.noShard, [.pipeline: 3]),
+            ] {
+                try expectSame(Self.ranks(folder, kind, layout, budget: 40), alone)
+            }
+        }
+    }
+
     /// A head of its own, that no checkpoint holds, is trained beside the adapter.
     @Test(arguments: Kind.allCases) func adaptersAreSharedOut(kind: Kind) throws {
         let folder = try Folder(TinyFamily(name: "Qwen2")), adapter = LoRASettings(rank: 4)
