@@ -136,7 +136,8 @@ public final class SupervisedTrainer {
             lossTokens: totals.tokens)
         if let pipeline {
             network.model.unpackProjections()
-            gathered.computedTokens = try pipeline.train(micros.map { tokens(of: $0, in: examples) }) { index, outputs in
+            let passes = micros.map { tokens(of: $0, in: examples) }
+            gathered.computedTokens = try pipeline.train(passes) { index, outputs in
                 onPass()
                 let output = try objective(batch(micros[index].map { examples[$0] }, totals, outputs))
                 try gathered.metrics.add(output.metrics)

@@ -64,7 +64,8 @@ struct SupervisedPlan {
     func training(totalSteps: Int, checkpoints: String) -> SupervisedWorker.Training {
         let train = config.train
         return SupervisedWorker.Training(
-            objective: objective, shares: train, optimizer: .init(train.optim, config.model, train.fsdp, seed: UInt64(config.seed)),
+            objective: objective, shares: TrainingShares(train),
+            optimizer: .init(train.optim, config.model, train.fsdp, seed: UInt64(config.seed)),
             schedule: LearningRateSchedule(train.optim, steps: totalSteps),
             settings: .init(
                 microBatchTokens: train.maxTokenLenPerGPU, gradClip: train.gradClip ?? 0,

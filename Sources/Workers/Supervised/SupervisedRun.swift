@@ -74,8 +74,12 @@ public struct SupervisedRun: Sendable {
             epochs: config.trainer.totalTrainingSteps == nil ? config.trainer.totalEpochs : nil)
         let totalSteps = config.trainer.totalTrainingSteps ?? loader.batchesPerEpoch * config.trainer.totalEpochs
 
-        try await together(worker, "making the run's folder") { if speaks { try folder.create() } }
-        try await worker.prepare(plan.training(totalSteps: totalSteps, checkpoints: folder.checkpoints))
+        let training = plan.training(totalSteps: totalSteps, checkpoints: folder.checkpoints)
+        try await together(worker, "making the run's folder") {
+            try await worker.check(training)
+            if speaks { try folder.create() }
+        }
+        try await worker.prepare(training)
         if let layout = plan.layoutNote { log.info("\(layout)") }
         if let summary = try await worker.adapterSummary() { log.info("\(summary)") }
         for line in await worker.optimizerSummary() { log.info("\(line)") }

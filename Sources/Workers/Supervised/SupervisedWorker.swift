@@ -38,7 +38,7 @@ actor SupervisedWorker {
     struct Training: Sendable {
         var objective: any SupervisedObjective
         /// What ranks share; alone it means nothing.
-        var shares: SupervisedTrainSettings
+        var shares: TrainingShares
         var optimizer: AdamW.Settings
         var schedule: LearningRateSchedule
         var settings: SupervisedTrainer.Settings
@@ -143,10 +143,16 @@ actor SupervisedWorker {
         return (parts, trainer)
     }
 
+    /// Says what cannot be trained so, before anything is written.
+    func check(_ training: Training) throws {
+        let parts = try loaded()
+        if parts.model.adapter == nil { try parts.source.requireTrainableWeights() }
+        try training.shares.checkTied(parts.model, training.optimizer)
+    }
+
     /// Makes the optimizer and what else training needs.
     func prepare(_ training: Training) throws {
         let parts = try loaded()
-        if parts.model.adapter == nil { try parts.source.requireTrainableWeights() }
         let folder = training.checkpointFolder, kept = training.checkpointsKept
         guard let mesh = parts.mesh, let layout = plan.layout else {
             trainer = SupervisedTrainer(
@@ -156,7 +162,6 @@ actor SupervisedWorker {
             store = try folder.map { try CheckpointStore(folder: $0, keepLast: kept ?? Int.max) }
             return
         }
-        try TrainingShares(training.shares).checkTied(parts.model, training.optimizer)
         let trainer = try SupervisedTrainer.sharded(
             parts.network, over: mesh, sharding: layout.options, objective: training.objective,
             optimizer: training.optimizer, schedule: training.schedule, settings: training.settings)
