@@ -157,7 +157,8 @@ public struct SupervisedRun: Sendable {
         return (text, training, try await whole(heldOut, "data.val_files"))
     }
 
-    /// Runs `body`, which calls no other rank, on all of them; where it fails on some, the first of these says why.
+    /// Runs `body`, in which ranks meet but do not wait for one another, on all of them; where it fails on some, the first of these
+    /// says why.
     private func together<Value: Sendable>(
         _ worker: SupervisedWorker, _ what: String, _ body: () async throws -> Value
     ) async throws -> Value {
