@@ -22,6 +22,8 @@ public final class Launcher: Sendable {
         public var grace: Duration = .seconds(10)
         /// What to say after a rank was lost.
         public var remedy = ""
+        /// A rank whose standard output comes out as it is: results, which others may read.
+        public var speaker: Int?
         /// Exit codes with which a rank has said itself why it ends.
         public var explained: Set<Int32> = [1, 2]
 
@@ -152,6 +154,7 @@ public final class Launcher: Sendable {
     }
 
     private func say(_ line: String, _ output: RankOutput, _ rank: RankProcess) {
-        write(output.stream, "[rank \(rank.number)] \(line)")
+        let isBare = output.stream == .output && rank.number == plan.speaker
+        write(output.stream, isBare ? line : "[rank \(rank.number)] \(line)")
     }
 }

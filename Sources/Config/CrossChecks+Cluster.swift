@@ -1,7 +1,6 @@
-extension CrossChecks {
+extension LedgerChecks {
     /// Hosts, and who starts the ranks on them.
-    func checkCluster() {
-        let cluster = config.cluster, trainer = config.trainer
+    func checkCluster(_ cluster: ClusterSettings, _ trainer: TrainerSettings, _ device: RunConfig.Device) {
         refuse(
             trainer.nodes > 1 && cluster.kind == .local, "trainer.nnodes", "cluster.type",
             "this command starts ranks on its own host only",
@@ -12,17 +11,13 @@ extension CrossChecks {
         refuse(
             trainer.nodes > 1 && trainer.gpusPerNode == nil, "trainer.nnodes", "trainer.n_gpus_per_node",
             "the ranks of each host are not known", remedy: "set trainer.n_gpus_per_node")
-        refuse(
-            cluster.kind != .local && config.rollout.gpusPerNode != nil, "rollout.n_gpus_per_node", "cluster.type",
-            "samplers on GPUs of their own are started beside a run on this host only",
-            remedy: "make cluster.type local, or remove it")
-        if case .cuda(.some) = config.device {
+        if case .cuda(.some) = device {
             refuse(
                 cluster.kind == .ray, "device", "cluster.type", "Ray chooses each rank's GPU",
                 remedy: "make device cuda")
         }
         refuse(
-            cluster.kind == .ray && config.device == .auto, "cluster.type", "device",
+            cluster.kind == .ray && device == .auto, "cluster.type", "device",
             "what this host has says nothing of the cluster's nodes", remedy: "make device cuda or cpu")
         for name in ["address", "placement_strategy", "name", "cpus_per_worker", "resources", "executable"] {
             warn(

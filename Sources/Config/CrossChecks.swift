@@ -40,7 +40,11 @@ struct CrossChecks: LedgerChecks {
         checkAsync()
         checkMapping()
         checkTrainer(config.trainer, valFiles: config.data.valFiles)
-        checkCluster()
+        checkCluster(config.cluster, config.trainer, config.device)
+        refuse(
+            config.cluster.kind != .local && config.rollout.gpusPerNode != nil, "rollout.n_gpus_per_node",
+            "cluster.type", "samplers on GPUs of their own are started beside a run on this host only",
+            remedy: "make cluster.type local, or remove it")
     }
 
     // MARK: Checks
@@ -154,12 +158,8 @@ struct CrossChecks: LedgerChecks {
     }
 
     private func checkSharding() {
-        let actor = config.actor, fsdp = actor.fsdp
-        if fsdp.fsdpSize == 0 {
-            problem(
-                "actor.fsdp_config.fsdp_size", "no rank is no set of ranks",
-                remedy: "write -1 for all ranks, or 1 for none")
-        }
+        let actor = config.actor
+        checkSharding(actor.fsdp, in: "actor")
         refuse(
             !actor.useDynamicBatchSize && actor.ppoMicroBatchSizePerGPU == nil, "actor.use_dynamic_bsz",
             "actor.ppo_micro_batch_size_per_gpu", "nothing says how large a micro-batch is",
@@ -168,10 +168,6 @@ struct CrossChecks: LedgerChecks {
             actor.useDynamicBatchSize && actor.ppoMicroBatchSizePerGPU != nil, "actor.ppo_micro_batch_size_per_gpu",
             "actor.use_dynamic_bsz", "micro-batches are cut by tokens",
             remedy: "set actor.use_dynamic_bsz false, or remove actor.ppo_micro_batch_size_per_gpu")
-        warn(
-            fsdp.fsdpSize == 1 && !fsdp.reshardAfterForward, "actor.fsdp_config.reshard_after_forward",
-            "actor.fsdp_config.fsdp_size", "every rank has the whole weights all the time",
-            remedy: "remove actor.fsdp_config.reshard_after_forward")
     }
 
     private func checkSampling() {

@@ -46,6 +46,50 @@ extension LedgerChecks {
             remedy: "make \(section).fsdp_config.optimizer_offload true, or remove the ratio")
     }
 
+    /// - Parameter section: the one around `fsdp_config`.
+    func checkSharding(_ fsdp: ShardingSettings, in section: String) {
+        if fsdp.fsdpSize == 0 {
+            problem(
+                "\(section).fsdp_config.fsdp_size", "no rank is no set of ranks",
+                remedy: "write -1 for all ranks, or 1 for none")
+        }
+        warn(
+            fsdp.fsdpSize == 1 && !fsdp.reshardAfterForward, "\(section).fsdp_config.reshard_after_forward",
+            "\(section).fsdp_config.fsdp_size", "every rank has the whole weights all the time",
+            remedy: "remove \(section).fsdp_config.reshard_after_forward")
+    }
+
+    /// Adapters, and ranks that share the model.
+    /// - Parameters:
+    ///   - section: the one around `megatron`.
+    ///   - more: other sizes of such sets of ranks.
+    func checkModelParallel(
+        _ model: ModelSettings, _ megatron: ModelParallelSettings, in section: String,
+        and more: [(name: String, size: Int)] = []
+    ) {
+        let tensor = "\(section).megatron.tensor_model_parallel_size"
+        let shared =
+            [
+                (tensor, megatron.tensorSize),
+                ("\(section).megatron.pipeline_model_parallel_size", megatron.pipelineSize),
+                ("\(section).megatron.expert_model_parallel_size", megatron.expertSize),
+            ] + more
+        let adapters = [
+            ("model.lora_rank", model.loraRank > 0), ("model.lora_adapter_path", model.loraAdapterPath != nil),
+        ]
+        for (name, size) in shared {
+            for (adapter, isSet) in adapters {
+                refuse(
+                    size > 1 && isSet, name, adapter, "an adapter's matrices are not divided",
+                    remedy: "make \(name) 1; \(section).fsdp_config.fsdp_size shares a model with an adapter out too")
+            }
+        }
+        let split = "\(section).megatron.sequence_parallel"
+        warn(
+            ledger.isChanged(split) && megatron.tensorSize == 1, split, tensor, "no rank shares tokens with another",
+            remedy: "remove \(split)")
+    }
+
     func checkLoRA(_ model: ModelSettings) {
         let own = ["lora_alpha", "lora_dropout", "lora_use_rslora", "target_modules", "exclude_modules"].map {
             "model." + $0

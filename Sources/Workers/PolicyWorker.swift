@@ -88,7 +88,10 @@ public actor PolicyWorker: RolloutGroup, ActorGroup, ReferenceGroup {
     public func load() throws -> TextProcessor {
         try plan.device.makeCurrent()
         let source = try ModelSource.open(plan.modelPath)
-        let models = try RankModels(plan, source), model = models.trained
+        let place = RankModels.Place(
+            dtype: plan.dtype, device: plan.device, members: plan.members, layout: plan.layout, trains: plan.trains,
+            samples: plan.samples)
+        let models = try RankModels(place, source), model = models.trained
         try plan.adapter?.add(to: model)
         model.checkpointing = plan.checkpointing
         if plan.offloadsActivations, plan.device != .cpu {

@@ -85,7 +85,7 @@ struct TrainingParts {
         let plan = try plan.agreed(over: mesh)
         self.plan = plan
         if model.adapter == nil { try source.requireTrainableWeights() }
-        try Self.checkTied(model, plan.optimizer)
+        try TrainingShares(plan.actor).checkTied(model, plan.optimizer)
         let optim = plan.actor.optim
         objective = try PolicyObjective(plan)
         estimation = try BatchEstimation(
@@ -128,8 +128,10 @@ struct TrainingParts {
         if let parallel = trainer.parallel {
             store = nil
             ranked = try RankedCheckpoints(
-                folder: plan.checkpointFolder, keepLast: plan.checkpointsKept, trainer: trainer, parallel: parallel,
-                models: models, source: source, critic: critic,
+                folder: plan.checkpointFolder, keepLast: plan.checkpointsKept,
+                .init(
+                    model: model, optimizer: trainer.optimizer, parameters: parallel.parameters, source: source,
+                    whole: models.whole), critic: critic,
                 savers: try members?.savers(parallel.parameters.mesh) ?? parallel.parameters.mesh.group(MeshAxis.all))
         } else {
             ranked = nil
@@ -137,17 +139,6 @@ struct TrainingParts {
                 try CheckpointStore(folder: $0, keepLast: plan.checkpointsKept ?? Int.max)
             }
         }
-    }
-
-    /// Two stages step an embedding that is the head too, and must round it alike.
-    private static func checkTied(_ model: any CausalLanguageModel, _ optimizer: AdamW.Settings) throws(WorkerError) {
-        guard let stages = model as? DecoderModel, stages.stage.count > 1, stages.tiesEmbeddings,
-            model.dtype != .float32, !optimizer.keepsMasters, optimizer.roundsStochastically
-        else { return }
-        throw WorkerError(
-            .badSetting,
-            "actor.megatron.pipeline_model_parallel_size: the embedding is the head too, on another stage, where chance would round "
-                + "it otherwise; make model.param_dtype float32, or actor.optim.stochastic_rounding false")
     }
 
     /// The head of a critic that shares the policy's trunk.

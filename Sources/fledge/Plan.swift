@@ -80,7 +80,8 @@ struct Plan: ParsableCommand {
         let result = try Failures.reported {
             let (settings, model, work, device) = subject
             let count =
-                try devices ?? (self.device == nil ? TrainingCluster.count(settings) : settings.ranksAsked) ?? 1
+                try devices
+                ?? (self.device == nil ? TrainingCluster.count(RankSettings(settings)) : settings.ranksAsked) ?? 1
             let layout =
                 try layout.flatMap(PlanLayout.init)
                 ?? PlanLayout(ShardingPlan(settings.actor, settings.rollout, ranks: count))

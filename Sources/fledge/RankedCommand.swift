@@ -1,5 +1,6 @@
 import ArgumentParser
 import Cluster
+import Collectives
 import Config
 import Flow
 import Foundation
@@ -43,8 +44,8 @@ struct RankedCommand {
     var speaks: Bool { place.map { $0.rank == 0 } ?? (count == 1 && ray == nil) }
 
     /// The ranks that a configuration asks for.
-    static func count(_ settings: RunConfig) throws -> Int {
-        let asked = settings.ranksAsked
+    static func count(_ settings: RankSettings) throws -> Int {
+        let asked = settings.asked
         let name = settings.hasPools ? "resource_pools, all together," : "trainer.n_gpus_per_node"
         switch settings.device {
         case .cpu: return asked ?? 1
@@ -59,7 +60,7 @@ struct RankedCommand {
         case .auto, .cuda(nil):
             let visible = VisibleDevices.count()
             if settings.device == .auto, visible == 0 { return asked ?? 1 }
-            if let samplers = settings.rollout.gpusPerNode {
+            if let samplers = settings.samplers {
                 guard samplers < visible else {
                     throw WorkerError(
                         .device,
@@ -104,8 +105,33 @@ struct RankedCommand {
             }
         }
         if count == 1 { return try await body(nil, nil) }
-        try await launch()
+        try await end(launch([:], speaker: nil))
     }
+
+    /// Runs `body` in each rank, and ends with the exit code that it gives. Ranks that this process starts begin again together where one
+    /// is lost, up to so many times; those of a Ray cluster do as their plan says.
+    func run(restarts: Int, _ body: (RankEnvironment?, RankMembership?) async throws -> Int32) async throws {
+        if let ray { return try await launch(ray) }
+        if let place { return try await takePart(place) { try await body(place, $0) } }
+        if count == 1 { return try end(try await body(nil, nil)) }
+        try end(
+            try await heal(restarts) { isAgain in
+                // What was rehearsed once is not again.
+                try await launch(isAgain ? [FailureRehearsal.variable: ""] : [:], speaker: 0)
+            })
+    }
+
+    /// Begins again where a rank was lost: all ranks as one gang, from the last checkpoint.
+    func heal(_ most: Int, _ attempt: (_ isAgain: Bool) async throws -> Int32) async throws -> Int32 {
+        var code = try await attempt(false)
+        for restart in 0..<most where code == RankExit.lostOther {
+            Console.note("all ranks are started anew: restart \(restart + 1) of at most \(most) (trainer.max_restarts)")
+            code = try await attempt(true)
+        }
+        return code
+    }
+
+    private func end(_ code: Int32) throws { if code != 0 { throw ExitCode(code) } }
 
     /// Starts the ranks on a Ray cluster's nodes.
     func launch(_ ray: RayRanks.Plan) async throws {
@@ -131,18 +157,21 @@ struct RankedCommand {
         return environment
     }
 
-    private func launch() async throws {
+    /// - Parameters:
+    ///   - variables: what the ranks' environment has else or otherwise.
+    ///   - speaker: a rank whose standard output is this process's.
+    private func launch(_ variables: [String: String], speaker: Int?) async throws -> Int32 {
         var plan = Launcher.Plan(
             count: count, executable: Self.executable, arguments: Array(CommandLine.arguments.dropFirst()),
-            environment: Self.workerEnvironment)
+            environment: Self.workerEnvironment.merging(variables) { $1 })
         plan.remedy = remedy
+        plan.speaker = speaker
         let launcher = Launcher(plan) { stream, line in
             if stream == .output { Console.say(line) } else { Console.note(line) }
         }
         let interrupts = InterruptHandler()
         interrupts.onFirst { launcher.forward(SIGINT) }
-        let code = try await launcher.run()
-        if code != 0 { throw ExitCode(code) }
+        return try await launcher.run()
     }
 
     /// Runs `body` as one of several ranks, and ends this process with the exit code that it gives.

@@ -22,7 +22,7 @@ struct RankedTraining {
         self.config = config
         worker = try WorkerPlace.given(ProcessInfo.processInfo.environment)
         WorkerPlace.forgetToken()
-        var command = try TrainingCluster.ranks(config)
+        var command = try TrainingCluster.ranks(RankSettings(config))
         command.hasController = worker != nil || (command.place?.rank ?? 0) > 0
         self.command = command
     }
@@ -37,7 +37,10 @@ struct RankedTraining {
     func run(_ train: @escaping Train) async throws {
         guard let place = command.place else {
             if let ray = command.ray { return try await command.launch(ray) }
-            let code = try await command.count == 1 ? train(nil, nil) : heal { try await control(train, isAgain: $0) }
+            let code =
+                try await command.count == 1
+                ? train(nil, nil)
+                : command.heal(config.trainer.maxRestarts) { try await control(train, isAgain: $0) }
             if code != 0 { throw ExitCode(code) }
             return
         }
@@ -47,17 +50,6 @@ struct RankedTraining {
             try await RankServer(rank, try worker ?? members.workerPlace(), exitCode: Failures.exitCode).run()
             return 0
         }
-    }
-
-    /// Begins again where a rank was lost: all ranks as one gang, from the last checkpoint.
-    private func heal(_ attempt: (_ isAgain: Bool) async throws -> Int32) async throws -> Int32 {
-        let most = config.trainer.maxRestarts
-        var code = try await attempt(false)
-        for restart in 0..<most where code == RankExit.lostOther {
-            Console.note("all ranks are started anew: restart \(restart + 1) of at most \(most) (trainer.max_restarts)")
-            code = try await attempt(true)
-        }
-        return code
     }
 
     /// Starts the ranks as workers on this host.

@@ -13,6 +13,7 @@ struct SFT: AsyncParsableCommand {
               fledge data arithmetic data/arithmetic
               fledge sft recipes/sft.yaml
               fledge sft my.yaml train.optim.lr=1e-5 model.lora_rank=16
+              fledge sft my.yaml trainer.n_gpus_per_node=4 train.fsdp_config.fsdp_size=-1
             All settings with their defaults: recipes/example-sft.yaml.
             """)
 

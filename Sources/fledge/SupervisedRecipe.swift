@@ -3,6 +3,7 @@ import Cluster
 import Config
 import Flow
 import Foundation
+import Logging
 import Telemetry
 import Workers
 
@@ -18,30 +19,37 @@ struct SupervisedRecipe: ParsableArguments {
         let settings = try Failures.reported {
             try SupervisedConfig(kind, contentsOf: URL(fileURLWithPath: config), overrides: overrides)
         }
-        for warning in settings.warnings { Console.note("warning: \(warning)") }
         try await Failures.reported {
-            try refuseRanks(kind)
-            try await train(settings)
+            let asked = RankSettings(settings), ranks = try TrainingCluster.ranks(asked)
+            // Said by the process that was started, or by the first of those that somebody else did, before any rank begins.
+            if ranks.place.map({ $0.rank == 0 && $0.launcher == nil }) ?? true {
+                for warning in settings.warnings { Console.note("warning: \(warning)") }
+                _ = try ShardingPlan(settings.train, ranks: ranks.place?.size ?? TrainingCluster.count(asked))
+            }
+            try await ranks.run(restarts: settings.trainer.maxRestarts) { place, members in
+                try await train(settings, place, members)
+            }
         }
     }
 
-    /// Several processes would write one run's folder.
-    private func refuseRanks(_ kind: SupervisedKind) throws {
-        guard let place = try RankEnvironment.given(ProcessInfo.processInfo.environment) else { return }
-        throw ClusterError(
-            .badEnvironment,
-            "\(kind.command) trains on one device yet, and the environment says that this is rank \(place.rank) of \(place.size); "
-                + "start it once, without torchrun, mpirun or srun")
-    }
-
-    private func train(_ settings: SupervisedConfig) async throws {
-        let draws = settings.trainer.logger.contains(.console)
+    private func train(
+        _ settings: SupervisedConfig, _ place: RankEnvironment?, _ members: RankMembership?
+    ) async throws -> Int32 {
+        let speaks = place?.rank ?? 0 == 0, draws = speaks && settings.trainer.logger.contains(.console)
         let title = "\(settings.experimentName): \(settings.model.path)"
         let makeView: @Sendable (Int) -> LiveView = { steps in LiveView(title: title, totalSteps: steps) }
+        var log = Console.logger
+        if !speaks { log.logLevel = .error }
+        var rank: SupervisedRun.Rank?
+        if let place, let members { rank = SupervisedRun.Rank(members, localRank: place.localRank) }
         let run = SupervisedRun(
-            config: settings, log: Console.logger, versions: Version.record, view: draws ? makeView : nil)
+            config: settings, log: log, versions: Version.record, view: draws ? makeView : nil, rank: rank)
+        guard speaks else {
+            _ = try await run.run()
+            return 0
+        }
         let (outcome, wasInterrupted) = try await Interruptible.run { onStart in try await run.run(onStart: onStart) }
         try RunConclusion(folder: run.folder, outcome: outcome).say()
-        if outcome.wasStopped, wasInterrupted { throw ExitCode(130) }
+        return outcome.wasStopped && wasInterrupted ? 130 : 0
     }
 }

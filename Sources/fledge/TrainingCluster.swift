@@ -9,7 +9,7 @@ enum TrainingCluster {
     static let remedy = "the run's checkpoints are whole: the same command goes on from the last one"
 
     /// - Throws: ``ClusterError``, ``WorkerError`` where the environment does not fit the configuration.
-    static func ranks(_ settings: RunConfig) throws -> RankedCommand {
+    static func ranks(_ settings: RankSettings) throws -> RankedCommand {
         var ranks = try RankedCommand(
             count: localCount(settings), deadline: .seconds(settings.trainer.collectiveTimeout), remedy: remedy)
         ranks.interface = settings.cluster.interface
@@ -20,13 +20,13 @@ enum TrainingCluster {
     }
 
     /// All ranks of the run.
-    static func count(_ settings: RunConfig) throws -> Int {
-        if settings.cluster.kind != .local, let asked = settings.ranksAsked { return asked }
+    static func count(_ settings: RankSettings) throws -> Int {
+        if settings.cluster.kind != .local, let asked = settings.asked { return asked }
         return try RankedCommand.count(settings)
     }
 
     /// The ranks to start on this host.
-    private static func localCount(_ settings: RunConfig) throws -> Int {
+    private static func localCount(_ settings: RankSettings) throws -> Int {
         switch settings.cluster.kind {
         case .local: return try RankedCommand.count(settings)
         case .ray: return 1
@@ -41,8 +41,8 @@ enum TrainingCluster {
         }
     }
 
-    private static func checkSize(_ settings: RunConfig, _ place: RankEnvironment?) throws {
-        guard let place, let asked = settings.ranksAsked, place.size != asked else { return }
+    private static func checkSize(_ settings: RankSettings, _ place: RankEnvironment?) throws {
+        guard let place, let asked = settings.asked, place.size != asked else { return }
         throw WorkerError(
             .badSetting,
             "the environment says that there are \(place.size) ranks; "
@@ -52,7 +52,7 @@ enum TrainingCluster {
         )
     }
 
-    private static func ray(_ settings: RunConfig) -> RayRanks.Plan {
+    private static func ray(_ settings: RankSettings) -> RayRanks.Plan {
         let ray = settings.cluster.ray
         let own = ProcessInfo.processInfo.environment
         var workers = RayWorkers.Settings(

@@ -128,15 +128,38 @@ import Testing
         }
     }
 
-    /// Settings that several commands share must not be silently without effect here.
-    @Test(arguments: SupervisedKind.allCases) func oneDeviceTrains(_ kind: SupervisedKind) throws {
-        for (setting, value) in [("trainer.n_gpus_per_node", "2"), ("train.fsdp_config.fsdp_size", "4")] {
+    /// What ranks share out is read as `fledge train` reads it; what there is none of here is said.
+    @Test(arguments: SupervisedKind.allCases) func ranksShareWhatTheActorsDo(_ kind: SupervisedKind) throws {
+        let config = try SupervisedConfig(
+            kind, yaml: Self.minimal, file: "recipe.yaml",
+            overrides: [
+                "trainer.n_gpus_per_node=8", "trainer.max_restarts=2", "train.fsdp_config.fsdp_size=2",
+                "train.ulysses_sequence_parallel_size=2", "train.megatron.tensor_model_parallel_size=2",
+                "train.megatron.sequence_parallel=false",
+            ])
+        #expect(config.warnings.isEmpty && config.trainer.gpusPerNode == 8 && config.trainer.maxRestarts == 2)
+        let train = config.train
+        #expect(train.ulyssesSize == 2 && train.megatron.tensorSize == 2 && train.fsdp.fsdpSize == 2)
+        #expect(train.megatron.pipelineSize == 1 && !train.megatron.sequenceParallel)
+        for (setting, value, text) in [
+            ("trainer.take_turns", "true", "there is but one model"),
+            ("trainer.critic_warmup", "2", "there is no critic"),
+            ("train.fsdp_config.fsdp_size", "0", "no rank is no set of ranks"),
+            ("trainer.nnodes", "2", "this command starts ranks on its own host only"),
+            ("ulysses_sequence_parallel_size", "2", "write train.ulysses_sequence_parallel_size"),
+        ] {
             let problem = try #require(Self.problems(kind, Self.minimal, "\(setting)=\(value)").first)
-            #expect(problem.keyPath == setting && "\(problem)".contains("\(kind.command) trains on one device"))
+            #expect(problem.keyPath == setting && "\(problem)".contains(text), "\(problem)")
         }
-        #expect(Self.problems(kind, Self.minimal, "trainer.nnodes=2").count == 1)
-        #expect(
-            Self.problems(kind, Self.minimal, "trainer.n_gpus_per_node=1", "train.fsdp_config.fsdp_size=-1").isEmpty)
+        let pipeline = "train.megatron.pipeline_model_parallel_size=2"
+        let stages = Self.problems(kind, Self.minimal, pipeline)
+        #expect(stages.map(\.keyPath) == (kind == .rewardModel ? ["train.megatron.pipeline_model_parallel_size"] : []))
+        #expect(Self.problems(kind, Self.minimal, pipeline, "train.router_aux_loss_coef=0.1").count == 1 + stages.count)
+        for size in ["tensor", "expert"] {
+            let name = "train.megatron.\(size)_model_parallel_size"
+            let problem = try #require(Self.problems(kind, Self.minimal, "\(name)=2", "model.lora_rank=4").first)
+            #expect(problem.keyPath == name && "\(problem)".contains("an adapter's matrices are not divided"))
+        }
         let kept = try SupervisedConfig(
             kind, yaml: Self.minimal, file: "recipe.yaml", overrides: ["train.fsdp_config.reshard_after_forward=false"])
         #expect(kept.warnings.map(\.keyPath) == ["train.fsdp_config.reshard_after_forward"])

@@ -73,4 +73,28 @@ import TrainingEngine
         let error = #expect(throws: WorkerError.self) { try plan(overrides, ranks: 4) }
         #expect(error?.message.contains(message) == true, "\(String(describing: error))")
     }
+
+    func supervised(_ overrides: [String], ranks: Int) throws -> ShardingPlan {
+        let config = try SupervisedConfig(
+            .sft, yaml: "", file: "-", overrides: ["model.path=m", "data.train_files=x.jsonl"] + overrides)
+        return try ShardingPlan(config.train, ranks: ranks)
+    }
+
+    /// Ranks that learn from rows are divided by the same names in another section.
+    @Test func rowsAreSharedOutAsSamplesAre() throws {
+        let sizes = [
+            "fsdp_config.fsdp_size=2", "megatron.tensor_model_parallel_size=2", "ulysses_sequence_parallel_size=2",
+        ]
+        let found = try supervised(sizes.map { "train." + $0 }, ranks: 8)
+        let wanted = try plan(sizes.map { "actor." + $0 }, ranks: 8)
+        #expect(found.mesh == wanted.mesh && found.options == wanted.options)
+        #expect(found.splitsTokens == wanted.splitsTokens)
+        #expect(found.rollout == MeshShape([.replicate: 8]))
+        let error = #expect(throws: WorkerError.self) {
+            try supervised(["train.megatron.tensor_model_parallel_size=3"], ranks: 4)
+        }
+        #expect(
+            error?.message.contains("train.megatron.tensor_model_parallel_size 3: 4 ranks do not divide") == true,
+            "\(String(describing: error))")
+    }
 }

@@ -1,4 +1,4 @@
-/// `actor.megatron`.
+/// `actor.megatron`, and `train.megatron` of supervised runs.
 public struct ModelParallelSettings: Hashable, Sendable {
     /// Ranks that share matrices by rows and columns.
     public let tensorSize: Int

@@ -40,10 +40,10 @@ public struct TrainerSettings: Hashable, Sendable {
         case refuse, warn, off
     }
 
-    init(_ section: inout SectionReader) { self.init(&section, trainsOnOneDevice: false) }
+    init(_ section: inout SectionReader) { self.init(&section, isSupervised: false) }
 
-    /// - Parameter trainsOnOneDevice: whether there is but one rank.
-    init(_ section: inout SectionReader, trainsOnOneDevice: Bool) {
+    /// - Parameter isSupervised: whether rows are learnt: then there is neither a critic nor a role that could rest.
+    init(_ section: inout SectionReader, isSupervised: Bool) {
         totalTrainingSteps = section.optionalInt(
             "total_training_steps", in: 1...Int.max, doc: "The run's steps, if set whatever total_epochs says.")
         totalEpochs = section.int("total_epochs", default: 1, in: 1...1_048_576, doc: "Passes over the prompts.")
@@ -54,7 +54,7 @@ public struct TrainerSettings: Hashable, Sendable {
         valBeforeTrain = section.bool(
             "val_before_train", default: true, doc: "Validate before the first step, when there are data.val_files.")
         criticWarmup =
-            trainsOnOneDevice
+            isSupervised
             ? 0
             : section.int(
                 "critic_warmup", default: 0, in: 0...Int.max,
@@ -78,12 +78,10 @@ public struct TrainerSettings: Hashable, Sendable {
             doc: "Samples a step (prompt, answer, reward) that are kept to read.")
         gpusPerNode = section.optionalInt(
             "n_gpus_per_node", in: 1...1024,
-            doc: trainsOnOneDevice
-                ? "Ranks: one." : "Ranks, one process and device each; null for all visible GPUs, on the CPU for one.")
+            doc: "Ranks, one process and device each; null for all visible GPUs, on the CPU for one.")
         nodes = section.int(
-            "nnodes", default: 1, in: 1...(trainsOnOneDevice ? 1 : 65_536),
-            doc: trainsOnOneDevice
-                ? "Hosts: one." : "Hosts, each with n_gpus_per_node ranks; several take a cluster.type.")
+            "nnodes", default: 1, in: 1...65_536,
+            doc: "Hosts, each with n_gpus_per_node ranks; several take a cluster.type.")
         maxRestarts = section.int(
             "max_restarts", default: 0, in: 0...1_048_576,
             doc:
@@ -102,7 +100,7 @@ public struct TrainerSettings: Hashable, Sendable {
                 "What a start does when the planned memory is more than the device has (fledge plan shows it): refuse, warn and "
                 + "go on, or off.")
         takesTurns =
-            trainsOnOneDevice
+            isSupervised
             ? nil
             : section.optionalBool(
                 "take_turns",

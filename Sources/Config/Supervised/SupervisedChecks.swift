@@ -10,7 +10,10 @@ struct SupervisedChecks: LedgerChecks {
         checkCheckpointing(config.model)
         checkLoRA(config.model)
         checkTypes(config.model, config.train.fsdp, in: "train")
-        checkRanks()
+        checkSharding(config.train.fsdp, in: "train")
+        checkModelParallel(config.model, config.train.megatron, in: "train")
+        checkStages()
+        checkCluster(config.cluster, config.trainer, config.device)
         checkSchedule(config.train.optim, config.trainer, in: "train")
         checkTrainer(config.trainer, valFiles: config.data.valFiles)
         if let eval = config.eval {
@@ -27,23 +30,16 @@ struct SupervisedChecks: LedgerChecks {
             remedy: "make train.max_token_len_per_gpu at least \(config.data.maxLength)")
     }
 
-    /// One device trains.
-    private func checkRanks() {
-        if let ranks = config.trainer.gpusPerNode, ranks > 1 {
+    private func checkStages() {
+        let name = "train.megatron.pipeline_model_parallel_size", size = config.train.megatron.pipelineSize
+        refuse(
+            size > 1 && config.train.routerAuxLossCoefficient > 0, name, "train.router_aux_loss_coef",
+            "a stage sees its own layers' experts only", remedy: "make \(name) 1, or train.router_aux_loss_coef 0")
+        if config.kind == .rewardModel, size > 1 {
             problem(
-                "trainer.n_gpus_per_node", "\(ranks) ranks: \(config.kind.command) trains on one device yet",
-                remedy: "make it 1, or remove it; device names which one, as cuda:0")
+                name, "\(size): a reward model's layers are not shared out",
+                remedy: "make it 1; train.megatron.tensor_model_parallel_size shares each matrix")
         }
-        if ![1, -1].contains(config.train.fsdp.fsdpSize) {
-            problem(
-                "train.fsdp_config.fsdp_size",
-                "\(config.train.fsdp.fsdpSize): there is one rank, \(config.kind.command) trains on one device yet",
-                remedy: "make it 1, or remove it")
-        }
-        warn(
-            !config.train.fsdp.reshardAfterForward, "train.fsdp_config.reshard_after_forward",
-            "train.fsdp_config.fsdp_size", "one rank has the whole weights all the time",
-            remedy: "remove train.fsdp_config.reshard_after_forward")
     }
 
     private func checkColumns() {

@@ -46,6 +46,7 @@ public struct SupervisedConfig: Sendable {
     /// nil for reward models, which answer nothing.
     public let eval: SupervisedEvalSettings?
     public let trainer: TrainerSettings
+    public let cluster: ClusterSettings
 
     /// What is allowed and likely not meant.
     public private(set) var warnings: [Diagnostic] = []
@@ -84,8 +85,9 @@ public struct SupervisedConfig: Sendable {
             ? nil
             : section.section("eval", doc: "Measuring on held-out rows.", SupervisedEvalSettings.init)
         trainer = section.section("trainer", doc: "The run: its length, folder and reports.") {
-            TrainerSettings(&$0, trainsOnOneDevice: true)
+            TrainerSettings(&$0, isSupervised: true)
         }
+        cluster = section.section("cluster", doc: "Where the ranks run, and who starts them.", ClusterSettings.init)
     }
 
     /// Reads a configuration from YAML text; parameters and errors are as `RunConfig`'s.
@@ -145,6 +147,7 @@ extension SupervisedConfig: Equatable {
             && left.projectName == right.projectName && left.experimentName == right.experimentName
             && left.model == right.model && left.data == right.data && left.objective == right.objective
             && left.train == right.train && left.eval == right.eval && left.trainer == right.trainer
+            && left.cluster == right.cluster
     }
 }
 

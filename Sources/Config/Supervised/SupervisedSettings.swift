@@ -6,6 +6,9 @@ public struct SupervisedTrainSettings: Hashable, Sendable {
     public let routerAuxLossCoefficient: Double
     public let optim: OptimizerSettings
     public let fsdp: ShardingSettings
+    /// Ranks that share each sequence's tokens.
+    public let ulyssesSize: Int
+    public let megatron: ModelParallelSettings
 
     init(_ section: inout SectionReader) {
         maxTokenLenPerGPU = section.int(
@@ -19,9 +22,17 @@ public struct SupervisedTrainSettings: Hashable, Sendable {
         routerAuxLossCoefficient = section.number(
             "router_aux_loss_coef", default: 0, in: .nonNegative,
             doc: "Mixtures of experts: the weight of the loss that pulls experts towards equal shares; 0 for none.")
+        ulyssesSize = section.int(
+            "ulysses_sequence_parallel_size", default: 1, in: 1...1024,
+            doc:
+                "Ranks that share each sequence's tokens, and while attending its heads (sp): for sequences whose activations fit "
+                + "no device.")
         optim = section.section("optim", doc: "AdamW and the learning rate's schedule.", OptimizerSettings.init)
         fsdp = section.section(
             "fsdp_config", doc: "Where the training's states lie, and in which types.", ShardingSettings.init)
+        megatron = section.section(
+            "megatron", doc: "Ranks that share the model itself. What is left of the ranks divides the batches.",
+            ModelParallelSettings.init)
     }
 }
 

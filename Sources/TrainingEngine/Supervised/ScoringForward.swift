@@ -31,8 +31,8 @@ public struct ScoringForward {
         let hidden_TC = try model.hiddenStates(
             ids: Tensor(uploading: pack.ids, to: device), positions: Tensor(uploading: pack.positions, to: device),
             attention: PackedAttention(segments: pack.segments))
-        let scores_R1 = try model.score(hidden_TC.indexSelect(0, Tensor(uploading: last, to: device))).to(
-            dtype: .float32)
+        // Sequence ranks all read the same hidden states: the model counts their gradients once.
+        let scores_R1 = try model.scores(ofHidden: hidden_TC.indexSelect(0, Tensor(uploading: last, to: device)))
         return (try scores_R1.squeezed(1), pack.tokenCount)
     }
 }

@@ -60,12 +60,18 @@ public final class SupervisedTrainer {
     public let optimizer: AdamW
     public let schedule: LearningRateSchedule
     public let settings: Settings
+    /// The ranks that share examples and parameters out among them: each is given all examples and computes its share. They make the
+    /// same calls and get the same results.
+    public let parallel: DataParallel?
+    /// Called for each micro-batch: passes of ranks that share no weights show the others nothing else.
+    public var onPass: () -> Void = {}
 
     public init(
         network: SupervisedNetwork, objective: any SupervisedObjective, optimizer: AdamW,
-        schedule: LearningRateSchedule, settings: Settings = Settings()
+        schedule: LearningRateSchedule, settings: Settings = Settings(), parallel: DataParallel? = nil
     ) {
         precondition(network.reading == objective.reading, "an objective on \(objective.reading) of another model")
+        self.parallel = parallel
         self.network = network
         self.objective = objective
         self.optimizer = optimizer
@@ -75,12 +81,14 @@ public final class SupervisedTrainer {
 
     private var accumulation: GradientAccumulation {
         GradientAccumulation(
-            model: network.model, optimizer: optimizer, schedule: schedule, gradClip: settings.gradClip)
+            model: network.model, optimizer: optimizer, schedule: schedule, gradClip: settings.gradClip,
+            parallel: parallel)
     }
 
-    private func split(_ examples: [SupervisedExample]) -> [Range<Int>] {
-        MicroBatches.split(
-            examples, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes)
+    /// This rank's examples, as places in the whole batch, in micro-batches.
+    private func split(_ examples: [SupervisedExample]) throws(TorchError) -> [[Int]] {
+        try MicroBatches.ofShare(
+            examples, tokenBudget: settings.microBatchTokens, sharesPrefixes: settings.sharesPrefixes, over: parallel)
     }
 
     /// One optimizer step on a batch, whatever the number of micro-batches it takes.
@@ -89,14 +97,16 @@ public final class SupervisedTrainer {
         let learningRate = try accumulation.learningRate()
         let step = try accumulation.step(learningRate: learningRate)
         // Read when all is launched.
-        var report = try gathered.report()
+        var report = try gathered.report(over: parallel)
         (report.gradNorm, report.stepped) = try step.result()
         report.learningRate = learningRate
         return report
     }
 
     /// Forward and backward over all micro-batches, leaving the gradient sums with the optimizer.
-    func accumulate(_ examples: [SupervisedExample]) throws -> SupervisedStepReport { try gather(examples).report() }
+    func accumulate(_ examples: [SupervisedExample]) throws -> SupervisedStepReport {
+        try gather(examples).report(over: parallel)
+    }
 
     /// What micro-batches have computed; its numbers may be on the device still.
     private struct Gathered {
@@ -107,22 +117,36 @@ public final class SupervisedTrainer {
         /// What divides means over tokens.
         var lossTokens: Int
 
-        func report() throws -> SupervisedStepReport {
+        /// Of all ranks.
+        func report(over parallel: DataParallel?) throws -> SupervisedStepReport {
             SupervisedStepReport(
-                metrics: try metrics.sums(lossTokens: lossTokens).values, gradNorm: 0, learningRate: 0, stepped: false,
-                microBatches: microBatches, computedTokens: computedTokens, learntTokens: learntTokens)
+                metrics: try metrics.sums(lossTokens: lossTokens, over: parallel).values, gradNorm: 0, learningRate: 0,
+                stepped: false, microBatches: try parallel?.greatest(microBatches) ?? microBatches,
+                computedTokens: try parallel?.sum(computedTokens) ?? computedTokens, learntTokens: learntTokens)
         }
     }
 
     private func gather(_ examples: [SupervisedExample]) throws -> Gathered {
-        let micros = split(examples), totals = SupervisedTotals(examples)
+        // Every rank has the whole batch, and so its counts.
+        let micros = try split(examples), totals = SupervisedTotals(examples)
         let balance = RouterBalance(coefficient: settings.routerAuxLossCoefficient, group: "train")
         let allTokens = examples.reduce(0) { $0 + $1.inputCount }
         var gathered = Gathered(
             microBatches: micros.count, learntTokens: examples.reduce(0) { $0 + $1.learntTokens },
             lossTokens: totals.tokens)
+        if let pipeline {
+            network.model.unpackProjections()
+            let passes = micros.map { tokens(of: $0, in: examples) }
+            gathered.computedTokens = try pipeline.train(passes) { index, outputs in
+                onPass()
+                let output = try objective(batch(micros[index].map { examples[$0] }, totals, outputs))
+                try gathered.metrics.add(output.metrics)
+                return output.loss
+            }
+            return gathered
+        }
         gathered.metrics = try accumulation.accumulate(micros) { micro in
-            let examples = Array(examples[micro])
+            let examples = micro.map { examples[$0] }
             let pass = try forward(examples, totals, isLearning: true)
             var output = try objective(pass.batch)
             output.start = pass.start
@@ -139,15 +163,54 @@ public final class SupervisedTrainer {
     /// The objective's metrics over all examples under the weights as they are, without gradients.
     public func evaluate(_ examples: [SupervisedExample]) throws -> [(name: String, value: Double)] {
         let totals = SupervisedTotals(examples)
-        network.model.unpackProjections()
         var metrics = PendingMetrics()
-        for micro in split(examples) {
-            try withNoGrad {
-                let output = try objective(forward(Array(examples[micro]), totals).batch)
-                try metrics.add(output.metrics)
+        try forEachPass(examples, split(examples), totals) { try metrics.add(objective($1).metrics) }
+        return try metrics.sums(lossTokens: totals.tokens, over: parallel).values
+    }
+
+    /// Passes over this rank's micro-batches without gradients; of a pipeline's stages the last one sees what they give.
+    private func forEachPass(
+        _ examples: [SupervisedExample], _ micros: [[Int]], _ totals: SupervisedTotals,
+        _ body: (_ micro: [Int], SupervisedBatch) throws -> Void
+    ) throws {
+        // The sampler's copies of the weights may hold an adapter, or be older than the last step.
+        network.model.unpackProjections()
+        func pass(_ micro: [Int]) throws { try body(micro, forward(micro.map { examples[$0] }, totals).batch) }
+        try withNoGrad {
+            if let pipeline {
+                try pipeline.score(micros.map { tokens(of: $0, in: examples) }) { index, outputs in
+                    onPass()
+                    try body(micros[index], batch(micros[index].map { examples[$0] }, totals, outputs))
+                }
+            } else if let parallel {
+                try parallel.forEach(micros) { micro, _ in
+                    if let micro { try pass(micro) } else { _ = try parallel.idle() }
+                }
+            } else {
+                try micros.forEach(pass)
             }
         }
-        return try metrics.sums(lossTokens: totals.tokens).values
+    }
+
+    /// Where ranks share a language model's layers.
+    private var pipeline: PipelinePasses? {
+        guard case .language(let model) = network else { return nil }
+        return PipelinePasses(forward(of: model), parallel)
+    }
+
+    private func forward(of model: any CausalLanguageModel, recordsRouting: Bool = false) -> PackedForward {
+        PackedForward(
+            model: model, logitsChunk: settings.logitsChunk, sharesPrefixes: settings.sharesPrefixes,
+            recordsRouting: recordsRouting)
+    }
+
+    /// The examples' first sequences, then their second ones.
+    private func rows(_ examples: [SupervisedExample]) -> [SupervisedSequence] {
+        (0..<objective.sequencesPerExample).flatMap { place in examples.map { $0.sequences[place] } }
+    }
+
+    private func tokens(of micro: [Int], in examples: [SupervisedExample]) -> [TrainingSequence] {
+        rows(micro.map { examples[$0] }).map(\.tokens)
     }
 
     /// Each sequence's log-probability, summed over its learnt tokens, under the weights as they are; below an adapter, where
@@ -155,22 +218,20 @@ public final class SupervisedTrainer {
     public func referenceLogProbs(_ examples: [SupervisedExample]) throws -> [[Float]] {
         func score() throws -> [[Float]] {
             let totals = SupervisedTotals(examples)
-            network.model.unpackProjections()
-            var passes: [(count: Int, sums: Tensor)] = []
-            try withNoGrad {
-                for micro in split(examples) {
-                    let batch = try forward(Array(examples[micro]), totals).batch
-                    guard let mask = batch.mask else { preconditionFailure("scores have no reference") }
-                    passes.append((micro.count, try batch.values.multiplied(by: mask).sum(-1)))
-                }
+            var passes: [(micro: [Int], sums: Tensor)] = []
+            try forEachPass(examples, split(examples), totals) { micro, batch in
+                guard let mask = batch.mask else { preconditionFailure("scores have no reference") }
+                passes.append((micro, try batch.values.multiplied(by: mask).sum(-1)))
             }
             // Read when all are launched.
-            return try passes.flatMap { count, sums in
+            let rows = try passes.flatMap { micro, sums in
                 let sums = try sums.values(Float.self)
-                return (0..<count).map { index in
-                    (0..<objective.sequencesPerExample).map { sums[$0 * count + index] }
+                return micro.indices.map { index in
+                    (0..<objective.sequencesPerExample).map { sums[$0 * micro.count + index] }
                 }
             }
+            guard let parallel else { return rows }
+            return try parallel.joined(rows, of: passes.flatMap(\.micro), total: examples.count)
         }
         return try network.model.adapter?.disabled(score) ?? score()
     }
@@ -188,46 +249,53 @@ public final class SupervisedTrainer {
     private func forward(
         _ examples: [SupervisedExample], _ totals: SupervisedTotals, isLearning: Bool = false
     ) throws -> Pass {
-        let device = network.model.device
-        let rows = (0..<objective.sequencesPerExample).flatMap { place in examples.map { $0.sequences[place] } }
-        let tokens = rows.map(\.tokens)
-        func column(_ values: [Float]) throws -> Tensor { try Tensor(uploading: values, to: device) }
-        let margins = examples.compactMap(\.margin)
-        func batch(_ values: Tensor) throws -> SupervisedBatch {
-            SupervisedBatch(
-                values: values, margins: margins.count == examples.count ? try column(margins) : nil,
-                count: examples.count, totals: totals)
-        }
+        onPass()
+        let rows = rows(examples), tokens = rows.map(\.tokens)
         switch network {
         case .scoring(let model):
             let (scores, computed) = try ScoringForward(model: model, sharesPrefixes: settings.sharesPrefixes)(tokens)
-            return Pass(batch: try batch(scores), computedTokens: computed)
+            return Pass(batch: try batch(examples, totals, scores), computedTokens: computed)
         case .language(let model):
             let balances = isLearning && settings.routerAuxLossCoefficient > 0 && model.experts != nil
-            let forward = PackedForward(
-                model: model, logitsChunk: settings.logitsChunk, sharesPrefixes: settings.sharesPrefixes,
-                recordsRouting: balances)
-            let padding = Padding(lengths: tokens.map(\.response.count))
-            let mask = try padding.pad(rows.map(\.mask), device: device)
+            let forward = forward(of: model, recordsRouting: balances)
             // A second loss begins elsewhere.
             if isLearning, !balances, let gradient = objective.gradient(totals) {
                 let (outputs, start) = try forward.headBackward(
                     tokens, logProbGrads: rows.map { row in row.mask.map { $0 * Float(gradient) } })
-                var batch = try batch(padding.pad(outputs.logProbs))
+                let padding = Padding(lengths: tokens.map(\.response.count))
+                var batch = try batch(examples, totals, padding.pad(outputs.logProbs))
                 batch.entropies = try padding.pad(outputs.entropies)
-                batch.mask = mask
+                batch.mask = try padding.pad(rows.map(\.mask), device: model.device)
                 return Pass(batch: batch, start: start, computedTokens: outputs.computedTokens)
             }
             let outputs = try forward(tokens)
-            var batch = try batch(outputs.logProbs)
-            batch.entropies = outputs.entropies
-            batch.mask = mask
-            let references = (0..<objective.sequencesPerExample).flatMap { place in
-                examples.compactMap { $0.references?[place] }
-            }
-            if references.count == rows.count { batch.references = try column(references) }
-            return Pass(batch: batch, outputs: outputs, computedTokens: outputs.computedTokens)
+            return Pass(
+                batch: try batch(examples, totals, outputs), outputs: outputs, computedTokens: outputs.computedTokens)
         }
+    }
+
+    /// What an objective sees of a language model's pass.
+    private func batch(
+        _ examples: [SupervisedExample], _ totals: SupervisedTotals, _ outputs: ResponseOutputs
+    ) throws -> SupervisedBatch {
+        let rows = rows(examples), device = network.model.device
+        var batch = try batch(examples, totals, outputs.logProbs)
+        batch.entropies = outputs.entropies
+        batch.mask = try Padding(lengths: rows.map(\.tokens.response.count)).pad(rows.map(\.mask), device: device)
+        let references = (0..<objective.sequencesPerExample).flatMap { place in
+            examples.compactMap { $0.references?[place] }
+        }
+        if references.count == rows.count { batch.references = try Tensor(uploading: references, to: device) }
+        return batch
+    }
+
+    private func batch(
+        _ examples: [SupervisedExample], _ totals: SupervisedTotals, _ values: Tensor
+    ) throws -> SupervisedBatch {
+        let margins = examples.compactMap(\.margin), isWhole = margins.count == examples.count
+        return SupervisedBatch(
+            values: values, margins: isWhole ? try Tensor(uploading: margins, to: network.model.device) : nil,
+            count: examples.count, totals: totals)
     }
 }
 

@@ -14,8 +14,18 @@ struct RankModels {
     /// Holds ``sampled``'s weights where it is a model of its own.
     let copy: ReshardedModel?
 
+    /// Where and for what models are read.
+    struct Place {
+        var dtype: DType
+        var device: Device
+        /// The ranks that work together, and how; nil for this one alone.
+        var members: PoolMembers?
+        var layout: ShardingPlan?
+        var trains = true, samples = true
+    }
+
     /// Reads the checkpoint's weights: of the trained model this rank's part alone.
-    init(_ plan: PolicyWorker.Plan, _ source: ModelSource) throws {
+    init(_ plan: Place, _ source: ModelSource) throws {
         guard let members = plan.members, let layout = plan.layout else {
             trained = try ModelRegistry.load(source, dtype: plan.dtype, device: plan.device)
             (sampled, mesh, copy) = (trained, nil, nil)
@@ -28,9 +38,8 @@ struct RankModels {
             (sampled, self.mesh, copy) = (trained, mesh, nil)
             return
         }
-        let mesh = members.mesh(layout.mesh, device: plan.device)
+        let (mesh, own) = try layout.training(members, plan.device)
         self.mesh = mesh
-        let own = try ParallelContext(mesh, sequenceParallel: layout.splitsTokens)
         if layout.samplesFromTrained || !plan.samples {
             copy = nil
         } else {
@@ -42,10 +51,24 @@ struct RankModels {
         }
         trained = try ModelRegistry.load(source, dtype: plan.dtype, device: plan.device, parallel: own)
         sampled = copy?.model ?? trained
-        if layout.mesh[.expert] > 1, trained.experts == nil {
-            throw WorkerError(
-                .badSetting,
-                "actor.megatron.expert_model_parallel_size: \(source.path) has no experts to share out; make it 1")
-        }
+        try layout.check(trained, source)
+    }
+}
+
+extension ShardingPlan {
+    /// The ranks that train together, and what a model makes of them.
+    func training(
+        _ members: PoolMembers, _ device: Device
+    ) throws -> (mesh: DeviceMesh, parallel: ParallelContext) {
+        let mesh = members.mesh(self.mesh, device: device)
+        return (mesh, try ParallelContext(mesh, sequenceParallel: splitsTokens))
+    }
+
+    /// - Throws: ``WorkerError`` for experts that are to be shared out and are not there.
+    func check(_ model: any SequenceModel, _ source: ModelSource) throws(WorkerError) {
+        guard mesh[.expert] > 1, model.experts == nil else { return }
+        throw WorkerError(
+            .badSetting,
+            "\(section).megatron.expert_model_parallel_size: \(source.path) has no experts to share out; make it 1")
     }
 }

@@ -4,7 +4,7 @@ import TensorCore
 public import TrainingEngine
 
 /// How a number of ranks share training and sampling out among them, from `actor.fsdp_config`, `actor.megatron`,
-/// `actor.ulysses_sequence_parallel_size` and `rollout.tensor_model_parallel_size`.
+/// `actor.ulysses_sequence_parallel_size` and `rollout.tensor_model_parallel_size`, or from those of `train`.
 public struct ShardingPlan: Sendable, Hashable {
     /// Of training. Ranks that share no sequence and no part of the model divide the batches: sets of them, each with all of the
     /// states, along `dp`, the ranks of a set along `fsdp`.
@@ -14,6 +14,8 @@ public struct ShardingPlan: Sendable, Hashable {
     public let splitsTokens: Bool
     /// Of sampling: ranks along `tp` sample together, along `dp` each their own share.
     public let rollout: MeshShape
+    /// What the sizes of training are settings of.
+    let section: String
 
     /// Whether a rank's part of the model, brought together along `fsdp`, is what it samples from.
     public var samplesFromTrained: Bool {
@@ -25,12 +27,29 @@ public struct ShardingPlan: Sendable, Hashable {
     public init(
         _ actor: ActorSettings, _ rollout: RolloutSettings, ranks: Int, samples: Bool = true
     ) throws(WorkerError) {
-        let settings = actor.fsdp, megatron = actor.megatron
+        let shares = TrainingShares(actor)
+        (mesh, options, splitsTokens) = try Self.training(shares, ranks: ranks)
+        section = shares.section
+        self.rollout = try samples ? Self.sampling(rollout, ranks: ranks) : MeshShape([.replicate: ranks])
+    }
+
+    /// Of ranks that learn from rows; where they sample, each does its own share.
+    public init(_ train: SupervisedTrainSettings, ranks: Int) throws(WorkerError) {
+        let shares = TrainingShares(train)
+        (mesh, options, splitsTokens) = try Self.training(shares, ranks: ranks)
+        section = shares.section
+        rollout = MeshShape([.replicate: ranks])
+    }
+
+    private static func training(
+        _ shares: TrainingShares, ranks: Int
+    ) throws(WorkerError) -> (mesh: MeshShape, options: ShardingOptions, splitsTokens: Bool) {
+        let settings = shares.fsdp, megatron = shares.megatron, section = shares.section
         let shared: [(name: String, axis: MeshAxis, size: Int)] = [
-            ("actor.megatron.pipeline_model_parallel_size", .pipeline, megatron.pipelineSize),
-            ("actor.megatron.expert_model_parallel_size", .expert, megatron.expertSize),
-            ("actor.ulysses_sequence_parallel_size", .sequence, actor.ulyssesSize),
-            ("actor.megatron.tensor_model_parallel_size", .tensor, megatron.tensorSize),
+            ("\(section).megatron.pipeline_model_parallel_size", .pipeline, megatron.pipelineSize),
+            ("\(section).megatron.expert_model_parallel_size", .expert, megatron.expertSize),
+            ("\(section).ulysses_sequence_parallel_size", .sequence, shares.ulyssesSize),
+            ("\(section).megatron.tensor_model_parallel_size", .tensor, megatron.tensorSize),
         ]
         let set = shared.reduce(1) { $0 * $1.size }
         guard ranks % set == 0 else {
@@ -46,25 +65,24 @@ public struct ShardingPlan: Sendable, Hashable {
             let left = set == 1 ? Self.counted(ranks) : "the \(batches) that divide the batches of \(ranks) ranks do"
             throw WorkerError(
                 .badSetting,
-                "actor.fsdp_config.fsdp_size: \(left) not divide into sets of \(size); make it a divisor of \(batches), or -1"
+                "\(section).fsdp_config.fsdp_size: \(left) not divide into sets of \(size); make it a divisor of \(batches), or -1"
             )
         }
-        self.rollout = try samples ? Self.sampling(rollout, ranks: ranks) : MeshShape([.replicate: ranks])
         var sizes = Dictionary(uniqueKeysWithValues: shared.map { ($0.axis, $0.size) })
         sizes[.replicate] = batches / size
         sizes[.shard] = size
-        mesh = MeshShape(sizes)
-        splitsTokens = megatron.sequenceParallel && megatron.tensorSize > 1
-        options = ShardingOptions(
+        let options = ShardingOptions(
             mode: size == 1 ? .noShard : settings.reshardAfterForward ? .fullShard : .shardGradOp,
             reduceDType: settings.reduceDType == .float32 ? .float32 : .bfloat16,
             gradDType: settings.gradDType == .float32 ? .float32 : .bfloat16, prefetches: settings.forwardPrefetch)
+        return (MeshShape(sizes), options, megatron.sequenceParallel && megatron.tensorSize > 1)
     }
 
     /// Of ranks that sample and do not train.
     public init(sampling rollout: RolloutSettings, ranks: Int) throws(WorkerError) {
         self.rollout = try Self.sampling(rollout, ranks: ranks)
         mesh = self.rollout
+        section = "rollout"
         options = ShardingOptions(mode: .noShard)
         splitsTokens = false
     }

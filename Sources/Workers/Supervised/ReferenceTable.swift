@@ -3,22 +3,25 @@ import TrainingEngine
 /// The reference's log-probabilities of a dataset's rows, computed once, before the weights move, and used in every epoch.
 ///
 /// Rows are computed in blocks with fixed borders, so that a row's bits do not depend on which others are wanted: a resumed run
-/// has the same.
+/// of as many ranks has the same.
 struct ReferenceTable: Sendable {
-    static let block = 64
+    /// Rows that one rank computes at a time; of several ranks as many each.
+    static let rowsOfRank = 64
     private var values: [Int: [Float]] = [:]
 
     init() {}
 
     /// - Parameters:
     ///   - rows: the rows that will be asked for.
+    ///   - ranks: that share each block out.
     ///   - compute: each example's sums, in order.
     init(
-        of rows: Set<Int>, in dataset: SupervisedDataset,
+        of rows: Set<Int>, in dataset: SupervisedDataset, ranks: Int = 1,
         compute: ([SupervisedExample]) async throws -> [[Float]]
     ) async throws {
-        for block in Set(rows.map { $0 / Self.block }).sorted() {
-            let indices = Array(block * Self.block..<min((block + 1) * Self.block, dataset.count))
+        let size = Self.rowsOfRank * ranks
+        for block in Set(rows.map { $0 / size }).sorted() {
+            let indices = Array(block * size..<min((block + 1) * size, dataset.count))
             for (index, sums) in zip(indices, try await compute(dataset.examples(indices))) { values[index] = sums }
         }
     }

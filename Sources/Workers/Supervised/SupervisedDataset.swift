@@ -15,15 +15,66 @@ struct SupervisedDataset: Sendable {
     /// Of the rows, and of what the settings make of them.
     let fingerprint: UInt64
 
-    /// Encodes every row once, on all cores, so that a bad one is found before training and not in its middle.
-    /// - Throws: `DatasetError` with file and line.
-    init(paths: [String], columns: SupervisedColumns, encoder: SupervisedEncoder) throws {
-        let files = try SupervisedFiles(paths: paths, columns: columns)
-        let limit = encoder.data.maxLength
-        let measured = try Parallel.map(files.count, grain: 32) { index in
-            let encoded = try encoder.encode(files.row(at: index))
-            return (isKept: encoded.example != nil, longest: encoded.longest, hasMargin: encoded.example?.margin != nil)
+    /// What encoding a row shows.
+    struct Measured: Codable, Sendable {
+        var isKept: Bool
+        var longest: Int
+        var hasMargin: Bool
+
+        init(isKept: Bool, longest: Int, hasMargin: Bool) {
+            self.isKept = isKept
+            self.longest = longest
+            self.hasMargin = hasMargin
         }
+
+        // One number a row: ranks tell one another of all rows.
+        init(from decoder: any Decoder) throws {
+            let code = try decoder.singleValueContainer().decode(Int.self)
+            self.init(isKept: code & 1 != 0, longest: code >> 2, hasMargin: code & 2 != 0)
+        }
+
+        func encode(to encoder: any Encoder) throws {
+            var container = encoder.singleValueContainer()
+            try container.encode(longest << 2 | (hasMargin ? 2 : 0) | (isKept ? 1 : 0))
+        }
+    }
+
+    /// Files of which every row is encoded once, on all cores, so that a bad one is found before training and not in its middle.
+    struct Rows: Sendable {
+        let files: SupervisedFiles
+        let encoder: SupervisedEncoder
+        let measured: [Measured]
+
+        /// - Parameters:
+        ///   - part: which part of the rows to encode, and of how many: ranks take one each.
+        ///   - onRow: called for each.
+        /// - Throws: `DatasetError` with file and line.
+        init(
+            paths: [String], columns: SupervisedColumns, encoder: SupervisedEncoder, part: (Int, of: Int) = (0, of: 1),
+            onRow: @Sendable () -> Void = {}
+        ) throws {
+            let files = try SupervisedFiles(paths: paths, columns: columns)
+            let start = files.count * part.0 / part.of, end = files.count * (part.0 + 1) / part.of
+            measured = try Parallel.map(end - start, grain: 32) { index in
+                onRow()
+                let encoded = try encoder.encode(files.row(at: start + index))
+                return Measured(
+                    isKept: encoded.example != nil, longest: encoded.longest, hasMargin: encoded.example?.margin != nil)
+            }
+            self.files = files
+            self.encoder = encoder
+        }
+    }
+
+    init(paths: [String], columns: SupervisedColumns, encoder: SupervisedEncoder) throws {
+        let rows = try Rows(paths: paths, columns: columns, encoder: encoder)
+        try self.init(rows, measured: rows.measured)
+    }
+
+    /// - Parameter measured: of all rows.
+    /// - Throws: `DatasetError` where none is left, or not all or none have a margin.
+    init(_ rows: Rows, measured: [Measured]) throws {
+        let files = rows.files, encoder = rows.encoder, limit = encoder.data.maxLength
         self.files = files
         self.encoder = encoder
         kept = measured.indices.filter { measured[$0].isKept }
@@ -43,7 +94,7 @@ struct SupervisedDataset: Sendable {
         {
             throw DatasetError(
                 .badColumn, "missing, while \(files.origin(at: with)) has one; give every row a margin, or none",
-                origin: files.origin(at: without), column: columns.margin)
+                origin: files.origin(at: without), column: files.columns.margin)
         }
     }
 

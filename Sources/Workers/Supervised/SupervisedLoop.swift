@@ -49,7 +49,7 @@ struct SupervisedLoop {
         var saved = resumed?.step
         if state.step == 0, settings.evaluatesFirst, state.evaluations.isEmpty { try await evaluate("before", &state) }
         let timer = PhaseTimer()
-        while state.step < settings.totalSteps, !observer.wantsToStop, let batch = loader.next() {
+        while state.step < settings.totalSteps, try await !wantsToStop(), let batch = loader.next() {
             var metrics = StepMetrics(step: state.step + 1)
             try metrics.record(
                 "data/epoch", Double(batch.epoch) + Double(loader.state.position) / Double(loader.state.rowCount))
@@ -79,8 +79,12 @@ struct SupervisedLoop {
             try await evaluate("after", &state)
         }
         if saved != state.step { try await save(state) }
+        try await worker.settleCheckpoints()
         return state
     }
+
+    /// Whether somebody has asked the first rank to stop; all ranks stop at the same step.
+    private func wantsToStop() async throws -> Bool { try await worker.exchange(observer.wantsToStop)[0] }
 
     /// The metrics of a step are on disk before a checkpoint that counts it done.
     private func save(_ state: LoopState) async throws {

@@ -2,6 +2,7 @@ import PolicyAlgorithms
 import Checkpoints
 import Config
 import Datasets
+import Foundation
 import Logging
 import Models
 import TensorCore
@@ -12,12 +13,30 @@ struct SupervisedPlan {
     let config: SupervisedConfig
     let device: Device
     let dtype: DType
+    /// The ranks that train together; nil for this one alone.
+    let members: PoolMembers?
+    private let layout: ShardingPlan?
 
-    /// - Throws: ``WorkerError`` with code `device` when the device asked for is not there.
-    init(_ config: SupervisedConfig) throws {
+    /// - Throws: ``WorkerError`` with code `device` when the device asked for is not there, `badSetting` where the ranks do not make
+    ///   the layout that the configuration asks for.
+    init(_ config: SupervisedConfig, _ rank: SupervisedRun.Rank? = nil) throws {
         self.config = config
-        device = try DeviceChoice(config.device).open()
+        members = try rank.map { try PoolMembers($0.members, nil) }
+        layout = try rank.map { try ShardingPlan(config.train, ranks: $0.members.size) }
+        device = try DeviceChoice(config.device).of(rank?.localRank).open()
         dtype = config.model.dtype == .bfloat16 ? .bfloat16 : .float32
+    }
+
+    /// How ranks share the work, a sentence; nil for one process.
+    var layoutNote: String? { layout.map { "\(members?.size ?? 1) ranks: \($0.mesh)" } }
+
+    /// Threads of the CPU's kernels, of which ranks on one host have their part each.
+    func limitThreads() {
+        if let threads = config.trainer.numThreads {
+            Torch.threadCount = threads
+        } else if let ranks = members?.all.ranksOfHost, ranks > 1 {
+            Torch.threadCount = max(1, ProcessInfo.processInfo.activeProcessorCount / ranks)
+        }
     }
 
     /// One line for each kind.
@@ -31,18 +50,22 @@ struct SupervisedPlan {
     }
 
     var model: SupervisedWorker.Plan {
-        SupervisedWorker.Plan(
+        var plan = SupervisedWorker.Plan(
             kind: config.kind, modelPath: config.model.path, templatePath: config.model.chatTemplate, dtype: dtype,
             device: device, checkpointing: ActivationCheckpointing(config.model),
             offloadsActivations: config.model.activationOffload,
             adapter: AdapterPlan(config.model, seed: UInt64(config.seed)), mergesAdapter: config.model.loraMerge,
             seed: UInt64(config.seed))
+        (plan.members, plan.layout) = (members, layout)
+        plan.samples = config.eval?.maxNewTokens ?? 0 > 0
+        return plan
     }
 
     func training(totalSteps: Int, checkpoints: String) -> SupervisedWorker.Training {
         let train = config.train
         return SupervisedWorker.Training(
-            objective: objective, optimizer: .init(train.optim, config.model, train.fsdp, seed: UInt64(config.seed)),
+            objective: objective, shares: TrainingShares(train),
+            optimizer: .init(train.optim, config.model, train.fsdp, seed: UInt64(config.seed)),
             schedule: LearningRateSchedule(train.optim, steps: totalSteps),
             settings: .init(
                 microBatchTokens: train.maxTokenLenPerGPU, gradClip: train.gradClip ?? 0,
@@ -62,31 +85,43 @@ struct SupervisedPlan {
         return columns
     }
 
-    /// Rows to train on and to measure by.
-    func data(
-        _ encoder: SupervisedEncoder, _ log: Logger
-    ) throws -> (training: SupervisedDataset, heldOut: SupervisedDataset?) {
-        func dataset(_ entries: [String], _ setting: String) throws -> SupervisedDataset {
+    /// Rows to train on and to measure by, of which this rank has encoded its part.
+    struct Rows: Sendable {
+        let training: SupervisedDataset.Rows
+        let heldOut: SupervisedDataset.Rows?
+    }
+
+    func rows(_ encoder: SupervisedEncoder) throws -> Rows {
+        func rows(_ entries: [String], _ setting: String) throws -> SupervisedDataset.Rows {
             let paths = try entries.flatMap { entry in
                 try FilePattern.files(entry, setting: setting, place: config.place(of: setting))
             }
-            let dataset = try SupervisedDataset(paths: paths, columns: columns, encoder: encoder)
-            func note(_ count: Int, _ fate: String) {
-                guard count > 0 else { return }
-                log.warning(
-                    """
-                    \(count) of \(dataset.count + dataset.dropped) rows of \(setting) are longer than data.max_length \
-                    (\(config.data.maxLength)) and are \(fate); the longest sequence has \(dataset.longest) tokens
-                    """)
-            }
-            note(dataset.dropped, "left out")
-            note(dataset.cut, "cut")
-            return dataset
+            let watch = members?.watch
+            return try SupervisedDataset.Rows(
+                paths: paths, columns: columns, encoder: encoder, part: (members?.rank ?? 0, of: members?.size ?? 1)
+            ) { watch?.tick() }
         }
-        return (
-            try dataset(config.data.trainFiles, "data.train_files"),
-            config.data.valFiles.isEmpty ? nil : try dataset(config.data.valFiles, "data.val_files")
-        )
+        return Rows(
+            training: try rows(config.data.trainFiles, "data.train_files"),
+            heldOut: config.data.valFiles.isEmpty ? nil : try rows(config.data.valFiles, "data.val_files"))
+    }
+
+    /// The rows of one setting with what all ranks have found of them.
+    func dataset(
+        _ rows: SupervisedDataset.Rows, _ measured: [SupervisedDataset.Measured], _ setting: String, _ log: Logger
+    ) throws -> SupervisedDataset {
+        let dataset = try SupervisedDataset(rows, measured: measured)
+        func note(_ count: Int, _ fate: String) {
+            guard count > 0 else { return }
+            log.warning(
+                """
+                \(count) of \(dataset.count + dataset.dropped) rows of \(setting) are longer than data.max_length \
+                (\(config.data.maxLength)) and are \(fate); the longest sequence has \(dataset.longest) tokens
+                """)
+        }
+        note(dataset.dropped, "left out")
+        note(dataset.cut, "cut")
+        return dataset
     }
 }
 

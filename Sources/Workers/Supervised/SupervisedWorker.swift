@@ -1,4 +1,5 @@
 import Checkpoints
+import Collectives
 import Config
 import Flow
 import Models
@@ -26,11 +27,18 @@ actor SupervisedWorker {
         var mergesAdapter = false
         /// Of a new head's first weights.
         var seed: UInt64 = 0
+        /// The ranks that train together, and how they share the work; nil for this one alone.
+        var members: PoolMembers?
+        var layout: ShardingPlan?
+        /// Whether it answers prompts too.
+        var samples = true
     }
 
     /// How it is trained.
     struct Training: Sendable {
         var objective: any SupervisedObjective
+        /// What ranks share; alone it means nothing.
+        var shares: TrainingShares
         var optimizer: AdamW.Settings
         var schedule: LearningRateSchedule
         var settings: SupervisedTrainer.Settings
@@ -42,8 +50,14 @@ actor SupervisedWorker {
         let source: ModelSource
         let network: SupervisedNetwork
         let text: TextProcessor
-        /// Of language models, on the very tensors that are trained.
+        /// Of language models, on the very tensors that are trained, or on a copy where this rank trains a part.
         let rollout: RolloutEngine?
+        /// The ranks that train together; nil for one alone.
+        var mesh: DeviceMesh?
+        /// Holds the weights of ``rollout``'s model where it is another.
+        var copy: ReshardedModel?
+        /// See ``RankedCheckpoints/Trained/whole``.
+        var whole: (any SequenceModel)?
         var model: any SequenceModel { network.model }
     }
 
@@ -53,6 +67,11 @@ actor SupervisedWorker {
     private var trainer: SupervisedTrainer?
     private var store: CheckpointStore?
     private var found: TrainingCheckpoints.Found?
+    /// Where ranks train together.
+    private var ranked: RankedCheckpoints?
+    private var sampled: SampledWeights?
+    /// Of all ranks, on the host: what they must know of one another beside tensors. Its own, so that no device waits.
+    private var talk: ProcessGroup?
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -66,38 +85,51 @@ actor SupervisedWorker {
     func load(_ text: TextProcessor? = nil) throws {
         try plan.device.makeCurrent()
         let source = try ModelSource.open(plan.modelPath)
-        let network = try network(source)
-        try plan.adapter?.add(to: network.model)
-        network.model.checkpointing = plan.checkpointing
+        let known = text, text: TextProcessor
+        if let known { text = known } else { text = try TextProcessor(source, templatePath: plan.templatePath) }
+        let parts = try plan.kind == .rewardModel ? scoring(source, text) : language(source, text)
+        let model = parts.model
+        try plan.adapter?.add(to: model)
+        model.checkpointing = plan.checkpointing
         if plan.offloadsActivations, plan.device != .cpu {
-            network.model.activationOffload = try ActivationOffload(device: plan.device)
+            model.activationOffload = try ActivationOffload(device: plan.device)
         }
-        let text = try text ?? TextProcessor(source, templatePath: plan.templatePath)
-        var rollout: RolloutEngine?
-        if case .language(let model) = network {
-            let engine = RolloutEngine(
-                model: model, options: RolloutEngineSettings().options(mergesAdapter: plan.mergesAdapter))
-            engine.makeDetokenizer = text.makeDetokenizer
-            rollout = engine
-        }
-        parts = Parts(source: source, network: network, text: text, rollout: rollout)
+        parts.rollout?.makeDetokenizer = text.makeDetokenizer
+        self.parts = parts
     }
 
-    private func network(_ source: ModelSource) throws -> SupervisedNetwork {
-        guard plan.kind == .rewardModel else {
-            return .language(try ModelRegistry.load(source, dtype: plan.dtype, device: plan.device))
-        }
+    private func language(_ source: ModelSource, _ text: TextProcessor) throws -> Parts {
+        let models = try RankModels(
+            .init(
+                dtype: plan.dtype, device: plan.device, members: plan.members, layout: plan.layout,
+                samples: plan.samples), source)
+        let engine = RolloutEngine(
+            model: models.sampled, options: RolloutEngineSettings().options(mergesAdapter: plan.mergesAdapter))
+        return Parts(
+            source: source, network: .language(models.trained), text: text, rollout: engine, mesh: models.mesh,
+            copy: models.copy, whole: models.whole)
+    }
+
+    private func scoring(_ source: ModelSource, _ text: TextProcessor) throws -> Parts {
         let head = ScoringModel.NewHead(
             standardDeviation: try source.config.double("initializer_range", default: 0.02), seed: plan.seed,
             reading: .lastToken)
-        let model = try ModelRegistry.loadScoring(source, dtype: plan.dtype, device: plan.device, newHead: head)
+        var mesh: DeviceMesh?, parallel = ParallelContext()
+        if let members = plan.members, let layout = plan.layout {
+            (mesh, parallel) = try layout.training(members, plan.device)
+        }
+        let model = try ModelRegistry.loadScoring(
+            source, dtype: plan.dtype, device: plan.device, newHead: head, parallel: parallel)
+        try plan.layout?.check(model, source)
         guard model.labels == 1, model.reading == .lastToken else {
             throw ModelError(
                 .unsupported,
                 "\(source.path): a reward model gives one number for a sequence; this \(model.architecture) gives "
                     + "\(model.labels) for \(model.reading == .lastToken ? "a sequence" : "every token")")
         }
-        return .scoring(model)
+        return Parts(
+            source: source, network: .scoring(model), text: text, rollout: nil, mesh: mesh,
+            whole: mesh?.shape[.expert] ?? 1 == 1 ? model : nil)
     }
 
     private func loaded() throws -> Parts {
@@ -111,17 +143,50 @@ actor SupervisedWorker {
         return (parts, trainer)
     }
 
+    /// Says what cannot be trained so, before anything is written.
+    func check(_ training: Training) throws {
+        let parts = try loaded()
+        if parts.model.adapter == nil { try parts.source.requireTrainableWeights() }
+        try training.shares.checkTied(parts.model, training.optimizer)
+    }
+
     /// Makes the optimizer and what else training needs.
     func prepare(_ training: Training) throws {
         let parts = try loaded()
-        if parts.model.adapter == nil { try parts.source.requireTrainableWeights() }
-        trainer = SupervisedTrainer(
-            network: parts.network, objective: training.objective,
-            optimizer: try AdamW(parameters: parts.model.trainableParameters, settings: training.optimizer),
-            schedule: training.schedule, settings: training.settings)
-        store = try training.checkpointFolder.map {
-            try CheckpointStore(folder: $0, keepLast: training.checkpointsKept ?? Int.max)
+        let folder = training.checkpointFolder, kept = training.checkpointsKept
+        guard let mesh = parts.mesh, let layout = plan.layout else {
+            trainer = SupervisedTrainer(
+                network: parts.network, objective: training.objective,
+                optimizer: try AdamW(parameters: parts.model.trainableParameters, settings: training.optimizer),
+                schedule: training.schedule, settings: training.settings)
+            store = try folder.map { try CheckpointStore(folder: $0, keepLast: kept ?? Int.max) }
+            return
         }
+        let trainer = try SupervisedTrainer.sharded(
+            parts.network, over: mesh, sharding: layout.options, objective: training.objective,
+            optimizer: training.optimizer, schedule: training.schedule, settings: training.settings)
+        guard let parallel = trainer.parallel else { preconditionFailure("a trainer of ranks without them") }
+        sampled = parts.rollout.map { SampledWeights(parallel.parameters, engine: $0, copy: parts.copy) }
+        ranked = try RankedCheckpoints(
+            folder: folder, keepLast: kept,
+            .init(
+                model: parts.model, optimizer: trainer.optimizer, parameters: parallel.parameters,
+                source: parts.source, config: exportedConfig(parts), whole: parts.whole),
+            savers: mesh.group(MeshAxis.all))
+        if let watch = plan.members?.watch { trainer.onPass = { watch.tick() } }
+        self.trainer = trainer
+    }
+
+    // MARK: - Ranks
+
+    /// Every rank's value, in the order of the ranks; of one alone its own. All ranks call it together.
+    func exchange<Value: Codable & Sendable>(_ own: Value) throws -> [Value] {
+        guard let members = plan.members else { return [own] }
+        if talk == nil {
+            let mesh = members.mesh(MeshShape([.replicate: members.size]), device: .cpu, name: "run")
+            talk = try mesh.group(MeshAxis.all)
+        }
+        return try talk?.exchange(own, device: .cpu) ?? [own]
     }
 
     /// The token that ends no sequence for a reward model: its configuration's padding, or else the tokenizer's.
@@ -176,21 +241,31 @@ actor SupervisedWorker {
         try MetricName(name.contains("/") ? name : plain + name)
     }
 
-    /// Greedy answers as text.
+    /// Greedy answers as text; ranks take prompts in turn.
     func answers(_ questions: [HeldOutQuestion], maxNewTokens: Int) throws -> [String] {
         let parts = try loaded()
         guard let rollout = parts.rollout else { preconditionFailure("a scoring model answers nothing") }
+        let members = plan.members, own = questions.indices.filter { $0 % (members?.size ?? 1) == members?.rank ?? 0 }
         let vocabulary = parts.model.shape.vocabulary
         let stops = parts.text.endOfTurnIDs.filter { $0 < vocabulary }
-        let requests = questions.map { question in
+        let requests = own.map { index in
             RolloutRequest(
-                prompt: question.prompt,
+                prompt: questions[index].prompt,
                 sampling: SamplingParameters(
                     n: 1, temperature: 0, maxTokens: maxNewTokens, stopTokenIDs: stops, seed: 0))
         }
-        let samples = try rollout.generate(requests)
-        _ = try rollout.sleep()
-        return samples.map { parts.text.decode($0[0].tokens) }
+        func answer() throws -> [String] {
+            // Ranks may be more than prompts.
+            if requests.isEmpty { return [] }
+            let samples = try rollout.generate(requests) { _ in
+                members?.watch.tick()
+                return true
+            }
+            _ = try rollout.sleep()
+            return samples.map { parts.text.decode($0[0].tokens) }
+        }
+        let all = try exchange(try sampled?.whole(answer) ?? answer())
+        return questions.indices.map { all[$0 % all.count][$0 / all.count] }
     }
 
     // MARK: - Checkpoints
@@ -201,13 +276,19 @@ actor SupervisedWorker {
             store: store, optimizer: trainer.optimizer, model: parts.model, source: parts.source)
     }
 
+    /// Of ranks each its part, written while training goes on.
     func save(step: Int, state: LoopState) throws {
-        try checkpoints().save(step: step, state: state, weightVersion: parts?.rollout?.weightVersion ?? step)
+        let version = parts?.rollout?.weightVersion ?? step
+        if let ranked { return try ranked.save(step: step, state: state, weightVersion: version) }
+        try checkpoints().save(step: step, state: state, weightVersion: version)
     }
+
+    /// Waits until the checkpoint under way is whole.
+    func settleCheckpoints() throws { try ranked?.settle() }
 
     /// Looks for the checkpoint to go on from, and leaves the weights as they are.
     func findCheckpoint(at path: String?) throws -> (state: LoopState?, skipped: [String]) {
-        let (found, skipped) = try checkpoints().find(at: path)
+        let (found, skipped) = try ranked?.find(at: path) ?? checkpoints().find(at: path)
         self.found = found
         return (found?.state.loop, skipped)
     }
@@ -215,12 +296,15 @@ actor SupervisedWorker {
     /// Puts the checkpoint that was found into weights and optimizer.
     func restore() throws {
         guard let found else { return }
-        try checkpoints().restore(found)
+        if let ranked { try ranked.restore(found) } else { try checkpoints().restore(found) }
         parts?.rollout?.weightVersion = found.state.weightVersion
         self.found = nil
     }
 
-    func forgetCheckpoints() throws { try store?.removeAll() }
+    func forgetCheckpoints() throws {
+        try ranked?.removeAll()
+        try store?.removeAll()
+    }
 
     /// Replaces the weights by those of a run's newest whole checkpoint, for a worker that does not train.
     func loadWeights(checkpoints folder: String) throws {
@@ -230,13 +314,16 @@ actor SupervisedWorker {
     /// Writes the model as a Hugging Face folder, an adapter's product added.
     func export(to folder: String, maxShardBytes: Int) throws {
         let parts = try loaded()
-        var config: ModelConfig?
-        if case .scoring(let model) = parts.network {
-            config = parts.source.config.withHead(
-                architecture: model.architecture, labels: model.labels,
-                padID: try Self.padID(parts.source, parts.text).map(Int.init))
-        }
         try ModelExport.write(
-            model: parts.model, source: parts.source, config: config, to: folder, maxShardBytes: maxShardBytes)
+            model: parts.model, source: parts.source, config: exportedConfig(parts), to: folder,
+            maxShardBytes: maxShardBytes)
+    }
+
+    /// What the trained model's `config.json` says; nil: what the source's does.
+    private func exportedConfig(_ parts: Parts) throws -> ModelConfig? {
+        guard case .scoring(let model) = parts.network else { return nil }
+        return parts.source.config.withHead(
+            architecture: model.architecture, labels: model.labels,
+            padID: try Self.padID(parts.source, parts.text).map(Int.init))
     }
 }

@@ -10,9 +10,7 @@ struct TinyFamily: Sendable, CustomTestStringConvertible {
     var settings: [String: JSONValue] = [:]
     var testDescription: String { name }
 
-    func model(dtype: DType = .float32, byName: Bool = false, defersLoading: Bool = false) throws
-        -> any CausalLanguageModel
-    {
+    var config: ModelConfig {
         var json: JSONObject = [
             "architectures": .array([.string(name + "ForCausalLM")]), "vocab_size": .int(61), "hidden_size": .int(32),
             "num_hidden_layers": .int(3), "num_attention_heads": .int(4), "num_key_value_heads": .int(2),
@@ -20,9 +18,15 @@ struct TinyFamily: Sendable, CustomTestStringConvertible {
             "rms_norm_eps": .double(1e-5),
         ]
         for (key, value) in settings { json[key] = value }
+        return ModelConfig(json)
+    }
+
+    func model(dtype: DType = .float32, byName: Bool = false, defersLoading: Bool = false) throws
+        -> any CausalLanguageModel
+    {
         let make = try #require(ModelRegistry.families[name + "ForCausalLM"])
         return try make(
-            ModelConfig(json),
+            config,
             ParameterBuilder(
                 source: try RandomWeights(seed: 5, standardDeviation: 0.2, byName: byName), dtype: dtype, device: .cpu,
                 defersLoading: defersLoading))
