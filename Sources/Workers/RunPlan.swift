@@ -73,11 +73,8 @@ struct RunPlan {
             config.actor, config.rollout, ranks: members.size, samples: members.plays(.rollout))
     }
 
-    /// What the configuration asks for and this device has no use for.
-    var notes: [String] {
-        guard config.model.activationOffload, device == .cpu else { return [] }
-        return ["model.activation_offload has no effect on the CPU: activations are in the host's memory already"]
-    }
+    /// What the configuration asks for and this device has no use for, or does slowly.
+    var notes: [String] { config.model.notes(on: device) }
 
     /// Threads of the CPU's kernels, of which ranks on one host have their part each.
     func limitThreads(ranks: Int) {

@@ -13,6 +13,8 @@ public struct TimeForecast: Sendable, Hashable {
         public var halfRateRows = 256.0
         /// Bytes a second between host and device.
         public var hostLink = 25e9
+        /// Bytes a second of the same link where whole roles come and go, with nothing beside: 47 to 55e9 on H200s.
+        public var restingLink = 50e9
         /// Seconds of a small operation between devices.
         public var message = 15e-6
         public init() {}
@@ -53,7 +55,7 @@ public struct TimeForecast: Sendable, Hashable {
         }
         // What rests comes before its turn and goes after it; nothing else runs meanwhile.
         if memory.restingTraffic > 0 {
-            phases.append(("turns", Double(memory.restingTraffic) / shares.hostLink))
+            phases.append(("turns", Double(memory.restingTraffic) / shares.restingLink))
         }
         guard work.learns else { return }
         let operations = 3 * forward + again * (forward - 2 * head * tokens) + 2 * head * tokens

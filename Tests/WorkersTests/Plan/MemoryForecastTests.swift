@@ -148,7 +148,7 @@ import TrainingEngine
         #expect(forecast.restingTraffic == (1 + 3 + 12 + 12) * weights)
         let time = TimeForecast(model, work, PlanLayout(), device: Self.h200, memory: forecast)
         let turns = try #require(time.phases.first { $0.name == "turns" }).seconds
-        #expect(abs(turns - Double(forecast.restingTraffic) / TimeForecast.Shares().hostLink) < 1e-9)
+        #expect(abs(turns - Double(forecast.restingTraffic) / TimeForecast.Shares().restingLink) < 1e-9)
         // What is offloaded for good does not come and go.
         (work.optimizer.offloadsMoments, work.optimizer.offloadsMasters) = (true, true)
         let streamed = MemoryForecast(model, work, PlanLayout(), device: Self.h200)
