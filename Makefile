@@ -39,8 +39,18 @@ build-tests: setup
 # A no-op build when the tests are built: the check itself runs each time, while the build is planned.
 import-check: build-tests ## Check that each target declares what it imports
 
+# Tests that talk between processes within deadlines. All tests of a run start at once, on as many threads as there are cores, where
+# those that compute for long would keep these waiting: they run first, by themselves.
+TIMELY := ^ClusterTests[.]
+TEST := swift test --skip-build --disable-xctest
+
 test: parquet ray build-tests ## Run all tests (FILTER=Golden for those whose name matches)
-	swift test --skip-build --disable-xctest $(if $(FILTER),--filter '$(FILTER)')
+ifdef FILTER
+	$(TEST) --filter '$(FILTER)'
+else
+	$(TEST) --filter '$(TIMELY)'
+	$(TEST) --skip '$(TIMELY)'
+endif
 	scripts/tests/run
 
 format: ## Format the Swift code

@@ -1,5 +1,5 @@
 // One kernel call for each generation of ancestors, the parts merged by log-sum-exp: cuDNN's attention where a pass is a few
-// batches of equally long runs, else flash attention over offsets.
+// batches of equally long runs, else flash attention over offsets, or the memory-efficient kind for float32.
 #include "attention_cuda.hpp"
 
 #include "cuda_driver.hpp"
@@ -35,6 +35,7 @@ Shape shape_of(const at::Tensor &q, const at::Tensor &k) {
 
 bool takes_cudnn(const at::Tensor &q, const at::Tensor &k, const AttentionPass &pass, const AttentionTerms &terms) {
     if (pass.runs.empty() || terms.window > 0 || q.size(2) > 128 || q.stride(2) != 1 || k.stride(2) != 1) return false;
+    if (!takes_flash(q, terms)) return false;
     // Before Hopper it has nothing over flash attention. Its backward adds in any order; flash attention's has a fixed one.
     if (compute_capability(q.device()) < 90 || at::globalContext().deterministicAlgorithms()) return false;
     auto &refusals = Refusals::shared();
@@ -114,10 +115,9 @@ Attended forward_of(const at::Tensor &q, const at::Tensor &k, const at::Tensor &
             throw;
         } catch (const c10::Error &error) { note_refusal(q, k, error); }
     }
-    const bool gathers = pass.query_index.defined();
-    return flash_forward(gathers ? q.index_select(0, pass.query_index) : pass.queries.of(q),
-                         gathers ? k.index_select(0, pass.key_index) : pass.keys.of(k),
-                         gathers ? v.index_select(0, pass.key_index) : pass.keys.of(v), pass, terms);
+    const auto kernel = takes_flash(q, terms) ? flash_forward : efficient_forward;
+    return kernel(at_rows(q, pass.queries, pass.query_index), at_rows(k, pass.keys, pass.key_index),
+                  at_rows(v, pass.keys, pass.key_index), pass, terms);
 }
 
 // out takes in part: queries alike, keys others. Both contiguous [n,H,D]; log-sum-exps [H,n] with heads any distance apart.
@@ -155,10 +155,12 @@ bool takes_flash(const at::Tensor &q, const AttentionTerms &terms) {
 }
 
 bool has_fused_attention(const at::Tensor &q, const at::Tensor &v, const AttentionPlan &plan, const AttentionTerms &terms) {
-    return takes_flash(q, terms) && q.size(2) == v.size(2) && (terms.window == 0 || !plan.has_parents);
+    if (q.size(2) != v.size(2)) return false;
+    return takes_efficient(q, terms) || (takes_flash(q, terms) && (terms.window == 0 || !plan.has_parents));
 }
 
 const char *fused_attention_name(const at::Tensor &q, const at::Tensor &k, const AttentionPlan &plan, const AttentionTerms &terms) {
+    if (!takes_flash(q, terms)) return "efficient";
     for (const auto &pass : plan.passes(q.device()))
         if (!takes_cudnn(q, k, pass, terms)) return "flash";
     return "cudnn";
@@ -260,7 +262,8 @@ AttentionGrads fused_attention_backward(const at::Tensor &query, const at::Tenso
         const Attended own{of_queries(attended.out),
                            gathers ? attended.log_sum_exps.index_select(1, pass.query_index)
                                    : attended.log_sum_exps.narrow(1, pass.queries.start, pass.queries.count)};
-        auto part = flash_backward(of_queries(dout), of_queries(q), of_keys(k), of_keys(v), own, pass, terms);
+        const auto kernel = takes_flash(q, terms) ? flash_backward : efficient_backward;
+        auto part = kernel(of_queries(dout), of_queries(q), of_keys(k), of_keys(v), own, pass, terms);
         if (gathers) {
             if (!grads.query.defined()) grads = {at::zeros_like(q), at::zeros_like(k), at::zeros_like(v)};
             grads.query.index_add_(0, pass.query_index, part.query);

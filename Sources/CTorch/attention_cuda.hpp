@@ -14,7 +14,7 @@ struct AttentionGrads {
 
 // Whether the fused kernels take these; else attend_by_segment does.
 bool has_fused_attention(const at::Tensor &q, const at::Tensor &v, const AttentionPlan &plan, const AttentionTerms &terms);
-// The kernels of whole passes: "cudnn" where every pass is even enough for it, else "flash".
+// The kernels of whole passes: "cudnn" where every pass is even enough for it, else "flash"; "efficient" for float32.
 const char *fused_attention_name(const at::Tensor &q, const at::Tensor &k, const AttentionPlan &plan, const AttentionTerms &terms);
 Attended fused_attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const AttentionPlan &plan,
                          const AttentionTerms &terms);
@@ -34,6 +34,13 @@ inline std::pair<std::optional<int64_t>, std::optional<int64_t>> flash_window(co
     return {terms.window - 1, 0};
 }
 bool takes_flash(const at::Tensor &q, const AttentionTerms &terms);
+
+// One pass by libtorch's memory-efficient kernels: q [n,Hq,D], k and v [m,Hk,D], all float32.
+bool takes_efficient(const at::Tensor &q, const AttentionTerms &terms);
+Attended efficient_forward(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const AttentionPass &pass,
+                           const AttentionTerms &terms);
+AttentionGrads efficient_backward(const at::Tensor &dout, const at::Tensor &q, const at::Tensor &k, const at::Tensor &v,
+                                  const Attended &part, const AttentionPass &pass, const AttentionTerms &terms);
 
 void compile_attention(const std::string &architecture);
 

@@ -74,7 +74,7 @@ struct RunPlan {
     }
 
     /// What the configuration asks for and this device has no use for, or does slowly.
-    var notes: [String] { config.model.notes(on: device) }
+    var notes: [String] { config.model.notes(on: device, samples: true) }
 
     /// Threads of the CPU's kernels, of which ranks on one host have their part each.
     func limitThreads(ranks: Int) {

@@ -97,8 +97,8 @@ import Testing
             ["actor.fsdp_config.fsdp_size = 3", "the 4 that divide the batches of pool 'a'", "a divisor of 4"]
         ),
         (
-            "resource_pools: {a: 1, b: 1}\nroles: {rollout: b}\nmodel: {path: m, lora_rank: 4}",
-            ["roles.rollout = b", "model.lora_rank = 4", "not handed to samplers elsewhere"]
+            "resource_pools: {a: 1, b: 1}\nroles: {rollout: b, reference: b}\nactor: {use_kl_loss: true}\nmodel: {path: m, lora_rank: 4}",
+            ["roles.reference = b", "model.lora_rank = 4", "what lies below the adapter"]
         ),
     ])
     func whatIsAtOddsIsToldWithPlaceAndRemedy(_ yaml: String, _ parts: [String]) throws {

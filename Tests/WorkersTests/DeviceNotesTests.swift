@@ -21,8 +21,9 @@ import Testing
                 data: {train_files: builtin:arithmetic}
                 reward: {type: exact_match}
                 """, file: "recipe.yaml", overrides: [])
-        let notes = config.model.notes(on: isOnGPU ? .cuda(0) : .cpu)
+        let device = isOnGPU ? Device.cuda(0) : .cpu, notes = config.model.notes(on: device, samples: true)
         #expect(notes.count == words.count)
         for (note, word) in zip(notes, words) { #expect(note.hasPrefix(word)) }
+        #expect(config.model.notes(on: device, samples: false) == notes.filter { !$0.hasPrefix("model.dtype") })
     }
 }

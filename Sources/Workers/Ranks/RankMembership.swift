@@ -57,6 +57,8 @@ public final class RankMembership: Sendable {
         _ place: RankEnvironment, deadline: Duration, interface: String? = nil, versions: [String: String] = [:],
         folder: String? = nil
     ) throws -> RankMembership {
+        // A rank that is lost while it is written to is an error here: Gloo's sockets would end this process without a word.
+        _ = signal(SIGPIPE, SIG_IGN)
         let variables = ProcessInfo.processInfo.environment
         let rehearsal = try variables[FailureRehearsal.variable].flatMap { $0.isEmpty ? nil : $0 }.map { text in
             guard let rehearsal = FailureRehearsal(text) else {

@@ -80,7 +80,7 @@ public struct SupervisedRun: Sendable {
             if speaks { try folder.create() }
         }
         try await worker.prepare(training)
-        if speaks { for note in config.model.notes(on: plan.device) { log.warning("\(note)") } }
+        if speaks { for note in config.model.notes(on: plan.device, samples: false) { log.warning("\(note)") } }
         if let layout = plan.layoutNote { log.info("\(layout)") }
         if let summary = try await worker.adapterSummary() { log.info("\(summary)") }
         for line in await worker.optimizerSummary() { log.info("\(line)") }
